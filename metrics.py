@@ -1,0 +1,368 @@
+"""Scores of generated images against their targets: pure functions of tensors.
+
+Images are (B, 3, H, W), either uint8 or float in [-1, 1], which is taken as 0 to 255 unrounded.
+Every score comes as (B,) float64, one number a pair. Images that can't be scored (other shapes,
+other types, NaN, values outside the range) raise ValueError.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import pairs
+
+LEVELS = 255.0  # the range of an image, in grey levels
+BLOCK = 12  # outputs of a filter that one matrix product computes; a tile of the BLAS is as wide
+CPU_PIXELS = 2**15  # of the images scored at once: what fits into the cache
+ACCELERATOR_PIXELS = 2**21  # the same elsewhere: bounds the memory to about 1 GB
+SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
+PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
+MASK_RADIUS = 4  # pixels; of the joints' discs, and half the width of a limb
+MASK_CLOSING = 5  # pixels; side of the square that closes the mask's gaps
+
+
+class Window(NamedTuple):
+    """A separable SSIM window: Gaussian, or uniform where sigma is None; sizes in pixels."""
+
+    taps: int
+    sigma: float | None = None
+
+
+class Recipe(NamedTuple):
+    """What tells one SSIM of the field from another."""
+
+    window: Window
+    data_range: float | None  # grey levels; None: max - min of the generated image, all channels
+    sample_covariance: bool
+
+
+GAUSSIAN = Window(11, 1.5)
+RECIPES = {
+    "dscf": Recipe(GAUSSIAN, None, False),
+    "wang": Recipe(GAUSSIAN, LEVELS, False),
+    "pg2": Recipe(Window(7), LEVELS, True),
+    "gfla": Recipe(Window(51), LEVELS, True),
+}
+
+
+class Note(NamedTuple):
+    """How a score was computed, in one line, and which way is better: "higher" or "lower"."""
+
+    text: str
+    better: str
+
+
+RECIPE_NOTES = {
+    "ssim_dscf": Note("Gaussian 11 taps, range of the generated image", "higher"),
+    "ssim_wang": Note("Gaussian 11 taps, range 255", "higher"),
+    "ssim_pg2": Note("uniform 7x7, sample covariance, range 255", "higher"),
+    "ssim_gfla": Note("uniform 51x51, sample covariance, range 1", "higher"),
+    "mask_ssim": Note("as dscf, both images times the target pose's mask", "higher"),
+    "psnr": Note("dB at range 255, identical images count 100", "higher"),
+    "l1": Note("mean absolute error, images in [0, 1]", "lower"),
+}
+
+
+class Published(NamedTuple):
+    """A row of scores from a paper; None where it gives none, or does not say by what recipe."""
+
+    model: str
+    data: str
+    ssim: float | None
+    inception_score: float | None
+    recipe: str | None
+    source: str
+    lpips: float | None = None
+    fid: float | None = None
+
+
+def _published() -> tuple[Published, ...]:
+    market, fashion = "Market-1501", "DeepFashion"
+    table = (  # DeepFashion SSIM and IS, Market-1501 SSIM and IS
+        ("pix2pix", 0.692, 3.249, 0.183, 2.678),
+        ("PG2", 0.762, 3.090, 0.253, 3.460),
+        ("DSCF (Deformable GAN)", 0.761, 3.351, 0.290, 3.185),
+        ("BodyROI7", 0.614, 3.228, 0.099, 3.483),
+        ("Dong et al. (Soft-gated Warping-GAN)", 0.793, 3.314, 0.356, 3.409),
+        ("RPT-GAN without augmentation", 0.713, 3.006, 0.268, 3.425),
+        ("RPT-GAN, full", 0.781, 3.238, 0.302, 3.488),
+    )
+    later = (("PATN", 0.311, 3.323), ("XingGAN", 0.313, 3.506), ("BiGraphGAN", 0.325, 3.329))
+    newer = (  # SSIM, LPIPS, FID
+        *(("DSCF", 0.268, 0.299, 25.4), ("PATN", 0.282, 0.320, 22.7)),
+        *(("GFLA", 0.288, 0.282, 19.8), ("DPTN", 0.285, 0.271, 19.0)),
+        *(("PIDM", 0.305, 0.242, 14.5), ("PCDMs", 0.317, 0.224, 13.9)),
+    )
+    first, own, since = "RPT-GAN, Table 1", "the model's paper", "papers since GFLA"
+    return (
+        *(Published(m, market, ssim, score, "dscf", first) for m, _, _, ssim, score in table),
+        *(Published(m, fashion, ssim, score, "dscf", first) for m, ssim, score, _, _ in table),
+        *(Published(m, market, ssim, score, "dscf", own) for m, ssim, score in later),
+        Published("real images", market, None, 3.890, None, own),
+        *(Published(m, market, s, None, "gfla", since, lpips, fid) for m, s, lpips, fid in newer),
+        Published("IMAGPose", market, 0.328, None, None, since, 0.210, 12.7),
+    )
+
+
+PUBLISHED = _published()
+
+
+def ssim(generated: Tensor, target: Tensor, recipe: str = "dscf") -> Tensor:
+    """Structural similarity (B,) by one of RECIPES, equal to scikit-image's.
+
+    A constant generated image has data range 0, for which scikit-image divides 0 by 0 where the
+    target is flat too. Here its range is SMALLEST_RANGE: 1 against itself, about 0 against any
+    texture. Raises ValueError for an unknown recipe and images smaller than its window as well.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no SSIM recipe {recipe!r}; choose from {', '.join(RECIPES)}")
+    _check(generated, target, [recipe])
+    return _in_chunks(lambda x, y: _similarities(x, y, [recipe])[recipe], generated, target)
+
+
+def mask_ssim(generated: Tensor, target: Tensor, pose: Tensor) -> Tensor:
+    """SSIM (B,) by `dscf` of both images times the mask of the target pose (B, 25, 3).
+
+    NaN where no joint lies in the image, since nothing is left to compare. Raises ValueError for
+    other shapes of pose and for NaN in it as well.
+    """
+    _check(generated, target, ["dscf"], pose)
+    return _in_chunks(_masked_similarity, generated, target, pose)
+
+
+def psnr(generated: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (B,) in dB at range 255, at most PSNR_CEILING.
+
+    Identical images, whose ratio is infinite, get the ceiling: means over pairs stay finite.
+    """
+    _check(generated, target)
+    return _in_chunks(lambda x, y: _noise_ratio(x - y), generated, target)
+
+
+def l1(generated: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error (B,) of images in [0, 1]."""
+    _check(generated, target)
+    return _in_chunks(lambda x, y: _absolute_error(x - y), generated, target)
+
+
+def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dict[str, Tensor]:
+    """All scores of RECIPE_NOTES, each (B,); `mask_ssim` only with the target pose (B, 25, 3).
+
+    Cheaper than one after another: recipes with the same window share its moments. Raises what the
+    single scores raise, so images must hold the largest window, 51x51 pixels.
+    """
+    _check(generated, target, RECIPES, pose)
+
+    def stacked(x: Tensor, y: Tensor, *pose: Tensor) -> Tensor:
+        columns = list(_similarities(x, y, RECIPES).values())
+        columns += [_masked_similarity(x, y, chunk) for chunk in pose]
+        difference = x - y
+        return torch.stack([*columns, _noise_ratio(difference), _absolute_error(difference)], 1)
+
+    names = [name for name in RECIPE_NOTES if name != "mask_ssim" or pose is not None]
+    tensors = (generated, target) if pose is None else (generated, target, pose)
+    return dict(zip(names, _in_chunks(stacked, *tensors).unbind(1), strict=True))
+
+
+def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
+    """Where a pose (B, 25, 3) covers the image: (B, 1, height, width) bool, closed by a 5x5 square.
+
+    Limbs are 8 px wide, joints discs of radius 4, rims included; a missing joint draws nothing.
+    """
+    start, end = (pose[:, list(joints)].float() for joints in zip(*pairs.LIMBS, strict=True))
+    here, there = start[..., 2:] > 0, end[..., 2:] > 0  # (B, L, 1)
+    start, end = start[..., :2], end[..., :2]  # (B, L, 2)
+    # A limb that lacks one joint shrinks to the disc of the other; one that lacks both goes away.
+    far = start.new_tensor(1e9)
+    start, end = (
+        torch.where(here, start, torch.where(there, end, far)),
+        torch.where(there, end, torch.where(here, start, far)),
+    )
+    distance = _limb_distance(start, end, height, width)  # (B, H, W)
+    # The allowance keeps rounding from deciding which pixels of the rim belong.
+    mask = (distance <= MASK_RADIUS**2 + 1e-3)[:, None].float()  # (B, 1, H, W)
+    return _dilate(-_dilate(mask)) < 0
+
+
+def _dilate(mask: Tensor) -> Tensor:
+    side, margin = MASK_CLOSING, MASK_CLOSING // 2
+    return F.max_pool2d(F.max_pool2d(mask, (side, 1), 1, (margin, 0)), (1, side), 1, (0, margin))
+
+
+def _limb_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+    """Squared distance (B, H, W) of each pixel to the nearest of segments (B, L, 2) to (B, L, 2)."""
+    along = end - start
+    length = along.norm(dim=-1, keepdim=True)
+    unit = torch.where(length > 0, along / length, along.new_tensor([1.0, 0.0]))  # (B, L, 2)
+    half = length[..., None] / 2  # (B, L, 1, 1)
+    middle = (start + end) / 2
+    x = torch.arange(width, device=start.device) - middle[..., :1]  # (B, L, W)
+    y = torch.arange(height, device=start.device) - middle[..., 1:]  # (B, L, H)
+    ux, uy = unit[..., :1], unit[..., 1:]
+    along_x, along_y, across_x, across_y = ux * x, uy * y, uy * x, ux * y
+    nearest = start.new_full((len(start), height, width), torch.inf)
+    for limb in range(start.shape[1]):  # one by one: all at once would need L times the memory
+        beyond = along_x[:, limb, None] + along_y[:, limb, :, None]  # (B, H, W)
+        beyond.abs_().sub_(half[:, limb]).clamp_(min=0)
+        across = across_x[:, limb, None] - across_y[:, limb, :, None]  # (B, H, W)
+        torch.minimum(nearest, beyond.square_().addcmul_(across, across), out=nearest)
+    return nearest
+
+
+def _check(
+    generated: Tensor, target: Tensor, recipes: Iterable[str] = (), pose: Tensor | None = None
+) -> None:
+    if generated.shape != target.shape:
+        shapes = f"{tuple(generated.shape)} and {tuple(target.shape)}"
+        raise ValueError(f"generated and target images differ in shape: {shapes}")
+    if generated.ndim != 4 or generated.shape[1] != 3 or 0 in generated.shape:
+        raise ValueError(f"images must be (B, 3, H, W) and not empty, not {tuple(target.shape)}")
+    H, W = generated.shape[2:]
+    for name in recipes:
+        taps = RECIPES[name].window.taps
+        if min(H, W) < taps:
+            raise ValueError(f"images of {H}x{W} are smaller than {name}'s {taps}x{taps} window")
+    for name, images in (("generated", generated), ("target", target)):
+        if images.dtype == torch.uint8:
+            continue
+        if not images.is_floating_point():
+            raise ValueError(f"{name} images must be uint8 or float, not {images.dtype}")
+        low, high = images.aminmax()
+        if torch.isnan(low):
+            raise ValueError(f"the {name} images hold NaN")
+        if low < -1.001 or high > 1.001:
+            raise ValueError(
+                f"float images must lie in [-1, 1]; the {name} ones reach from {low:g} to {high:g}"
+            )
+    if pose is not None:
+        if pose.shape != (len(target), len(pairs.JOINTS), 3):
+            raise ValueError(f"poses must be ({len(target)}, 25, 3), not {tuple(pose.shape)}")
+        if torch.isnan(pose).any():
+            raise ValueError("the poses hold NaN")
+
+
+def _in_chunks(
+    score: Callable[..., Tensor], generated: Tensor, target: Tensor, *pose: Tensor
+) -> Tensor:
+    """Join what `score` makes of a few images at a time, shown to it as grey levels."""
+    device = generated.device
+    pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
+    size = max(1, pixels // generated[0, 0].numel())
+    parts = zip(*(tensor.split(size) for tensor in (generated, target, *pose)), strict=True)
+    return torch.cat(
+        [
+            score(*(_levels(images.to(device)) for images in both), *(p.to(device) for p in pose))
+            for *both, pose in ((x, y, rest) for x, y, *rest in parts)
+        ]
+    )
+
+
+def _levels(images: Tensor) -> Tensor:
+    """(B, 3, H, W) as float64 grey levels (H, B, 3, W): rows first, as _filter wants them."""
+    images = images.permute(2, 0, 1, 3)  # (H, B, 3, W)
+    levels = images.to(torch.float64, memory_format=torch.contiguous_format)
+    return levels if images.dtype == torch.uint8 else levels.add_(1).mul_(LEVELS / 2)
+
+
+def _noise_ratio(difference: Tensor) -> Tensor:
+    error = difference.square().mean((0, 2, 3))  # (B,)
+    return (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
+
+
+def _absolute_error(difference: Tensor) -> Tensor:
+    return difference.abs().mean((0, 2, 3)) / LEVELS  # (B,)
+
+
+def _masked_similarity(x: Tensor, y: Tensor, pose: Tensor) -> Tensor:
+    mask = pose_mask(pose, x.shape[0], x.shape[3]).permute(2, 0, 1, 3)  # (H, B, 1, W)
+    score = _similarities(x * mask, y * mask, ["dscf"])["dscf"]
+    return score.where(mask.any(3).any(0)[:, 0], torch.nan)
+
+
+def _similarities(x: Tensor, y: Tensor, recipes: Iterable[str]) -> dict[str, Tensor]:
+    """SSIM (B,) of grey levels (H, B, 3, W) by each recipe.
+
+    Of s = x + y and d = x - y only means and variances are needed, four moments, not five:
+    SSIM = (E[s]² - E[d]² + 2C1) (V[s] - V[d] + 2C2) / ((E[s]² + E[d]² + 2C1) (V[s] + V[d] + 2C2)).
+    It is exactly 1 where d = 0, whatever the rounding.
+    """
+    H, B, _, W = x.shape
+    planes = x.new_empty(H, 4, B, 3, W)
+    torch.add(x, y, out=planes[:, 0])
+    torch.sub(x, y, out=planes[:, 1])
+    torch.mul(planes[:, :2], planes[:, :2], out=planes[:, 2:])
+    result = dict.fromkeys(recipes)
+    for window in {RECIPES[name].window for name in result}:
+        moments = _filter(planes, window)  # (H', 4, B, 3, W')
+        moments[:, :2].square_()
+        moments[:, 2:].sub_(moments[:, :2])
+        for name in result:
+            if RECIPES[name].window == window:
+                result[name] = _compare(moments, RECIPES[name], x)
+    return result
+
+
+def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
+    """SSIM (B,) from squared means and variances of sum and difference, (H', 4, B, 3, W')."""
+    data_range = recipe.data_range
+    if data_range is None:
+        data_range = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)
+        data_range = data_range[:, None, None]  # (B, 1, 1)
+    samples = recipe.window.taps**2
+    correction = samples / (samples - 1) if recipe.sample_covariance else 1.0
+    mean_sum, mean_difference, sum_, difference = moments.unbind(1)  # (H', B, 3, W')
+    denominator = mean_sum + 2 * (0.01 * data_range) ** 2
+    score = denominator - mean_difference
+    denominator += mean_difference
+    # All variances take the same correction, so the constant takes its inverse instead.
+    spread = sum_ + 2 * (0.03 * data_range) ** 2 / correction
+    score *= spread - difference
+    denominator *= spread.add_(difference)
+    return score.div_(denominator).mean((0, 2, 3))
+
+
+def _filter(planes: Tensor, window: Window) -> Tensor:
+    """Weighted means of (H, ..., W) under a window, wherever it fits: (H', ..., W').
+
+    Rows, then columns, as products with a banded matrix. Blocks keep the band's zeros few, and rows
+    in front make every factor a plain matrix in memory, so that nothing is copied.
+    """
+    H, *middle, W = planes.shape
+    band = _band(window, planes.device)  # (BLOCK, BLOCK + taps - 1)
+    high, wide = H - window.taps + 1, W - window.taps + 1
+    rows = planes.view(-1, W)  # (H * N, W)
+    narrow = planes.new_empty(len(rows), wide)  # (H * N, W')
+    for start, size, reach in _blocks(wide, window):
+        part = rows[:, start : start + reach]
+        torch.mm(part, band[:size, :reach].T, out=narrow[:, start : start + size])
+    columns = narrow.view(H, -1)  # (H, N * W')
+    result = planes.new_empty(high, columns.shape[1])  # (H', N * W')
+    for start, size, reach in _blocks(high, window):
+        part = columns[start : start + reach]
+        torch.mm(band[:size, :reach], part, out=result[start : start + size])
+    return result.view(high, *middle, wide)
+
+
+def _blocks(length: int, window: Window) -> list[tuple[int, int, int]]:
+    """Start, outputs and inputs of each block of `length` outputs."""
+    starts = range(0, length, BLOCK)
+    sizes = [min(BLOCK, length - start) for start in starts]
+    return [(start, n, n + window.taps - 1) for start, n in zip(starts, sizes, strict=True)]
+
+
+@cache
+def _band(window: Window, device: torch.device) -> Tensor:
+    """The matrix whose row i holds the window's weights from column i on."""
+    offsets = torch.arange(window.taps, dtype=torch.float64) - window.taps // 2
+    weights = torch.ones_like(offsets)
+    if window.sigma is not None:
+        weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2)
+    weights /= weights.sum()
+    band = torch.zeros(BLOCK, BLOCK + window.taps - 1, dtype=torch.float64)
+    for row in range(BLOCK):
+        band[row, row : row + window.taps] = weights
+    return band.to(device)

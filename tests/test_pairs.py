@@ -1,0 +1,1066 @@
+"""Joints, pose formats, pictures, data sets, pair lists, the prepared folder and batches."""
+
+import csv
+import errno
+import io
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click import ClickException
+from PIL import Image
+
+import pairs
+
+RNG_SEED = 7
+
+
+def body(height: float = 100, x: float = 30, y: float = 10) -> np.ndarray:
+    """A standing BODY_25 pose (25, 3), all joints present, all different."""
+    rng = np.random.default_rng(RNG_SEED)
+    levels = np.array(
+        [0.05, 0.2, *(0.2, 0.35, 0.5) * 2, 0.55, *(0.55, 0.75, 0.95) * 2, *(0.03,) * 4, *(1.0,) * 6]
+    )
+    sides = rng.uniform(-0.15, 0.15, 25)
+    pose = np.stack([x + sides * height, y + levels * height, rng.uniform(0.5, 1, 25)], 1)
+    return pose.astype(np.float32)
+
+
+def openpose(*people: np.ndarray, key: str = "pose_keypoints_2d") -> str:
+    return json.dumps(
+        {"version": 1.3, "people": [{key: person.ravel().tolist()} for person in people]}
+    )
+
+
+def coco(poses: dict[str, np.ndarray], size: tuple[int, int]) -> str:
+    """COCO's JSON of one person an image, from BODY_25 poses."""
+    order = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
+    images = [
+        {"id": i, "file_name": name, "height": size[0], "width": size[1]}
+        for i, name in enumerate(poses)
+    ]
+    annotations = [
+        {"image_id": i, "keypoints": pose[list(order)].ravel().tolist()}
+        for i, pose in enumerate(poses.values())
+    ]
+    return json.dumps({"images": images, "annotations": annotations})
+
+
+def csv_row(name: str, points: np.ndarray) -> str:
+    """A row of the DSCF/PATN CSV from COCO-18 points (18, 2): x, y."""
+    x, y = points.T.astype(int).tolist()
+    return f"{name}: {y}: {x}"
+
+
+def csv_text(*rows: str) -> str:
+    return "\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n"
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (128, 64)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def encoded(image: np.ndarray | Image.Image, kind: str = "png", **options) -> bytes:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def tree(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for name, content in files.items():
+        write(folder / name, content)
+    return folder
+
+
+def archive(folder: Path, kind: str) -> Path:
+    """A folder's files in an archive beside it: zip, tar or tar.gz."""
+    path = folder.with_name(f"{folder.name}.{kind}")
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in files:
+                packed.write(file, file.relative_to(folder.parent))
+    else:
+        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as packed:
+            for file in files[::-1]:
+                packed.add(file, file.relative_to(folder.parent))
+    return path
+
+
+def fails(match: str):
+    """Expect one line for the user, with these words in it (a regular expression)."""
+    return pytest.raises(ClickException, match=match)
+
+
+# ------------------------------------------------------------------------------ joints
+
+
+def test_a_flip_swaps_left_and_right_joints_and_twice_is_nothing():
+    swaps = [(2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18)]
+    swaps += [(19, 22), (20, 23), (21, 24)]
+    expected = list(range(25))
+    for a, b in swaps:
+        expected[a], expected[b] = b, a
+    assert list(pairs.FLIP) == expected
+    assert np.array(pairs.FLIP)[list(pairs.FLIP)].tolist() == list(range(25))
+
+
+def test_limbs_join_every_joint_to_one_body():
+    reached = {8}
+    for _ in pairs.LIMBS:
+        reached |= {j for limb in pairs.LIMBS if reached & set(limb) for j in limb}
+    assert reached == set(range(25))
+    assert len(set(map(frozenset, pairs.LIMBS))) == len(pairs.LIMBS) == 24
+
+
+def test_limbs_stay_limbs_when_left_and_right_are_swapped():
+    limbs = set(map(frozenset, pairs.LIMBS))
+    assert {frozenset(pairs.FLIP[j] for j in limb) for limb in limbs} == limbs
+
+
+def test_coco18_keeps_its_joints_and_computes_the_mid_hip():
+    joints = np.random.default_rng(0).uniform(1, 60, (18, 3)).astype(np.float32)
+    pose = pairs.from_coco18(joints)
+    names = ["nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder"]
+    names += ["left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip"]
+    names += ["left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear"]
+    assert np.array_equal(pose[[pairs.JOINTS.index(name) for name in names]], joints)
+    assert np.allclose(pose[8, :2], (joints[8, :2] + joints[11, :2]) / 2)
+    assert not pose[19:].any()
+
+
+def test_coco17_computes_neck_and_mid_hip_unless_a_part_is_missing():
+    joints = np.random.default_rng(0).uniform(1, 60, (17, 3)).astype(np.float32)
+    pose = pairs.from_coco17(joints)
+    assert np.array_equal(pose[[16, 15, 5, 2, 14, 11]], joints[[1, 2, 5, 6, 15, 16]])
+    assert np.allclose(pose[1, :2], joints[5:7, :2].mean(0))
+    assert np.allclose(pose[8, :2], joints[11:13, :2].mean(0))
+    joints[5] = joints[12] = 0
+    assert not pairs.from_coco17(joints)[[1, 8]].any()
+
+
+# ------------------------------------------------------------------------------ pictures
+
+
+def test_a_picture_is_read_bit_for_bit_from_bytes_and_from_a_path(tmp_path):
+    image = picture()
+    path = write(tmp_path / "a.png", encoded(image))
+    assert np.array_equal(pairs.read_image(path, "a.png"), image)
+    assert np.array_equal(pairs.read_image(path.read_bytes(), "a.png"), image)
+
+
+def test_exif_rotation_is_applied():
+    image = picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter: the camera was held upright
+    turned = encoded(Image.fromarray(image).rotate(90, expand=True), "png", exif=exif)
+    assert np.array_equal(pairs.read_image(turned, "a.png"), image)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind):
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    image = pairs.read_image(encoded(Image.fromarray(values), kind), "a")
+    assert np.array_equal(
+        image, np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None].repeat(3, 2)
+    )
+
+
+def test_grey_palette_and_bilevel_pictures_become_rgb():
+    grey = Image.fromarray(picture()[..., 0])
+    for mode in ("L", "P", "1"):
+        expected = np.asarray(grey.convert(mode).convert("RGB"))
+        assert np.array_equal(pairs.read_image(encoded(grey.convert(mode)), "a"), expected)
+
+
+def test_cmyk_becomes_the_colour_it_prints():
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert np.abs(pairs.read_image(encoded(red, "jpeg"), "a").mean((0, 1)) - (255, 0, 0)).max() < 6
+
+
+def test_transparent_pixels_are_white():
+    for mode, colour in (("RGBA", (200, 0, 0, 0)), ("LA", (90, 0))):
+        assert (pairs.read_image(encoded(Image.new(mode, (4, 4), colour)), "a") == 255).all()
+    half = pairs.read_image(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), "a")
+    assert abs(int(half[0, 0, 0]) - 127) <= 1
+    palette = encoded(Image.new("P", (4, 4), 0), transparency=0)
+    assert (pairs.read_image(palette, "a") == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "webp"])
+def test_an_animation_gives_its_first_frame(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
+    image = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert (pairs.read_image(image, "a") == 255).all()
+
+
+def test_pictures_that_cannot_be_read_say_so(tmp_path, monkeypatch):
+    jpeg = encoded(picture(), "jpeg")
+    with fails(r"^cut.jpg: damaged picture .*; get it anew"):
+        pairs.read_image(jpeg[: len(jpeg) // 2], "cut.jpg")
+    with fails("^empty.jpg: empty, or no picture"):
+        pairs.read_image(b"", "empty.jpg")
+    with fails("^text.jpg: empty, or no picture that can be read; save it as JPEG or PNG"):
+        pairs.read_image(b"not a picture at all", "text.jpg")
+    with fails("no such file; check the path"):
+        pairs.read_image(tmp_path / "none.jpg", "none.jpg")
+    with fails("damaged picture"):
+        pairs.read_image(encoded(Image.new("F", (4, 4)), "tiff"), "float.tiff")
+    with fails("more than 16 bits"):
+        pairs.read_image(encoded(Image.new("I", (4, 4), 70000), "tiff"), "deep.tiff")
+    for limit in (5000, 3000):  # Pillow warns above its limit and refuses above twice that
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with fails(f"^bomb.png: more than {limit:,} pixels; reduce it first"):
+            pairs.read_image(encoded(Image.new("L", (100, 80))), "bomb.png")
+
+
+# ------------------------------------------------------------------------------ fitting
+
+
+def test_a_picture_of_the_frames_size_stays_as_it_is():
+    image, pose = picture(), body()
+    assert np.array_equal(pairs.fit_image(image, (128, 64)), image)
+    assert np.array_equal(pairs.fit_pose(pose, (128, 64), (128, 64)), pose)
+
+
+def test_deepfashion_is_cropped_as_patn_crops_it():
+    image = picture(size=(256, 256))
+    assert np.array_equal(pairs.fit_image(image, (256, 176)), image[:, 40:216])
+    pose = body(200, 128, 20)
+    assert np.allclose(pairs.fit_pose(pose, (256, 256), (256, 176)), pose - (40, 0, 0))
+
+
+@pytest.mark.parametrize("size", [(96, 40), (33, 90), (300, 300), (64, 500), (1000, 11)])
+def test_a_spot_and_its_joint_stay_together(size):
+    rng = np.random.default_rng(0)
+    spread = np.linspace(0.25, 0.75, 3)
+    for y, x in itertools.product(spread * size[0], spread * size[1]):
+        yy, xx = np.mgrid[: size[0], : size[1]]
+        spot = np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / (2 * (size[0] / 20) ** 2))
+        image = (spot * 255).round().astype(np.uint8)[..., None].repeat(3, 2)
+        fitted = pairs.fit_image(image, (128, 128))[..., 0].astype(float)
+        joint = pairs.fit_pose(np.array([[x, y, rng.uniform(0.1, 1)]]), size, (128, 128))[0]
+        if not joint[2] or min(joint[0], 127 - joint[0]) < 24:
+            continue
+        yy, xx = np.mgrid[:128, :128]
+        centre = (fitted * xx).sum() / fitted.sum(), (fitted * yy).sum() / fitted.sum()
+        assert np.allclose(joint[:2], centre, atol=0.4)
+
+
+def test_a_narrow_picture_gets_zeros_at_its_sides_and_a_wide_one_is_cropped():
+    narrow = pairs.fit_image(np.full((64, 16, 3), 200, np.uint8), (128, 64))
+    assert narrow[:, 16:48].min() == 200 and not narrow[:, :16].any() and not narrow[:, 48:].any()
+    assert pairs.fit_image(picture(size=(10, 400)), (128, 64)).shape == (128, 64, 3)
+
+
+def test_joints_outside_the_frame_become_missing():
+    pose = np.array([[5, 50, 1], [100, 50, 0.5], [195, 50, 1], [0, 0, 0]], np.float32)
+    fitted = pairs.fit_pose(pose, (100, 200), (100, 100))
+    assert np.array_equal(fitted, [[0, 0, 0], [50, 50, 0.5], [0, 0, 0], [0, 0, 0]])
+
+
+# ------------------------------------------------------------------------------ pose formats
+
+
+@pytest.mark.parametrize("key", ["pose_keypoints_2d", "pose_keypoints"])
+def test_openpose_json_round_trips(tmp_path, key):
+    pose = body()
+    pose[[4, 20]] = 0
+    path = write(tmp_path / "a_keypoints.json", openpose(pose, key=key))
+    assert np.allclose(pairs.read_poses(path)["a"].joints, pose)
+    path = write(tmp_path / "b.json", openpose(pose[[*range(8), *range(9, 19)]], key=key))
+    joints = pairs.read_poses(path)["b"].joints
+    assert np.allclose(joints[[*range(8), *range(9, 19)]], pose[[*range(8), *range(9, 19)]])
+
+
+def test_coco_json_round_trips_and_knows_its_pictures_size(tmp_path):
+    pose = body()
+    read = pairs.read_poses(write(tmp_path / "a.json", coco({"x/a.jpg": pose}, (128, 64))))
+    assert read["x/a.jpg"].size == (128, 64)
+    kept = [0, 2, 3, 4, 5, 6, 7, *range(9, 19)]
+    assert np.allclose(read["x/a.jpg"].joints[kept], pose[kept])
+
+
+def test_a_detectors_plain_list_of_results_is_read(tmp_path):
+    annotations = json.loads(coco({"a": body()}, (9, 9)))["annotations"]
+    annotations[0]["image_id"] = "a.jpg"
+    annotations[0]["keypoints"][2] = 0
+    read = pairs.read_poses(write(tmp_path / "a.json", json.dumps(annotations)))
+    assert read["a.jpg"].size is None
+    assert not read["a.jpg"].joints[0].any()
+
+
+def test_the_csv_has_y_before_x_and_minus_one_for_missing(tmp_path):
+    points = np.arange(36).reshape(18, 2) + 3
+    points[4] = -1
+    row = csv_row("a.jpg", points)
+    path = write(tmp_path / "a.csv", csv_text(row).replace("\n", "\r\n"))
+    joints = pairs.read_poses(path)["a.jpg"].joints
+    assert np.array_equal(joints[3], [9, 10, 1])
+    assert not joints[4].any()
+    assert csv_row("a.jpg", points).startswith("a.jpg: [4, 6")
+
+
+def test_a_folder_of_openpose_json_names_poses_by_file(tmp_path):
+    files = {"al/1_keypoints.json": openpose(body()), "bo/2.json": openpose()}
+    read = pairs.read_poses(tree(tmp_path, files))
+    assert list(read) == ["al/1", "bo/2"]
+    assert not read["bo/2"].joints.any()
+
+
+def test_of_several_people_the_largest_confident_one_is_read(tmp_path, caplog):
+    unsure = body(120) * (1, 1, 0.1)
+    people = [body(40), body(90), unsure]
+    path = write(tmp_path / "a.json", openpose(*people))
+    with caplog.at_level(logging.WARNING, "posegan"):
+        assert np.allclose(pairs.read_poses(path)["a"].joints, people[1])
+    assert "several people; the largest confident one is used" in caplog.text
+
+
+@pytest.mark.parametrize("low", [0, -1])
+def test_keypoint_scale_fractions_are_scaled_to_the_frame(tmp_path, low):
+    pose = body()
+    pose[3] = 0
+    scaled = pose.copy()
+    scaled[:, :2] = scaled[:, :2] / (63, 127) * (1 - low) + low
+    scaled[3] = 0
+    path = write(tmp_path / "a.json", openpose(scaled))
+    assert np.allclose(pairs.read_pose(path, (128, 64)), pose, atol=1e-4)
+    twice = pairs.read_pose(path, (255, 127))
+    assert np.allclose(twice[:, :2], pose[:, :2] * 2, atol=1e-3)
+
+
+BAD_JSON = {
+    "no JSON; give": "{people",
+    "no people in it; give": json.dumps({"people": []}),
+    "a person has 24 numbers, 75 or 54 are needed; write": openpose(np.ones((8, 3))),
+    "a joint is not finite; write": openpose(np.full((25, 3), np.nan)),
+    "all its joints are missing; give": openpose(np.zeros((25, 3))),
+    "nothing of it is inside the picture; check": openpose(body() * (-1, -1, 1)),
+    "neither OpenPose nor COCO key points; give": json.dumps({"people": [[1, 2]]}),
+    "neither OpenPose nor COCO key points;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
+    "neither OpenPose nor COCO key": openpose(body()).replace("[{", "[{}, {"),
+    "neither OpenPose nor COCO": json.dumps({"people": [{"pose_keypoints": ["a"] * 75}]}),
+    "neither OpenPose": json.dumps("text"),
+    "neither": json.dumps({"shapes": []}),
+    "a person has 3 numbers, 51 are": json.dumps([{"image_id": 1, "keypoints": [1, 2, 3]}]),
+    "no poses in it; give": json.dumps([]),
+    "nothing of it is inside the picture": coco({"a": body(100, 900)}, (128, 64)),
+    "nothing of it": openpose(np.pad([[900.0, 900.0, 1.0]], ((0, 24), (0, 0)))),
+    "no JSON": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("problem", BAD_JSON)
+def test_bad_pose_json_is_one_clear_line(tmp_path, problem):
+    path = write(tmp_path / "pose.json", BAD_JSON[problem])
+    with fails(rf"^[^\n]*pose\.json: {re.escape(problem)}[^\n]*$"):
+        pairs.read_pose(path, (128, 64))
+
+
+ROW = csv_row("a.jpg", np.arange(36).reshape(18, 2))
+BAD_CSV = {
+    r"line 3 has 17 joints, 18 are needed; write a missing one as -1": csv_text(
+        ROW, csv_row("b.jpg", np.ones((17, 2)))
+    ),
+    "line 1 is not the header": "name,x,y\n" + ROW,
+    "line 1 is not": "",
+    "line 4 has a.jpg a second time; remove one": csv_text(ROW, "", ROW),
+    "line 2 has 18 y and 17 x, 18 are needed": csv_text(ROW.replace("[0, ", "[")),
+    r"line 2 is not name: \[18 y\]: \[18 x\]; write": csv_text("a.jpg, 1, 2"),
+    "line 2 is not name": csv_text(ROW.replace("[0,", "[zero,")),
+    "line 2 has a joint that is not finite": csv_text(ROW.replace("[0,", "[NaN,")),
+    "no poses in it": csv_text(),
+}
+
+
+@pytest.mark.parametrize("problem", BAD_CSV)
+def test_a_bad_csv_is_one_line_with_its_line(tmp_path, problem):
+    with fails(rf"^[^\n]*poses\.csv: {problem}"):
+        pairs.read_poses(write(tmp_path / "poses.csv", BAD_CSV[problem]))
+
+
+def test_a_pose_file_that_is_not_there_says_so(tmp_path):
+    with fails(r"none\.json: can't be read \(No such file or directory\); check the path"):
+        pairs.read_pose(tmp_path / "none.json", (128, 64))
+
+
+def test_one_pose_of_several_is_chosen_by_name(tmp_path):
+    points = np.arange(36).reshape(18, 2) + 1
+    path = write(tmp_path / "p.csv", csv_text(csv_row("a", points), csv_row("b", points + 20)))
+    assert pairs.read_pose(f"{path}:b", (128, 64))[0, 0] == 21
+    with fails(r"p\.csv: 2 poses; choose one, such as .*p\.csv:a$"):
+        pairs.read_pose(path, (128, 64))
+    with fails(r"p\.csv: no pose called c; choose one, such as"):
+        pairs.read_pose(f"{path}:c", (128, 64))
+    one = write(tmp_path / "one.csv", csv_text(csv_row("a", points)))
+    assert pairs.read_pose(one, (128, 64))[0, 0] == 1
+
+
+def test_a_pose_inside_the_frame_stays_and_any_other_is_fitted(tmp_path):
+    inside = body(100, 30, 10)
+    path = write(tmp_path / "a.json", openpose(inside))
+    assert np.allclose(pairs.read_pose(path, (128, 64)), inside)
+    for pose in (body(1000, 600, 300), body(20, 30, 60), body(60, -5, 30)):
+        fitted = pairs.read_pose(write(tmp_path / "b.json", openpose(pose)), (128, 64))
+        low, high = fitted[:, :2].min(0), fitted[:, :2].max(0)
+        assert np.allclose((low + high) / 2, (31.5, 63.5), atol=1e-3)
+        ratio = np.ptp(pose[:, 0]) / np.ptp(pose[:, 1])
+        assert np.isclose((high - low)[0] / (high - low)[1], ratio, rtol=1e-3)
+        assert np.allclose((high - low).max(), 128 * 0.8, atol=1e-2)
+        assert np.allclose(fitted[:, 2], pose[:, 2])
+
+
+def test_a_wide_pose_is_fitted_to_the_frames_width(tmp_path):
+    pose = body(1000, 600, 300)[:, [1, 0, 2]]
+    fitted = pairs.read_pose(write(tmp_path / "a.json", openpose(pose)), (128, 64))
+    assert np.isclose(np.ptp(fitted[:, 0]), 64 * 0.9, atol=1e-2)
+
+
+def test_a_pose_of_a_picture_of_known_size_goes_where_the_picture_goes(tmp_path):
+    path = write(tmp_path / "a.json", coco({"a.jpg": body(400, 250, 50)}, (512, 512)))
+    pose = pairs.read_pose(path, (256, 176))
+    expected = pairs.fit_pose(pairs.read_poses(path)["a.jpg"].joints, (512, 512), (256, 176))
+    assert np.allclose(pose, expected, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------ finding poses
+
+
+def test_unreachable_pose_weights_name_the_remedies(monkeypatch):
+    from torchvision.models import detection
+
+    def fetch(*_, **__):
+        raise OSError("no route to host")
+
+    weights = detection.KeypointRCNN_ResNet50_FPN_Weights
+    monkeypatch.setattr(weights, "get_state_dict", fetch)
+    with fails("can't be fetched .*; give the poses with --poses, or .* --pose-weights FILE"):
+        pairs.find_poses([picture()])
+
+
+def test_a_file_with_other_weights_is_refused(tmp_path):
+    with fails("damaged"):
+        pairs.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
+    with fails(r"other\.pt: no weights of Keypoint R-CNN; give"):
+        pairs.find_poses([picture()], str(tmp_path / "other.pt"))
+
+
+def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
+    points = torch.arange(34.0).view(17, 2) + 10
+    scores = torch.full((17,), 6.0)
+    scores[9] = -3.0  # the left wrist
+    found = {
+        "scores": torch.tensor([0.9, 0.8]),
+        "keypoints": torch.stack([torch.cat([points, torch.ones(17, 1)], 1)] * 2),
+        "keypoints_scores": torch.stack([scores, -scores]),
+    }
+    network = torch.nn.Module()
+    network.forward = lambda images: [found]
+    monkeypatch.setattr(pairs, "_keypoint_network", lambda weights: network)
+    pose = pairs.find_poses([picture()])[0]
+    assert np.allclose(pose[0, :2], (9.5, 10.5))
+    assert not pose[7].any() and 0.5 < pose[5, 2] < 1 and pose[1, 2] > 0
+    found["scores"] = torch.tensor([0.2, 0.1])
+    assert not pairs.find_poses([picture()]).any()
+
+
+# ------------------------------------------------------------------------------ pair lists
+
+
+def slow_pairs(rows: list[tuple[str, str, np.ndarray]]) -> list[tuple[str, str]]:
+    """The published rule, one row (name, group, COCO-18 points) at a time."""
+    groups: dict[str, list[str]] = {}
+    for name, group, points in rows:
+        if group not in ("-1", "0000") and all((points[j] != -1).all() for j in (2, 5, 8, 11)):
+            groups.setdefault(group, []).append(name)
+    return [pair for group in groups.values() for pair in itertools.permutations(group, 2)]
+
+
+def chosen(candidates: list, limit: int = 12_000) -> list:
+    count = len(candidates)
+    choice = np.random.RandomState(0).choice(count, min(limit, count), replace=False)
+    return [candidates[i] for i in choice]
+
+
+def market(folder: Path, people: int = 6, poses: int = 4) -> tuple[Path, dict[str, list]]:
+    """A made Market-1501 with its key points in `folder`, and the CSVs' rows by split."""
+    rng = np.random.default_rng(0)
+    rows: dict[str, list] = {"train": [], "test": []}
+    for split, identity in itertools.product(rows, [*range(1, people), "junk", "distractor"]):
+        number = identity if isinstance(identity, str) else identity + 100 * (split == "test")
+        group = {"junk": "-1", "distractor": "0000"}.get(number, f"{number:0>4}")
+        if group in ("-1", "0000") and split == "train":
+            continue
+        for pose in range(poses):
+            name = f"{group}_c{pose + 1}s1_{rng.integers(10**6):06d}_01.jpg"
+            points = rng.integers(2, 60, (18, 2))
+            points[rng.random(18) < 0.06] = -1
+            rows[split].append((name, group, points))
+            write(folder / f"Market/bounding_box_{split}" / name, encoded(picture(pose), "jpeg"))
+    write(folder / "Market/bounding_box_test/Thumbs.db", b"thumbs")
+    write(folder / "Market/readme.txt", b"read me")
+    write(folder / "Market/query/0001_c1s1_000001_01.jpg", encoded(picture(), "jpeg"))
+    for split in rows:
+        rng.shuffle(rows[split])
+        text = csv_text(*(csv_row(name, points) for name, _, points in rows[split]))
+        write(folder / f"market-annotation-{split}.csv", text)
+    return folder / "Market", rows
+
+
+def prepared_market(folder: Path, source: Path, **options) -> pairs.Prepared:
+    config = pairs.PrepareConfig(
+        "market1501", str(source), (str(folder),), str(folder / "out"), **options
+    )
+    return pairs.prepare(config)
+
+
+def names_of(prepared: pairs.Prepared, indices: np.ndarray) -> list[tuple[str, str]]:
+    names = [Path(file).name for file in prepared.files]
+    return [(names[a], names[b]) for a, b in indices]
+
+
+def test_a_made_market_gives_the_published_pairs(tmp_path):
+    source, rows = market(tmp_path)
+    prepared = prepared_market(tmp_path, source)
+    assert names_of(prepared, prepared.pairs_train) == slow_pairs(rows["train"])
+    assert names_of(prepared, prepared.pairs_test) == chosen(slow_pairs(rows["test"]))
+    files = [Path(file).name for file in prepared.files]
+    assert files == [name for split in rows for name, *_ in rows[split]]
+    assert prepared.identities == 5
+    assert set(prepared.labels[prepared.split == "test"]) == {-1}
+    assert sorted(set(prepared.labels[prepared.split == "train"])) == list(range(5))
+    assert set(prepared.camera) == set("1234")
+    assert prepared.description["counts"]["files_skipped"] == 3
+
+
+def test_absent_pictures_never_shift_the_official_order(tmp_path, caplog):
+    source, rows = market(tmp_path)
+    whole = prepared_market(tmp_path, source)
+    pair = names_of(whole, whole.pairs_test)[3]
+    (source / "bounding_box_test" / pair[0]).unlink()
+    (source / "bounding_box_train" / rows["train"][2][0]).unlink()
+    with caplog.at_level(logging.WARNING, "posegan"):
+        part = prepared_market(tmp_path, source, overwrite=True)
+    official = names_of(whole, whole.pairs_test)
+    expected = [two for two in official if pair[0] not in two]
+    assert names_of(part, part.pairs_test) == expected
+    assert len(part.images) == len(whole.images) - 2
+    assert "lacks 2 pictures that the key points name" in caplog.text
+    counts = part.description["counts"]
+    lost = len(whole.pairs_train) + len(whole.pairs_test) - len(part.pairs_train) - len(expected)
+    assert counts["images_absent"] == 2 and counts["pairs_dropped"] == lost
+
+
+def test_a_picture_without_key_points_is_stored_without_a_pose(tmp_path):
+    source, rows = market(tmp_path)
+    write(source / "bounding_box_train/0001_c1s1_999999_01.jpg", encoded(picture(), "jpeg"))
+    prepared = prepared_market(tmp_path, source)
+    index = [Path(file).name for file in prepared.files].index("0001_c1s1_999999_01.jpg")
+    assert prepared.split[index] == "train" and index == len(rows["train"])
+    assert not prepared.poses[index].any()
+    assert index not in prepared.pairs_train
+
+
+def test_key_points_of_other_data_are_refused(tmp_path):
+    source, _ = market(tmp_path)
+    other = write(tmp_path / "other.csv", csv_text(ROW))
+    config = pairs.PrepareConfig("market1501", str(source), (str(other),), str(tmp_path / "out"))
+    with fails(r"other\.csv: a\.jpg is no Market-1501 name; remove it"):
+        pairs.prepare(config)
+    twice = (str(tmp_path), str(tmp_path / "market-annotation-test.csv"))
+    config = pairs.PrepareConfig("market1501", str(source), twice, str(tmp_path / "out"))
+    with fails("is there a second time; remove it"):
+        pairs.prepare(config)
+
+
+def test_the_official_market_pairs_are_exact(shared_data):
+    config = pairs.PrepareConfig(
+        "market1501", str(shared_data / "Market-1501-v15.09.15.zip"), (str(shared_data),)
+    )
+    listing = pairs._official(config)
+    stored = np.zeros((len(listing.rows), 25, 3), np.float32)
+    lists, dropped = pairs._pair_lists(listing, stored)
+    names = [Path(row.file).name for row in listing.rows]
+    assert (len(names), len(lists["train"]), dropped) == (32_668, 263_632, 0)
+    with open(shared_data / "market-pairs-test.csv") as file:
+        official = list(map(tuple, csv.reader(file)))[1:]
+    assert [(names[a], names[b]) for a, b in lists["test"]] == official
+    groups: dict[str, list[str]] = {}
+    poses = pairs.read_poses(shared_data / "market-annotation-train.csv")
+    for name, pose in poses.items():
+        if pose.joints[[2, 5, 9, 12], 2].all():
+            groups.setdefault(name.split("_")[0], []).append(name)
+    train = [pair for group in groups.values() for pair in itertools.permutations(group, 2)]
+    assert [(names[a], names[b]) for a, b in lists["train"]] == train
+
+
+def test_the_official_deepfashion_pairs_are_exact(shared_data, tmp_path):
+    config = pairs.PrepareConfig(
+        "deepfashion",
+        str(shared_data / "DeepFashion-inshop-sample.zip"),
+        (str(shared_data / "fasion-annotation-test.csv"),),
+        str(tmp_path),
+    )
+    with open(shared_data / "fashion-pairs-test.csv") as file:
+        official = list(map(tuple, csv.reader(file)))[1:]
+    prepared = pairs.prepare(config)
+    flat = [f"{pairs._parse_name('deepfashion', file)['key']}.jpg" for file in prepared.files]
+    there = [pair for pair in official if set(pair) <= set(flat)]
+    assert [(flat[a], flat[b]) for a, b in prepared.pairs_test] == there and len(there) == 212
+    assert set(prepared.split) == {"test"} and prepared.images.shape[1:3] == (256, 256)
+    listing = pairs._official(config)
+    names = list(pairs.read_poses(shared_data / "fasion-annotation-test.csv"))
+    for row in listing.rows:
+        row.file = row.file or "absent"
+    lists, _ = pairs._pair_lists(listing, np.zeros((len(names), 25, 3), np.float32))
+    assert [(names[a], names[b]) for a, b in lists["test"]] == official
+
+
+def test_in_shop_paths_and_flattened_names_are_the_same_pictures(tmp_path):
+    files, rows = {}, []
+    for item, view in itertools.product((1, 2), ("1_front", "2_side", "3_back")):
+        path = f"img/WOMEN/Blouses_Shirts/id_0000000{item}/02_{view}.jpg"
+        flat = f"fashionWOMENBlouses_Shirtsid0000000{item}02_{view.replace('_', '')}.jpg"
+        files[path if item == 1 else flat] = encoded(picture(item, (256, 256)), "jpeg")
+        rows.append(csv_row(flat, np.arange(36).reshape(18, 2) + 40))
+    train = write(tmp_path / "fasion-annotation-train.csv", csv_text(*rows[:3]))
+    test = write(tmp_path / "fasion-annotation-test.csv", csv_text(*rows[3:]))
+    config = pairs.PrepareConfig(
+        "deepfashion", str(tree(tmp_path / "in", files)), (str(test), str(train)), str(tmp_path)
+    )
+    prepared = pairs.prepare(config)
+    assert prepared.split.tolist() == ["train"] * 3 + ["test"] * 3
+    assert len(prepared.pairs_train) == len(prepared.pairs_test) == 6
+    assert prepared.identity[0] == "fashionWOMENBlouses_Shirtsid0000000102"
+    assert prepared.camera.tolist() == ["1front", "2side", "3back"] * 2
+
+
+# ------------------------------------------------------------------------------ own folders
+
+
+def own(folder: Path, people: tuple[str, ...] = ("al", "bo", "cy")) -> Path:
+    """Own pictures, one folder a person, OpenPose JSON beside them in both ways of naming."""
+    files: dict[str, bytes | str] = {}
+    for seed, person in enumerate(people):
+        for shot, ending in enumerate(("_keypoints.json", ".json", "")):
+            files[f"{person}/{shot}.png"] = encoded(picture(seed * 3 + shot, (256, 200)))
+            if ending:
+                files[f"{person}/{shot}{ending}"] = openpose(body(200, 100, 20))
+    return tree(folder, files)
+
+
+def prepared_folder(source: Path, root: Path, **options) -> pairs.Prepared:
+    return pairs.prepare(
+        pairs.PrepareConfig(
+            **{"data": "folder", "source": str(source), "root": str(root)} | options
+        )
+    )
+
+
+def contents(prepared: pairs.Prepared) -> dict[str, bytes]:
+    return {name: (prepared.path / name).read_bytes() for name in pairs.ARRAYS}
+
+
+def test_own_folders_make_pairs_within_a_person_and_hold_out_people(tmp_path):
+    prepared = prepared_folder(own(tmp_path / "in"), tmp_path)
+    assert len(prepared.images) == 9 and prepared.images.shape[1:] == (256, 256, 3)
+    assert sorted(set(prepared.identity)) == ["al", "bo", "cy"]
+    for split, count in (("train", 2), ("test", 1)):
+        both = {"train": prepared.pairs_train, "test": prepared.pairs_test}[split]
+        assert len(both) == 2 * count
+        assert (prepared.identity[both[:, 0]] == prepared.identity[both[:, 1]]).all()
+        assert set(prepared.split[both.ravel()]) == {split}
+    expected = pairs.fit_pose(body(200, 100, 20), (256, 200), (256, 256))
+    assert np.allclose(prepared.poses[prepared.pairs_train[0, 0]], expected, atol=1e-4)
+    assert prepared.description["counts"]["images_without_pose"] == 3
+
+
+def test_one_person_alone_is_all_for_training(tmp_path):
+    prepared = prepared_folder(own(tmp_path / "in", ("al",)), tmp_path)
+    assert set(prepared.split) == {"train"} and set(prepared.identity) == {"al"}
+    assert len(prepared.pairs_test) == 0
+    with fails("no test pairs; prepare people with two poses each"):
+        pairs.Batches(prepared, "test", 2, 0)
+
+
+@pytest.mark.parametrize("form", ["coco", "csv", "folder"])
+def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form):
+    pose = np.rint(body(200, 100, 20))
+    names = [f"{person}/{shot}.png" for person in ("al", "bo") for shot in range(2)]
+    source = tree(tmp_path / "in", {name: encoded(picture(size=(256, 256))) for name in names})
+    if form == "coco":
+        poses = write(tmp_path / "p.json", coco(dict.fromkeys(names, pose), (512, 512)))
+    elif form == "csv":
+        points = pose[[*range(8), *range(9, 19)], :2]
+        poses = write(tmp_path / "p.csv", csv_text(*(csv_row(name, points) for name in names)))
+    else:
+        files = {f"{name[:-4]}_keypoints.json": openpose(pose) for name in names}
+        poses = tree(tmp_path / "p", files)
+    prepared = prepared_folder(source, tmp_path, poses=(str(poses),))
+    assert len(prepared.pairs_train) == len(prepared.pairs_test) == 2
+    scale = 0.5 if form == "coco" else 1  # the JSON is of a picture twice as large
+    assert np.allclose(prepared.poses[0, 4, :2], (pose[4, :2] + 0.5) * scale - 0.5, atol=1e-3)
+
+
+def test_bare_names_are_not_mistaken_for_several_pictures(tmp_path):
+    names = ("al/1.png", "al/2.png", "bo/1.png")
+    source = tree(tmp_path / "in", {name: encoded(picture()) for name in names})
+    points = body()[[*range(8), *range(9, 19)], :2]
+    poses = write(tmp_path / "p.csv", csv_text(*(csv_row(n, points) for n in ("1.png", "2.png"))))
+    prepared = prepared_folder(source, tmp_path, poses=(str(poses),))
+    known = {file for file, pose in zip(prepared.files, prepared.poses) if pose.any()}
+    assert known == {"al/2.png"}
+
+
+def test_poses_are_found_where_none_are_given(tmp_path, monkeypatch):
+    files = {f"{person}/{shot}.png": encoded(picture()) for person in "ab" for shot in range(2)}
+    monkeypatch.setattr(pairs, "find_poses", lambda images, weights: np.stack([body()]))
+    prepared = prepared_folder(tree(tmp_path / "in", files), tmp_path, size=(128, 64))
+    assert np.array_equal(prepared.poses[2], body())
+    assert len(prepared.pairs_train) == 2
+
+
+def test_mvc_names_the_view(tmp_path):
+    files = {f"item/B002_{view}.png": encoded(picture()) for view in range(3)}
+    files |= {f"item/B002_{view}.json": openpose(body()) for view in range(3)}
+    prepared = prepared_folder(tree(tmp_path / "in", files), tmp_path, data="mvc")
+    assert prepared.camera.tolist() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_gives_the_same_bytes_as_its_folder(tmp_path, kind):
+    source = own(tmp_path / "in")
+    expected = contents(prepared_folder(source, tmp_path / "a"))
+    assert contents(prepared_folder(archive(source, kind), tmp_path / "b")) == expected
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_damaged_archive_is_one_clear_line(tmp_path, kind):
+    path = archive(own(tmp_path / "in"), kind)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with fails(rf"in\.{re.escape(kind)}: can't be read .*; check --source, or get it anew"):
+        prepared_folder(path, tmp_path)
+    if kind == "zip":
+        middle = len(data) // 4
+        path.write_bytes(data[:middle] + b"\0" * 64 + data[middle + 64 :])
+        with fails(r"in\.zip: can't be read"):
+            prepared_folder(path, tmp_path)
+    assert not (tmp_path / "folder.partial").exists() and not (tmp_path / "folder").exists()
+
+
+def test_an_encrypted_archive_says_what_to_do(tmp_path):
+    path = archive(own(tmp_path / "in"), "zip")
+    data = bytearray(path.read_bytes())
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        for found in re.finditer(re.escape(mark), bytes(data)):
+            data[found.start() + at] |= 1
+    path.write_bytes(data)
+    with fails("encrypted .*; unpack it, with the data set's password"):
+        prepared_folder(path, tmp_path)
+
+
+def test_a_wrong_source_is_one_clear_line(tmp_path):
+    text = write(tmp_path / "a.zip", "no archive")
+    with fails(r"a\.zip: can't be read \(neither a folder nor a whole zip or tar"):
+        prepared_folder(text, tmp_path)
+    with fails(r"none\.zip: can't be read .*; check --source"):
+        prepared_folder(tmp_path / "none.zip", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with fails("empty: no pictures in it; give one folder a person"):
+        prepared_folder(tmp_path / "empty", tmp_path)
+    with fails("no Market-1501 pictures where they belong; give the archive as downloaded"):
+        prepared_folder(own(tmp_path / "in"), tmp_path, data="market1501")
+    with fails("market1501: no --source given; run posegan prepare --data market1501 --source"):
+        pairs.prepare(pairs.PrepareConfig("market1501"))
+    with fails("faces: no data set; choose one of demo, market1501"):
+        pairs.prepare(pairs.PrepareConfig("faces"))
+
+
+def test_a_broken_picture_is_named_and_nothing_is_left(tmp_path):
+    source = own(tmp_path / "in")
+    write(source / "al/0.png", b"text")
+    with fails(r"in/al/0\.png: empty, or no picture"):
+        prepared_folder(source, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+# ------------------------------------------------------------------------------ the demo
+
+
+@pytest.fixture
+def small_demo(monkeypatch):
+    """A demo of 20 people in 3 poses, drawn in this process."""
+    monkeypatch.setattr(pairs.demo, "IDENTITIES", 20)
+    monkeypatch.setattr(pairs.demo, "POSES", 3)
+    monkeypatch.setattr(pairs, "_drawn", drawn_here)
+
+
+def drawn_here(seed, rows, size):
+    for place, row in enumerate(rows):
+        yield place, *pairs.demo.person(seed, int(row.identity), int(row.camera), size)
+
+
+def test_the_demo_is_split_by_person_and_makes_pairs(small_demo, tmp_path):
+    prepared = pairs.prepare(pairs.PrepareConfig(root=str(tmp_path)))
+    assert prepared.images.shape == (60, 128, 64, 3)
+    assert prepared.identities == 18 and (prepared.split == "test").sum() == 6
+    assert (len(prepared.pairs_train), len(prepared.pairs_test)) == (18 * 6, 2 * 6)
+    image, pose = pairs.demo.person(0, 7, 2)
+    assert np.array_equal(prepared.images[23], image)
+    assert np.array_equal(prepared.poses[23], pose)
+
+
+def test_the_demo_is_drawn_by_several_processes(tmp_path):
+    rows = [pairs.Row("", str(i // 2), str(i % 2), "train", None) for i in range(4)]
+    places, images, poses = zip(*pairs._drawn(0, rows, (64, 32)))
+    assert places == (0, 1, 2, 3)
+    expected = pairs.demo.person(0, 1, 1, (64, 32))
+    assert np.array_equal(images[3], expected[0]) and np.array_equal(poses[3], expected[1])
+
+
+# ------------------------------------------------------------------------------ preparing
+
+
+def test_progress_counts_the_pictures(tmp_path):
+    seen = []
+    source = own(tmp_path / "in")
+    config = pairs.PrepareConfig("folder", str(source), root=str(tmp_path))
+    pairs.prepare(config, lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 9) for done in range(1, 10)]
+
+
+def test_an_existing_folder_is_only_replaced_with_overwrite_and_by_a_whole_one(tmp_path):
+    source = own(tmp_path / "in")
+    before = contents(prepared_folder(source, tmp_path))
+    with fails(r"folder: is there already; replace it with --overwrite"):
+        prepared_folder(source, tmp_path)
+    write(source / "cy/2.png", b"broken")
+    with fails("no picture that can be read"):
+        prepared_folder(source, tmp_path, overwrite=True)
+    assert contents(pairs.load("folder", tmp_path)) == before
+    (source / "cy/2.png").unlink()
+    assert len(prepared_folder(source, tmp_path, overwrite=True).images) == 8
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "in"]
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path):
+    own(tmp_path / "folder")
+    with fails("holds more than a prepared data set; choose another --root"):
+        prepared_folder(tmp_path / "folder", tmp_path, overwrite=True)
+    assert (tmp_path / "folder/al/0.png").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = own(tmp_path / "in")
+    monkeypatch.setattr(pairs.np, "save", full)
+    with fails("can't be written .No space left on device.; free some space, or .* --root"):
+        prepared_folder(source, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_root_that_cannot_be_written_is_one_line(tmp_path):
+    root = write(tmp_path / "file", "in the way")
+    with fails("can't be written"):
+        prepared_folder(own(tmp_path / "in"), root)
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path):
+    def interrupt(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    config = pairs.PrepareConfig("folder", str(own(tmp_path / "in")), root=str(tmp_path / "out"))
+    with pytest.raises(KeyboardInterrupt):
+        pairs.prepare(config, interrupt)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path):
+    write(tmp_path / "name/file", "old")
+    with pytest.raises(FileNotFoundError):
+        pairs._replace(tmp_path / "name", tmp_path / "not there")
+    assert (tmp_path / "name/file").read_text() == "old"
+
+
+# ------------------------------------------------------------------------------ loading
+
+
+def test_a_name_never_prepared_gets_the_command_that_prepares_it(tmp_path):
+    with fails("demo: not prepared yet; run posegan prepare --data demo --root"):
+        pairs.load("demo", tmp_path)
+    with fails(
+        r"data/market1501: not prepared yet; run posegan prepare --data market1501 --source"
+    ):
+        pairs.load("market1501")
+    with fails("faces: no data set"):
+        pairs.load("faces", tmp_path)
+
+
+def damage(folder: Path, way: str) -> None:
+    about = json.loads((folder / "dataset.json").read_text())
+    if way == "unknown format":
+        write(folder / "dataset.json", json.dumps(about | {"format": 99}))
+    elif way == "no counts":
+        write(folder / "dataset.json", json.dumps({"format": 1}))
+    elif way == "fewer people":
+        lines = (folder / "people.csv").read_text().splitlines()
+        write(folder / "people.csv", "\n".join(lines[:-1]))
+    elif way.startswith("no "):
+        (folder / way.removeprefix("no ")).unlink()
+    else:
+        name = way.removeprefix("half of ").removeprefix("empty ")
+        data = (folder / name).read_bytes()
+        write(folder / name, data[: len(data) // 2] if way.startswith("half") else b"")
+
+
+@pytest.mark.parametrize("file", [*pairs.ARRAYS, "dataset.json", "people.csv"])
+@pytest.mark.parametrize("how", ["no", "half of", "empty"])
+def test_a_folder_cut_off_half_way_is_one_line(whole_folder, tmp_path, how, file):
+    shutil.copytree(whole_folder, tmp_path / "folder")
+    damage(tmp_path / "folder", f"{how} {file}")
+    with fails(
+        r"folder: unfinished or damaged \(.*; run posegan prepare --data folder .*--overwrite"
+    ):
+        pairs.load("folder", tmp_path)
+
+
+@pytest.mark.parametrize("way", ["unknown format", "no counts", "fewer people"])
+def test_a_folder_whose_files_do_not_match_is_one_line(whole_folder, tmp_path, way):
+    shutil.copytree(whole_folder, tmp_path / "folder")
+    damage(tmp_path / "folder", way)
+    with fails("unfinished or damaged"):
+        pairs.load("folder", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole_folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    return prepared_folder(own(folder / "in"), folder).path
+
+
+def test_the_prepared_folder_is_plain_numpy_and_csv(whole_folder):
+    images = np.load(whole_folder / "images.npy")
+    assert images.dtype == np.uint8 and images.shape == (9, 256, 256, 3)
+    assert np.load(whole_folder / "poses.npy").dtype == np.float32
+    assert np.load(whole_folder / "pairs_train.npy").dtype == np.int32
+    with open(whole_folder / "people.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(9))
+    assert list(rows[0]) == ["index", "file", "identity", "camera", "split"]
+    about = json.loads((whole_folder / "dataset.json").read_text())
+    assert {"format", "name", "height", "width", "joints", "counts", "source"} <= about.keys()
+
+
+# ------------------------------------------------------------------------------ batches
+
+
+@pytest.fixture(scope="module")
+def made_market(tmp_path_factory) -> pairs.Prepared:
+    folder = tmp_path_factory.mktemp("market")
+    source, _ = market(folder)
+    return prepared_market(folder, source)
+
+
+def test_a_batch_holds_its_pairs(made_market):
+    chosen_pairs = made_market.pairs_train[[5, 0, 9]]
+    batch = pairs.gather(made_market, chosen_pairs)
+    assert batch["source"].dtype == torch.uint8 and batch["source"].shape == (3, 3, 128, 64)
+    assert batch["source"].is_contiguous(memory_format=torch.channels_last)
+    for row, (a, b) in enumerate(chosen_pairs):
+        for part, index in (("source", a), ("target", b)):
+            picture_there = batch[part][row].permute(1, 2, 0).numpy()
+            assert np.array_equal(picture_there, made_market.images[index])
+            assert np.array_equal(batch[f"{part}_pose"][row], made_market.poses[index])
+        assert batch["identity"][row] == made_market.labels[a]
+    assert batch["identity"].dtype == torch.int64
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_batch_follows_from_seed_and_step_alone(made_market):
+    batches = pairs.Batches(made_market, "train", 4, seed=3)
+    wanted = batches[batches.per_epoch + 1]
+    again = pairs.Batches(made_market, "train", 4, seed=3)
+    for step in (0, 5, batches.per_epoch, 2):
+        again[step]
+    assert same(again[batches.per_epoch + 1], wanted)
+    assert not same(pairs.Batches(made_market, "train", 4, seed=4)[batches.per_epoch + 1], wanted)
+    assert not same(batches[1], wanted)
+
+
+def test_an_epoch_shows_each_pair_once(made_market, monkeypatch):
+    monkeypatch.setattr(pairs, "gather", lambda prepared, chosen_pairs: chosen_pairs)
+    batches = pairs.Batches(made_market, "train", 3, seed=0)
+    seen = [tuple(pair) for step in range(batches.per_epoch) for pair in batches[step].tolist()]
+    assert len(seen) == len(set(seen)) == len(made_market.pairs_train) // 3 * 3
+
+
+def test_processes_share_one_batch(made_market):
+    whole = pairs.Batches(made_market, "train", 8, seed=1)
+    parts = [pairs.Batches(made_market, "train", 4, 1, rank, 2) for rank in range(2)]
+    assert parts[0].per_epoch == whole.per_epoch
+    for step in (0, whole.per_epoch):
+        for rank, part in enumerate(parts):
+            expected = {key: value[rank::2] for key, value in whole[step].items()}
+            assert same(part[step], expected)
+
+
+def test_fewer_pairs_than_a_batch_are_repeated(made_market):
+    batches = pairs.Batches(made_market, "test", 500, seed=0)
+    assert batches.per_epoch == 1 and len(batches[3]["source"]) == 500
+
+
+def test_pictures_are_normalised_to_minus_one_and_one():
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    floats = pairs.normalise(images)
+    assert floats.min() == -1 and floats.max() == 1 and floats.dtype == torch.float32
+    back = floats.add(1).mul(127.5).round().to(torch.uint8)
+    assert torch.equal(back, images)
+
+
+def test_a_batch_on_a_device_has_normalised_pictures(made_market):
+    batch = pairs.gather(made_market, made_market.pairs_train[:2])
+    moved = pairs.to_device(batch, torch.device("cpu"))
+    assert torch.equal(moved["target"], pairs.normalise(batch["target"]))
+    assert torch.equal(moved["target_pose"], batch["target_pose"])
+
+
+def test_people_held_out_are_in_no_training_pair(made_market):
+    train, held = pairs.hold_out(made_market, 0.4, seed=0)
+    people = [set(made_market.identity[part.ravel()]) for part in (train, held)]
+    assert not people[0] & people[1] and len(people[1]) == 2
+    assert len(train) + len(held) == len(made_market.pairs_train)
+    again = pairs.hold_out(made_market, 0.4, seed=0)
+    assert np.array_equal(again[1], held)
+
+
+def test_importing_pairs_does_not_import_torch():
+    code = "import sys, pairs; sys.exit('torch' in sys.modules)"
+    folder = Path(pairs.__file__).parent
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0

@@ -1,0 +1,490 @@
+"""Training and running a generator: settings, state, checkpoints, the loop, sample sheets."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from click import ClickException
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+import models
+import pairs
+
+FORMAT = 1
+RECONSTRUCTION_WEIGHT = 10.0  # the first author's weight of the reconstruction
+ADAM_BETAS = (0.5, 0.999)  # the first author's
+DECAY_EPOCHS = 20  # the learning rate is divided by 10 every so many epochs (RPT-GAN)
+AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
+LOG_EVERY_STEPS = 10
+SHEET_PAIRS = 8
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What `posegan train` was asked to do; defaults, ranges and help stand on its options."""
+
+    data: str
+    root: str
+    model: str
+    run: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    device: str
+    precision: str
+    channels: int
+    descriptor_weights: str
+    save_every: int
+    seed: int
+
+
+@dataclass
+class State:
+    """Everything that changes during a run."""
+
+    generator: nn.Module
+    average: nn.Module  # exponential moving average of the generator: for samples and generation
+    discriminator: nn.Module
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    def parts(self) -> dict:
+        """The parts with a state dict, by name."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "step"
+        }
+
+
+# ------------------------------------------------------------------------------ devices, processes
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name ("auto": CUDA where there is one, else the CPU).
+
+    Raises ClickException for a device this machine lacks.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ClickException(
+            "--device cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
+            "or use --device cpu"
+        )
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else (
+        torch.device(name)
+    )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision as a switch: "auto" is bfloat16 on CUDA devices that compute in it."""
+    if precision == "auto":
+        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if fast else "float32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextlib.contextmanager
+def processes(device: torch.device):
+    """Join the other processes torchrun started (RANK says whether it did); gives rank, world."""
+    if "RANK" not in os.environ:
+        yield 0, 1
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
+
+
+def average_gradients(network: nn.Module) -> None:
+    """Replace gradients by their mean over all processes (nothing to do for one)."""
+    if not dist.is_initialized():
+        return
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+        gradient.copy_(mean.view_as(gradient))
+
+
+@contextlib.contextmanager
+def interruptible():
+    """Turn Ctrl-C and SIGTERM into a flag, so that a run stops between steps; gives the flag.
+
+    A second signal stops at once, as without us.
+    """
+    flag = []
+
+    def stop(number, frame):
+        flag.append(number)
+        for one in previous:
+            signal.signal(one, previous[one])
+
+    previous = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    for one in previous:
+        signal.signal(one, stop)
+    try:
+        yield flag
+    finally:
+        for one in previous:
+            signal.signal(one, previous[one])
+
+
+# ----------------------------------------------------------------------------- state, checkpoints
+
+
+def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
+    """A fresh state: networks initialised from the seed, optimisers of the papers."""
+    torch.manual_seed(config.seed)
+    generator = build_generator(shape)
+    discriminator = models.Discriminator(
+        shape["height"], shape["width"], shape["identities"], config.channels
+    )
+    for network in (generator, discriminator):
+        network.to(device, memory_format=torch.channels_last)
+    average = build_generator(shape).to(device, memory_format=torch.channels_last)
+    average.eval().requires_grad_(False)
+
+    def adam(network: nn.Module) -> torch.optim.Adam:
+        trained = [p for p in network.parameters() if p.requires_grad]
+        return torch.optim.Adam(trained, config.learning_rate, ADAM_BETAS, fused=True)
+
+    return State(generator, average, discriminator, adam(generator), adam(discriminator))
+
+
+def build_generator(shape: dict) -> nn.Module:
+    """The generator a checkpoint's `shape` describes, without its weights."""
+    return models.GENERATORS[shape["model"]](shape["height"], shape["width"], **shape["options"])
+
+
+def save(path: Path, config: TrainConfig, shape: dict, state: State) -> None:
+    """Write a checkpoint beside `path` and rename it, so that a whole one is always there."""
+    content = {
+        "format": FORMAT,
+        "config": {"train": dataclasses.asdict(config), "shape": shape},
+        "state": {name: part.state_dict() for name, part in state.parts().items()}
+        | {"step": state.step},
+    }
+    beside = path.with_suffix(".partial")
+    try:
+        torch.save(content, beside)
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        beside.unlink(missing_ok=True)
+        raise ClickException(
+            f"{path}: the checkpoint can't be written ({str(error).splitlines()[0]}); free some "
+            "space or choose another folder with --run"
+        ) from None
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Read a checkpoint: {"format", "config", "state"}. Raises ClickException if it is none."""
+    content = models.read_state_dict(path)
+    if not {"format", "config", "state"} <= content.keys():
+        raise ClickException(
+            f"{path}: a file of another kind, not a posegan checkpoint; train one with "
+            "posegan train"
+        )
+    if content["format"] != FORMAT:
+        raise ClickException(
+            f"{path}: checkpoint format {content['format']}, this posegan reads {FORMAT}; use the "
+            "posegan that wrote it"
+        )
+    return content
+
+
+def restore(state: State, content: dict) -> None:
+    """Put a checkpoint's values into a freshly built state."""
+    for name, part in state.parts().items():
+        part.load_state_dict(content["state"][name])
+    state.step = content["state"]["step"]
+
+
+def newest_checkpoint(runs: Path = Path("runs")) -> Path:
+    """The checkpoint written last below `runs`. Raises ClickException where there is none."""
+    found = sorted(runs.glob("*/latest.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ClickException(
+            f"{runs}/: no checkpoint here yet; train one with posegan train, or name one with "
+            "--checkpoint FILE"
+        )
+    return found[-1]
+
+
+# ------------------------------------------------------------------------------ the loop
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step: divided by 10 every 20 epochs (RPT-GAN)."""
+    return config.learning_rate * 0.1 ** (step // (DECAY_EPOCHS * steps_per_epoch))
+
+
+def train(
+    config: TrainConfig,
+    prepared: "pairs.Prepared",
+    resume: bool,
+    report: Callable[[dict], None],
+) -> tuple[Path, bool]:
+    """Train a model until `config.steps`; gives its checkpoint and whether it came to the end.
+
+    `report` gets each step's figures: step, images/s, losses. Raises ClickException where
+    something the user can mend is in the way, and when a loss is not finite any more.
+    """
+    # Settings and devices.
+    device = pick_device(config.device)
+    run = Path(config.run)
+    checkpoint = run / "latest.pt"
+    frozen = config.descriptor_weights != "none"
+    shape = {
+        "model": config.model,
+        "height": prepared.height,
+        "width": prepared.width,
+        "identities": prepared.identities,
+        "options": {"channels": config.channels, "frozen": frozen},
+    }
+    with processes(device) as (rank, world), interruptible() as stopped:
+        # Data: a step's batch follows from (seed, step, rank).
+        batches = pairs.Batches(prepared, "train", config.batch_size, config.seed, rank, world)
+
+        # Model.
+        state = build(config, shape, device)
+        if resume:
+            restore(state, read_checkpoint(checkpoint))
+        else:
+            if frozen:
+                models.load_descriptor_weights(
+                    state.generator.descriptor, config.descriptor_weights
+                )
+            state.average.load_state_dict(state.generator.state_dict())
+        if rank == 0:
+            open_log(run, state.step)
+
+        # Loop.
+        began, first = time.perf_counter(), state.step
+        while state.step < config.steps and not stopped:
+            rate = learning_rate(config, state.step, batches.per_epoch)
+            for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+            batch = pairs.to_device(batches[state.step], device)
+            draws = torch.Generator().manual_seed(step_seed(config.seed, state.step, rank))
+            with autocast(device, config.precision):
+                losses = train_step(state, batch, draws)
+            state.step += 1
+            figures = {"step": state.step, "learning_rate": rate}
+            figures |= {name: round(float(value), 5) for name, value in losses.items()}
+            check_finite(figures, config)
+            done = (state.step - first) * config.batch_size * world
+            figures["images_per_second"] = round(done / (time.perf_counter() - began), 2)
+            if rank == 0:
+                report(figures)
+                if state.step % LOG_EVERY_STEPS == 0 or state.step == config.steps:
+                    with open(run / "log.jsonl", "a") as log:
+                        log.write(json.dumps(figures) + "\n")
+                if state.step % config.save_every == 0 and state.step < config.steps:
+                    save(checkpoint, config, shape, state)
+                    write_samples(run, state, prepared, device, config.precision)
+
+        # End, or an interruption: both leave a run that can be resumed.
+        if rank == 0 and state.step > first:
+            save(checkpoint, config, shape, state)
+            write_samples(run, state, prepared, device, config.precision)
+    return checkpoint, state.step >= config.steps
+
+
+def train_step(state: State, batch: dict, draws: torch.Generator) -> dict[str, Tensor]:
+    """One step of both networks on a batch of images in [-1, 1]; gives the losses (RPT-GAN)."""
+    state.generator.train()
+    target, identity = batch["target"], batch["identity"]
+    generated = state.generator(batch["source"], batch["target_pose"], batch["source_pose"])
+    generated = generated.float()
+
+    label = torch.empty(len(target)).uniform_(0.8, 1.0, generator=draws).to(target.device)
+    real, fake = state.discriminator(target), state.discriminator(generated.detach())
+    discriminator_loss = models.discriminator_loss(to_float(real), to_float(fake), identity, label)
+    descend(state.discriminator, state.discriminator_optimizer, discriminator_loss)
+
+    # The generator's gradient passes through the discriminator but must not be stored in it.
+    state.discriminator.requires_grad_(False)
+    fake = to_float(state.discriminator(generated))
+    reconstruction, adversarial = models.generator_loss(generated, target, fake, identity)
+    generator_loss = RECONSTRUCTION_WEIGHT * reconstruction + adversarial
+    descend(state.generator, state.generator_optimizer, generator_loss)
+    state.discriminator.requires_grad_(True)
+
+    update_average(state)
+    return {
+        "reconstruction": reconstruction.detach(),
+        "adversarial": adversarial.detach(),
+        "discriminator": discriminator_loss.detach(),
+    }
+
+
+def to_float(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    # Losses are computed in float32 whatever the networks compute in.
+    return outputs[0].float(), outputs[1].float()
+
+
+def descend(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(network)
+    optimizer.step()
+
+
+@torch.no_grad()
+def update_average(state: State) -> None:
+    """Move the averaged generator towards the trained one; quicker in the first steps."""
+    weight = 1 - min(AVERAGE_DECAY, (1 + state.step) / (10 + state.step))
+    trained = [p for p in state.generator.parameters() if p.requires_grad]
+    averaged = [
+        a
+        for a, p in zip(state.average.parameters(), state.generator.parameters())
+        if p.requires_grad
+    ]
+    torch._foreach_lerp_(averaged, trained, weight)
+    for a, b in zip(state.average.buffers(), state.generator.buffers()):
+        a.copy_(b)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """A seed that follows from (seed, step, rank) alone, well spread."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def check_finite(figures: dict, config: TrainConfig) -> None:
+    bad = [name for name, value in figures.items() if not math.isfinite(value)]
+    if bad:
+        raise ClickException(
+            f"step {figures['step']}: the {bad[0]} loss is not finite; go on from the last "
+            f"checkpoint with a lower --learning-rate than {config.learning_rate:g}, or with "
+            "--precision float32"
+        )
+
+
+def open_log(run: Path, step: int) -> None:
+    """Make the run's folder and cut its log behind `step`, where a resumed run goes on."""
+    log = run / "log.jsonl"
+    try:
+        (run / "samples").mkdir(parents=True, exist_ok=True)
+        lines = log.read_text().splitlines() if log.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        log.write_text("".join(line + "\n" for line in kept))
+    except OSError as error:
+        raise ClickException(
+            f"{run}: can't be written ({error.strerror}); choose another folder with --run"
+        ) from None
+
+
+# ------------------------------------------------------------------------------ running a generator
+
+
+def load_generator(path: Path, device: torch.device) -> nn.Module:
+    """The averaged generator of a checkpoint, ready to run; it knows its height and width.
+
+    Raises ClickException for a file that is no checkpoint of ours.
+    """
+    content = read_checkpoint(path)
+    try:
+        generator = build_generator(content["config"]["shape"])
+        generator.load_state_dict(content["state"]["average"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise ClickException(
+            f"{path}: its model can't be rebuilt by this posegan; use the posegan that wrote it, "
+            "or train anew"
+        ) from None
+    return generator.to(device, memory_format=torch.channels_last).eval()
+
+
+@torch.inference_mode()
+def generate(
+    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+) -> Tensor:
+    """Run a generator on pictures: source uint8 (B, 3, H, W) to uint8 (B, 3, H, W) on its device.
+
+    Computes in bfloat16 on CUDA, in float32 on the CPU.
+    """
+    device = next(generator.parameters()).device
+    move = [pairs.normalise(source.to(device)), target_pose.to(device)]
+    move.append(source_pose if source_pose is None else source_pose.to(device))
+    with autocast(device, "auto"):
+        generated = generator(*move)  # (B, 3, H, W) in [-1, 1]
+    return generated.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+# ------------------------------------------------------------------------------ sheets
+
+
+def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The skeleton of a pose (25, 3) in colours on black: uint8 (H, W, 3)."""
+    H, W = size
+    scale = 4  # drawn larger and reduced, which smooths the lines
+    picture = Image.new("RGB", (W * scale, H * scale))
+    pen = ImageDraw.Draw(picture)
+    stroke = max(1, round(H * scale / 48))
+    points = [((x + 0.5) * scale, (y + 0.5) * scale, c > 0) for x, y, c in pose]
+    for number, (a, b) in enumerate(pairs.LIMBS):
+        colour = Image.new("HSV", (1, 1), (number * 255 // len(pairs.LIMBS), 220, 255))
+        colour = colour.convert("RGB").getpixel((0, 0))
+        if points[a][2] and points[b][2]:
+            pen.line([points[a][:2], points[b][:2]], colour, stroke)
+    for x, y, present in points:
+        if present:
+            pen.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], (255, 255, 255))
+    return np.asarray(picture.resize((W, H), Image.Resampling.BOX))
+
+
+def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
+    """Pictures of one size, uint8 (H, W, 3), as a grid with thin gaps; rows may differ in length."""
+    H, W = rows[0][0].shape[:2]
+    gap = 2
+    columns = max(map(len, rows))
+    grid = np.full((len(rows) * (H + gap) + gap, columns * (W + gap) + gap, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            y, x = gap + i * (H + gap), gap + j * (W + gap)
+            grid[y : y + H, x : x + W] = picture
+    return grid.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def comparison(
+    source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray
+) -> list[np.ndarray]:
+    """A sheet's row: the source, the target pose drawn, then the other pictures."""
+    return [source, draw_pose(target_pose, source.shape[:2]), *others]
+
+
+def write_samples(
+    run: Path, state: State, prepared: "pairs.Prepared", device: torch.device, precision: str
+) -> None:
+    """Write `samples/STEP.png`: source, target pose, target and generated for a few test pairs."""
+    chosen = np.linspace(0, len(prepared.pairs_test) - 1, SHEET_PAIRS).astype(int)
+    batch = pairs.gather(prepared, prepared.pairs_test[np.unique(chosen)])
+    with autocast(device, precision):
+        made = generate(state.average, batch["source"], batch["target_pose"], batch["source_pose"])
+    made, pose = to_pictures(made), batch["target_pose"].numpy()
+    source, target = to_pictures(batch["source"]), to_pictures(batch["target"])
+    quads = [comparison(*four) for four in zip(source, pose, target, made)]
+    rows = [sum(quads[i : i + 2], []) for i in range(0, len(quads), 2)]
+    zoom = max(1, 128 // prepared.height)
+    Image.fromarray(sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
+
+
+def to_pictures(images: Tensor) -> np.ndarray:
+    """uint8 tensors (B, 3, H, W) on any device as arrays (B, H, W, 3)."""
+    return images.permute(0, 2, 3, 1).cpu().numpy()
