@@ -5,7 +5,7 @@ Every score comes as (B,) float64, one number a pair. Images that can't be score
 other types, NaN, values outside the range) raise ValueError.
 """
 
-from collections.abc import Callable, Iterable
+import math
 from functools import cache
 from typing import NamedTuple
 
@@ -22,7 +22,6 @@ ACCELERATOR_PIXELS = 2**21  # the same elsewhere: bounds the memory to about 1 G
 SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
 PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
 MASK_RADIUS = 4  # pixels; of the joints' discs, and half the width of a limb
-MASK_CLOSING = 5  # pixels; side of the square that closes the mask's gaps
 
 
 class Window(NamedTuple):
@@ -41,6 +40,7 @@ class Recipe(NamedTuple):
 
 
 GAUSSIAN = Window(11, 1.5)
+CLOSING = Window(5)  # the square that closes the mask's gaps
 RECIPES = {
     "dscf": Recipe(GAUSSIAN, None, False),
     "wang": Recipe(GAUSSIAN, LEVELS, False),
@@ -120,8 +120,7 @@ def ssim(generated: Tensor, target: Tensor, recipe: str = "dscf") -> Tensor:
     """
     if recipe not in RECIPES:
         raise ValueError(f"there is no SSIM recipe {recipe!r}; choose from {', '.join(RECIPES)}")
-    _check(generated, target, [recipe])
-    return _in_chunks(lambda x, y: _similarities(x, y, [recipe])[recipe], generated, target)
+    return _score([f"ssim_{recipe}"], generated, target)[f"ssim_{recipe}"]
 
 
 def mask_ssim(generated: Tensor, target: Tensor, pose: Tensor) -> Tensor:
@@ -130,8 +129,7 @@ def mask_ssim(generated: Tensor, target: Tensor, pose: Tensor) -> Tensor:
     NaN where no joint lies in the image, since nothing is left to compare. Raises ValueError for
     other shapes of pose and for NaN in it as well.
     """
-    _check(generated, target, ["dscf"], pose)
-    return _in_chunks(_masked_similarity, generated, target, pose)
+    return _score(["mask_ssim"], generated, target, pose)["mask_ssim"]
 
 
 def psnr(generated: Tensor, target: Tensor) -> Tensor:
@@ -139,14 +137,12 @@ def psnr(generated: Tensor, target: Tensor) -> Tensor:
 
     Identical images, whose ratio is infinite, get the ceiling: means over pairs stay finite.
     """
-    _check(generated, target)
-    return _in_chunks(lambda x, y: _noise_ratio(x - y), generated, target)
+    return _score(["psnr"], generated, target)["psnr"]
 
 
 def l1(generated: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error (B,) of images in [0, 1]."""
-    _check(generated, target)
-    return _in_chunks(lambda x, y: _absolute_error(x - y), generated, target)
+    return _score(["l1"], generated, target)["l1"]
 
 
 def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dict[str, Tensor]:
@@ -155,17 +151,8 @@ def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dic
     Cheaper than one after another: recipes with the same window share its moments. Raises what the
     single scores raise, so images must hold the largest window, 51x51 pixels.
     """
-    _check(generated, target, RECIPES, pose)
-
-    def stacked(x: Tensor, y: Tensor, *pose: Tensor) -> Tensor:
-        columns = list(_similarities(x, y, RECIPES).values())
-        columns += [_masked_similarity(x, y, chunk) for chunk in pose]
-        difference = x - y
-        return torch.stack([*columns, _noise_ratio(difference), _absolute_error(difference)], 1)
-
     names = [name for name in RECIPE_NOTES if name != "mask_ssim" or pose is not None]
-    tensors = (generated, target) if pose is None else (generated, target, pose)
-    return dict(zip(names, _in_chunks(stacked, *tensors).unbind(1), strict=True))
+    return _score(names, generated, target, pose)
 
 
 def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
@@ -173,6 +160,11 @@ def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
 
     Limbs are 8 px wide, joints discs of radius 4, rims included; a missing joint draws nothing.
     """
+    return _cover(pose, height, width, _Scratch()).permute(1, 2, 0, 3).bool()
+
+
+def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
+    """The mask of a pose with rows in front, (H, B, 1, W) float64, 1 where it covers."""
     start, end = (pose[:, list(joints)].float() for joints in zip(*pairs.LIMBS, strict=True))
     here, there = start[..., 2:] > 0, end[..., 2:] > 0  # (B, L, 1)
     start, end = start[..., :2], end[..., :2]  # (B, L, 2)
@@ -182,83 +174,123 @@ def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
         torch.where(here, start, torch.where(there, end, far)),
         torch.where(there, end, torch.where(here, start, far)),
     )
-    distance = _limb_distance(start, end, height, width)  # (B, H, W)
     # The allowance keeps rounding from deciding which pixels of the rim belong.
-    mask = (distance <= MASK_RADIUS**2 + 1e-3)[:, None].float()  # (B, 1, H, W)
-    return _dilate(-_dilate(mask)) < 0
-
-
-def _dilate(mask: Tensor) -> Tensor:
-    side, margin = MASK_CLOSING, MASK_CLOSING // 2
-    return F.max_pool2d(F.max_pool2d(mask, (side, 1), 1, (margin, 0)), (1, side), 1, (0, margin))
+    mask = _limb_distance(start, end, height, width) <= MASK_RADIUS**2 + 1e-3  # (H, B, W)
+    margin, pixel = CLOSING.taps // 2, 1 / CLOSING.taps**2  # a window's mean counts its pixels
+    around = (margin, margin, 0, 0, margin, margin)
+    dilated = _filter(F.pad(mask.double(), around), CLOSING, scratch) > 0.5 * pixel
+    eroded = _filter(F.pad(dilated.double(), around, value=1.0), CLOSING, scratch) > 1 - 0.5 * pixel
+    return eroded[:, :, None].double()  # (H, B, 1, W)
 
 
 def _limb_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
-    """Squared distance (B, H, W) of each pixel to the nearest of segments (B, L, 2) to (B, L, 2)."""
+    """Squared distance (H, B, W) of each pixel to the nearest of segments (B, L, 2) to (B, L, 2)."""
     along = end - start
     length = along.norm(dim=-1, keepdim=True)
     unit = torch.where(length > 0, along / length, along.new_tensor([1.0, 0.0]))  # (B, L, 2)
-    half = length[..., None] / 2  # (B, L, 1, 1)
+    half = length / 2  # (B, L, 1)
     middle = (start + end) / 2
     x = torch.arange(width, device=start.device) - middle[..., :1]  # (B, L, W)
-    y = torch.arange(height, device=start.device) - middle[..., 1:]  # (B, L, H)
-    ux, uy = unit[..., :1], unit[..., 1:]
-    along_x, along_y, across_x, across_y = ux * x, uy * y, uy * x, ux * y
-    nearest = start.new_full((len(start), height, width), torch.inf)
+    y = (torch.arange(height, device=start.device) - middle[..., 1:]).permute(2, 0, 1)  # (H, B, L)
+    ux, uy = unit.unbind(-1)  # (B, L)
+    along_x, across_x = ux[..., None] * x, uy[..., None] * x  # (B, L, W)
+    along_y, across_y = uy * y, ux * y  # (H, B, L)
+    nearest = start.new_full((height, len(start), width), torch.inf)
     for limb in range(start.shape[1]):  # one by one: all at once would need L times the memory
-        beyond = along_x[:, limb, None] + along_y[:, limb, :, None]  # (B, H, W)
+        beyond = along_x[:, limb] + along_y[:, :, limb, None]  # (H, B, W)
         beyond.abs_().sub_(half[:, limb]).clamp_(min=0)
-        across = across_x[:, limb, None] - across_y[:, limb, :, None]  # (B, H, W)
+        across = across_x[:, limb] - across_y[:, :, limb, None]  # (H, B, W)
         torch.minimum(nearest, beyond.square_().addcmul_(across, across), out=nearest)
     return nearest
 
 
-def _check(
-    generated: Tensor, target: Tensor, recipes: Iterable[str] = (), pose: Tensor | None = None
-) -> None:
+class _Scratch(dict):
+    """Memory that one chunk after another fills anew, because fresh pages cost more than the sums.
+
+    What is taken under a name is lost when the name is taken again.
+    """
+
+    def take(self, name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        size = math.prod(shape)
+        if name not in self or self[name].numel() < size:
+            self[name] = like.new_empty(size)
+        return self[name][:size].view(shape)
+
+
+@torch.no_grad()
+def _score(
+    names: list[str], generated: Tensor, target: Tensor, pose: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The named scores, each (B,), computed a few images at a time."""
+    _check_images(generated, target)
+    _check_windows(names, *generated.shape[2:])
+    if pose is not None:
+        _check_pose(pose, len(target))
+    device = generated.device
+    pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
+    size = max(1, pixels // generated[0, 0].numel())
+    scratch, parts = _Scratch(), []
+    for start in range(0, len(generated), size):
+        chunk = slice(start, start + size)
+        x, y = _levels(generated[chunk]), _levels(target[chunk].to(device))
+        shown = None if pose is None else pose[chunk].to(device)
+        parts.append(_score_chunk(names, x, y, shown, scratch))
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def _score_chunk(
+    names: list[str], x: Tensor, y: Tensor, pose: Tensor | None, scratch: _Scratch
+) -> dict[str, Tensor]:
+    """The named scores, each (B,), of grey levels (H, B, 3, W) and poses (B, 25, 3)."""
+    recipes = [recipe for recipe in RECIPES if f"ssim_{recipe}" in names]
+    similarities = _similarities(x, y, recipes, scratch)
+    result = {f"ssim_{recipe}": score for recipe, score in similarities.items()}
+    if "mask_ssim" in names:
+        mask = _cover(pose, x.shape[0], x.shape[3], scratch)  # (H, B, 1, W)
+        score = _similarities(x * mask, y * mask, ["dscf"], scratch)["dscf"]
+        result["mask_ssim"] = score.where(mask.amax((0, 2, 3)) > 0, torch.nan)
+    if "psnr" in names:
+        error = (x - y).square_().mean((0, 2, 3))  # (B,)
+        result["psnr"] = (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
+    if "l1" in names:
+        result["l1"] = (x - y).abs_().mean((0, 2, 3)) / LEVELS
+    return result
+
+
+def _check_images(generated: Tensor, target: Tensor) -> None:
     if generated.shape != target.shape:
         shapes = f"{tuple(generated.shape)} and {tuple(target.shape)}"
         raise ValueError(f"generated and target images differ in shape: {shapes}")
     if generated.ndim != 4 or generated.shape[1] != 3 or 0 in generated.shape:
         raise ValueError(f"images must be (B, 3, H, W) and not empty, not {tuple(target.shape)}")
-    H, W = generated.shape[2:]
-    for name in recipes:
-        taps = RECIPES[name].window.taps
-        if min(H, W) < taps:
-            raise ValueError(f"images of {H}x{W} are smaller than {name}'s {taps}x{taps} window")
     for name, images in (("generated", generated), ("target", target)):
         if images.dtype == torch.uint8:
             continue
         if not images.is_floating_point():
-            raise ValueError(f"{name} images must be uint8 or float, not {images.dtype}")
-        low, high = images.aminmax()
-        if torch.isnan(low):
+            raise ValueError(f"the {name} images must be uint8 or float, not {images.dtype}")
+        low, high = (level.item() for level in images.aminmax())
+        if math.isnan(low) or math.isnan(high):
             raise ValueError(f"the {name} images hold NaN")
         if low < -1.001 or high > 1.001:
-            raise ValueError(
-                f"float images must lie in [-1, 1]; the {name} ones reach from {low:g} to {high:g}"
-            )
-    if pose is not None:
-        if pose.shape != (len(target), len(pairs.JOINTS), 3):
-            raise ValueError(f"poses must be ({len(target)}, 25, 3), not {tuple(pose.shape)}")
-        if torch.isnan(pose).any():
-            raise ValueError("the poses hold NaN")
+            span = f"the {name} ones reach from {low:g} to {high:g}"
+            raise ValueError(f"float images must lie in [-1, 1]; {span}")
 
 
-def _in_chunks(
-    score: Callable[..., Tensor], generated: Tensor, target: Tensor, *pose: Tensor
-) -> Tensor:
-    """Join what `score` makes of a few images at a time, shown to it as grey levels."""
-    device = generated.device
-    pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
-    size = max(1, pixels // generated[0, 0].numel())
-    parts = zip(*(tensor.split(size) for tensor in (generated, target, *pose)), strict=True)
-    return torch.cat(
-        [
-            score(*(_levels(images.to(device)) for images in both), *(p.to(device) for p in pose))
-            for *both, pose in ((x, y, rest) for x, y, *rest in parts)
-        ]
-    )
+def _check_windows(names: list[str], height: int, width: int) -> None:
+    for name, recipe in RECIPES.items():
+        taps = recipe.window.taps
+        needed = f"ssim_{name}" in names or (name == "dscf" and "mask_ssim" in names)
+        if needed and min(height, width) < taps:
+            size = f"{width} x {height} pixels"
+            raise ValueError(f"images of {size} are smaller than {name}'s {taps}x{taps} window")
+
+
+def _check_pose(pose: Tensor, count: int) -> None:
+    joints = len(pairs.JOINTS)
+    if pose.shape != (count, joints, 3):
+        raise ValueError(f"the poses must be ({count}, {joints}, 3), not {tuple(pose.shape)}")
+    if pose.isnan().any():
+        raise ValueError("the poses hold NaN")
 
 
 def _levels(images: Tensor) -> Tensor:
@@ -268,22 +300,7 @@ def _levels(images: Tensor) -> Tensor:
     return levels if images.dtype == torch.uint8 else levels.add_(1).mul_(LEVELS / 2)
 
 
-def _noise_ratio(difference: Tensor) -> Tensor:
-    error = difference.square().mean((0, 2, 3))  # (B,)
-    return (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
-
-
-def _absolute_error(difference: Tensor) -> Tensor:
-    return difference.abs().mean((0, 2, 3)) / LEVELS  # (B,)
-
-
-def _masked_similarity(x: Tensor, y: Tensor, pose: Tensor) -> Tensor:
-    mask = pose_mask(pose, x.shape[0], x.shape[3]).permute(2, 0, 1, 3)  # (H, B, 1, W)
-    score = _similarities(x * mask, y * mask, ["dscf"])["dscf"]
-    return score.where(mask.any(3).any(0)[:, 0], torch.nan)
-
-
-def _similarities(x: Tensor, y: Tensor, recipes: Iterable[str]) -> dict[str, Tensor]:
+def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -> dict[str, Tensor]:
     """SSIM (B,) of grey levels (H, B, 3, W) by each recipe.
 
     Of s = x + y and d = x - y only means and variances are needed, four moments, not five:
@@ -291,13 +308,13 @@ def _similarities(x: Tensor, y: Tensor, recipes: Iterable[str]) -> dict[str, Ten
     It is exactly 1 where d = 0, whatever the rounding.
     """
     H, B, _, W = x.shape
-    planes = x.new_empty(H, 4, B, 3, W)
+    planes = scratch.take("planes", x, (H, 4, B, 3, W))
     torch.add(x, y, out=planes[:, 0])
     torch.sub(x, y, out=planes[:, 1])
     torch.mul(planes[:, :2], planes[:, :2], out=planes[:, 2:])
     result = dict.fromkeys(recipes)
     for window in {RECIPES[name].window for name in result}:
-        moments = _filter(planes, window)  # (H', 4, B, 3, W')
+        moments = _filter(planes, window, scratch)  # (H', 4, B, 3, W')
         moments[:, :2].square_()
         moments[:, 2:].sub_(moments[:, :2])
         for name in result:
@@ -325,7 +342,7 @@ def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
     return score.div_(denominator).mean((0, 2, 3))
 
 
-def _filter(planes: Tensor, window: Window) -> Tensor:
+def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
     """Weighted means of (H, ..., W) under a window, wherever it fits: (H', ..., W').
 
     Rows, then columns, as products with a banded matrix. Blocks keep the band's zeros few, and rows
@@ -335,12 +352,12 @@ def _filter(planes: Tensor, window: Window) -> Tensor:
     band = _band(window, planes.device)  # (BLOCK, BLOCK + taps - 1)
     high, wide = H - window.taps + 1, W - window.taps + 1
     rows = planes.view(-1, W)  # (H * N, W)
-    narrow = planes.new_empty(len(rows), wide)  # (H * N, W')
+    narrow = scratch.take("narrow", planes, (len(rows), wide))  # (H * N, W')
     for start, size, reach in _blocks(wide, window):
         part = rows[:, start : start + reach]
         torch.mm(part, band[:size, :reach].T, out=narrow[:, start : start + size])
     columns = narrow.view(H, -1)  # (H, N * W')
-    result = planes.new_empty(high, columns.shape[1])  # (H', N * W')
+    result = scratch.take("filtered", planes, (high, columns.shape[1]))  # (H', N * W')
     for start, size, reach in _blocks(high, window):
         part = columns[start : start + reach]
         torch.mm(band[:size, :reach], part, out=result[start : start + size])

@@ -597,10 +597,10 @@ def _official(config: PrepareConfig) -> Listing:
     splits = {parsed["identity"]: parsed["split"] for parsed in known if parsed["split"]}
     rows = []
     for key in [*named, *(key for key in pictures if key not in named)]:
-        parsed, pose = named.get(key, (None, MISSING if named else None))
-        parsed = pictures.get(key, parsed)
-        identity, split = parsed["identity"], parsed["split"]
-        split = split or splits.get(identity, "")
+        said, pose = named.get(key, (None, MISSING if named else None))
+        parsed = pictures.get(key) or said | {"split": ""}
+        identity = parsed["identity"]
+        split = parsed["split"] or splits.get(identity, "")
         rows.append(Row(parsed.get("file"), identity, parsed["camera"], split, pose))
     _split_people(rows, config.seed)
     about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
@@ -929,7 +929,7 @@ NOTICES = {
     "images_absent": "lacks {:,} pictures that the key points name",
     "pairs_dropped": "{:,} pairs with a picture that is lacking are left out",
     "images_without_pose": "{:,} pictures show no known joint and are in no pair",
-    "files_skipped": "{:,} other files skipped",
+    "files_skipped": "other files, skipped: {:,}",
 }
 
 # ------------------------------------------------------------------------------ batches

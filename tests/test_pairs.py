@@ -581,6 +581,23 @@ def test_a_picture_without_key_points_is_stored_without_a_pose(tmp_path):
     assert index not in prepared.pairs_train
 
 
+def test_an_absent_picture_has_the_split_of_its_person_whatever_the_csv_is_called(tmp_path):
+    source, rows = market(tmp_path)
+    whole = prepared_market(tmp_path, source)
+    merged = csv_text(*(csv_row(name, points) for split in rows for name, _, points in rows[split]))
+    poses = write(tmp_path / "all.csv", merged)
+    (source / "bounding_box_test" / rows["test"][0][0]).unlink()
+    (source / "bounding_box_train" / rows["train"][0][0]).unlink()
+    config = pairs.PrepareConfig("market1501", str(source), (str(poses),), str(tmp_path))
+    part = pairs.prepare(config)
+    gone = {rows[split][0][0] for split in rows}
+    for split in ("pairs_train", "pairs_test"):
+        official = names_of(whole, getattr(whole, split))
+        assert names_of(part, getattr(part, split)) == [
+            two for two in official if not gone & {*two}
+        ]
+
+
 def test_key_points_of_other_data_are_refused(tmp_path):
     source, _ = market(tmp_path)
     other = write(tmp_path / "other.csv", csv_text(ROW))

@@ -1,0 +1,740 @@
+"""posegan puts the person of one photograph into another pose: the commands."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+# torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.progress import Progress
+
+    import pairs
+    import training
+
+DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
+MODELS = ("residual",)
+# RPT-GAN's settings, and those with which the demo shows something within minutes on a CPU.
+PAPER = {
+    "epochs": 60,
+    "steps": None,
+    "batch_size": 32,
+    "learning_rate": 2e-4,
+    "channels": 64,
+    "descriptor_weights": "imagenet",
+}
+DEMO = {
+    "epochs": None,
+    "steps": 400,
+    "batch_size": 32,
+    "learning_rate": 2e-3,
+    "channels": 16,
+    "descriptor_weights": "none",
+}
+DEMO_SCORED_PAIRS = 200  # enough to tell a model from its baselines when training ends
+
+
+class Size(click.ParamType):
+    """HxW in pixels, multiples of 16."""
+
+    name = "HxW"
+
+    def convert(self, value, param, ctx) -> tuple[int, int]:
+        """Parse "128x64" to (128, 64). Fails for anything that is no such size."""
+        if isinstance(value, tuple):
+            return value
+        height, _, width = value.lower().partition("x")
+        if not (height.isdigit() and width.isdigit()):
+            self.fail(f"{value!r} is no size; write height x width, such as 128x64", param, ctx)
+        if int(height) % 16 or int(width) % 16 or not 16 <= min(int(height), int(width)):
+            self.fail(f"{value}: height and width must be multiples of 16, such as 128x64")
+        if max(int(height), int(width)) > 1024:
+            self.fail(f"{value}: at most 1024 pixels a side", param, ctx)
+        return int(height), int(width)
+
+
+def defaults(name: str) -> str:
+    """What help shows as the default of an option that differs for the demo."""
+    paper = f"{PAPER[name]:g}" if isinstance(PAPER[name], float) else PAPER[name]
+    demo = f"{DEMO[name]:g}" if isinstance(DEMO[name], float) else DEMO[name]
+    return f"{paper}; demo: {demo}"
+
+
+data_option = click.option(
+    "--data", default="demo", show_default=True, metavar="NAME", help="Prepared data set."
+)
+root_option = click.option(
+    "--root",
+    default="data",
+    envvar="POSEGAN_DATA",
+    show_default=True,
+    show_envvar=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Folder of the prepared data sets.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to compute; auto takes CUDA where there is one.",
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Checkpoint to use.  [default: the newest below runs/]",
+)
+pose_weights_option = click.option(
+    "--pose-weights",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
+)
+batch_option = click.option(
+    "--batch-size",
+    default=32,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="IMAGES",
+    help="Images computed at once.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="posegan")
+def main() -> None:
+    """Put the person of one photograph into another pose.
+
+    \b
+    posegan train                     try it on drawn demo people, nothing to download
+    posegan generate src.jpg pose.json
+    posegan score
+    """
+    handler = logging.StreamHandler(click.get_text_stream("stderr"))
+    logging.getLogger("posegan").handlers = [handler]
+
+
+# ------------------------------------------------------------------------------ prepare
+
+
+@main.command()
+@click.option(
+    "--data",
+    default="demo",
+    show_default=True,
+    type=click.Choice(DATA_SETS),
+    help="Data set; folder: your own, one folder a person.",
+)
+@click.option(
+    "--source",
+    metavar="PATH",
+    type=click.Path(),
+    help="Archive as downloaded (zip or tar; never unpacked to disk) or folder.",
+)
+@click.option(
+    "--poses",
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(),
+    help="Key-point CSV (may be repeated), COCO JSON, or folder of these or of OpenPose JSON; "
+    "without it poses beside the pictures are read, or found by torchvision's Keypoint R-CNN.",
+)
+@root_option
+@click.option("--size", type=Size(), metavar="HxW", help="Pixels.  [default: the data set's own]")
+@pose_weights_option
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the demo.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier preparation.")
+def prepare(data, source, poses, root, size, pose_weights, seed, overwrite) -> None:
+    """Make pictures, poses and pairs of people into a data set to train on.
+
+    A picture is scaled to the height of --size, keeping its aspect, and cropped or padded with
+    black at the sides; poses move along.
+
+    \b
+    posegan prepare
+    posegan prepare --data market1501 --source Market-1501-v15.09.15.zip --poses CSV_FOLDER
+    posegan prepare --data folder --source my_people
+    """
+    import pairs
+
+    config = pairs.PrepareConfig(data, source, poses, root, size, overwrite, pose_weights, seed)
+    describe(prepare_with_progress(config))
+
+
+def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
+    """Prepare a data set behind a progress line on stderr."""
+    import pairs
+
+    with progress_line("images") as line:
+        task = line.add_task(f"preparing {config.data}", total=None)
+        return pairs.prepare(config, lambda i, n: line.update(task, completed=i, total=n))
+
+
+def describe(prepared: "pairs.Prepared") -> None:
+    """Say what a prepared folder holds."""
+    click.echo(
+        f"{prepared.path}: {len(prepared.images):,} images of {prepared.height}x{prepared.width}, "
+        f"{len(prepared.pairs_train):,} training pairs of {prepared.identities:,} people, "
+        f"{len(prepared.pairs_test):,} test pairs"
+    )
+
+
+@contextlib.contextmanager
+def progress_line(unit: str) -> "Iterator[Progress]":
+    """A rich progress line on stderr: what, a bar, how many, their rate and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn(unit), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
+    progress = Progress(*columns, console=Console(stderr=True))
+    add_task = progress.add_task
+    progress.add_task = lambda *args, **kwargs: add_task(*args, **{"note": "", **kwargs})
+    with progress:
+        yield progress
+
+
+# ------------------------------------------------------------------------------ train
+
+
+@main.command()
+@data_option
+@root_option
+@click.option(
+    "--model", default="residual", show_default=True, type=click.Choice(MODELS), help="Network."
+)
+@click.option(
+    "--run",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Folder for checkpoint, log and samples.  [default: runs/DATA-MODEL]",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    show_default=f"{PAPER['epochs']}",
+    help="Passes over the training pairs.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    show_default=f"demo: {DEMO['steps']}",
+    help="Batches to train on, in place of --epochs.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    show_default=defaults("batch_size"),
+    help="Pairs a step, in each process.",
+)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    show_default=defaults("learning_rate"),
+    help="Adam's, divided by 10 every 20 epochs.",
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(2, 256),
+    show_default=defaults("channels"),
+    help="Width of the networks; the paper's is 64.",
+)
+@click.option(
+    "--descriptor-weights",
+    metavar="imagenet|none|FILE",
+    show_default=defaults("descriptor_weights"),
+    help="ResNet-50's weights: frozen, or none to train it along.",
+)
+@device_option
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="auto: bfloat16 where CUDA computes in it.",
+)
+@click.option(
+    "--save-every",
+    default=500,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Steps between checkpoints and sample sheets.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all draws.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run, with its own settings but for the length."
+)
+@click.pass_context
+def train(ctx, resume, epochs, **settings) -> None:
+    """Train a model on a prepared data set; without one, on drawn demo people.
+
+    Ctrl-C stops between two steps and leaves a run that --resume continues. Several GPUs:
+    torchrun --nproc_per_node=8 --no-python posegan train ...
+
+    \b
+    posegan train
+    posegan train --data market1501
+    posegan train --data market1501 --resume
+    """
+    import pairs
+
+    if epochs and settings["steps"]:
+        raise click.UsageError("--epochs and --steps exclude each other; give one of them")
+    settings["run"] = settings["run"] or f"runs/{settings['data']}-{settings['model']}"
+    check_run(Path(settings["run"]), resume)
+    if settings["data"] == "demo" and not Path(settings["root"], "demo").exists():
+        prepare_with_progress(pairs.PrepareConfig(root=settings["root"]))
+    prepared = pairs.load(settings["data"], settings["root"])
+    import training
+
+    config = complete(ctx, settings, epochs, len(prepared.pairs_train), resume)
+    checkpoint, ended = train_with_progress(config, prepared, resume)
+    if int(os.environ.get("RANK", 0)):
+        return
+    if not ended:
+        click.echo(f"{checkpoint}: stopped; go on with {command_line(config)} --resume", err=True)
+        ctx.exit(130)
+    generator = training.load_generator(checkpoint, training.pick_device(config.device))
+    means, baselines = evaluate(prepared, generator, DEMO_SCORED_PAIRS, config.batch_size)
+    show_scores(means, baselines, f"{config.data}, {config.model}, step {config.steps}")
+    click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
+    click.echo(
+        f"next: posegan generate PHOTO POSE --checkpoint {checkpoint}\n"
+        f"      posegan score --data {config.data} --checkpoint {checkpoint}"
+    )
+
+
+def check_run(run: Path, resume: bool) -> None:
+    """Refuse to write over a run, or to resume one that isn't there."""
+    there = (run / "latest.pt").exists()
+    if there and not resume:
+        raise click.ClickException(
+            f"{run}: a run is there already; continue it with --resume or choose another folder "
+            "with --run"
+        )
+    if resume and not there:
+        raise click.ClickException(
+            f"{run}: no checkpoint to resume; start the run without --resume, or name its folder "
+            "with --run"
+        )
+
+
+def complete(
+    ctx: click.Context, settings: dict, epochs: int | None, pairs_: int, resume: bool
+) -> "training.TrainConfig":
+    """The settings with their defaults filled in, for a resumed run from its checkpoint."""
+    import training
+
+    if resume:
+        path = Path(settings["run"]) / "latest.pt"
+        saved = training.read_checkpoint(path)["config"]["train"]
+        free = {"steps", "root", "run", "device", "precision", "save_every"}
+        for name, value in settings.items():
+            given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+            if given and name not in free and value != saved[name]:
+                raise click.UsageError(
+                    f"--{name.replace('_', '-')} {value}: the run has {saved[name]}; leave it out "
+                    "or start another run with --run"
+                )
+        settings = saved | {
+            name: settings[name] for name in free if settings[name] is not None
+        }
+    else:
+        fallback = DEMO if settings["data"] == "demo" else PAPER
+        settings = {
+            name: fallback.get(name) if value is None else value
+            for name, value in settings.items()
+        }
+        if not settings["steps"]:
+            epochs = epochs or fallback["epochs"]
+    if epochs:
+        settings["steps"] = epochs * max(1, pairs_ // settings["batch_size"])
+    return training.TrainConfig(**settings)
+
+
+def train_with_progress(
+    config: "training.TrainConfig", prepared: "pairs.Prepared", resume: bool
+) -> tuple[Path, bool]:
+    """Train behind a progress line: images/s, losses, time left."""
+    import training
+
+    with progress_line("steps") as line:
+        task = line.add_task(f"training {config.model} on {config.data}", total=config.steps)
+
+        def report(figures: dict) -> None:
+            note = (
+                f"{figures['images_per_second']:.1f} images/s  "
+                f"reconstruction {figures['reconstruction']:.4f}  "
+                f"adversarial {figures['adversarial']:.2f}  "
+                f"discriminator {figures['discriminator']:.2f}"
+            )
+            line.update(task, completed=figures["step"], note=note)
+
+        return training.train(config, prepared, resume, report)
+
+
+def command_line(config: "training.TrainConfig") -> str:
+    """The command that names this run."""
+    return f"posegan train --data {config.data} --root {config.root} --run {config.run}"
+
+
+# ------------------------------------------------------------------------------ generate
+
+
+@main.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("pose", nargs=-1, required=True)
+@checkpoint_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="File, folder (several poses), or .gif or .webp: an animation.  [default: beside you, "
+    "SOURCE_POSE.png]",
+)
+@click.option(
+    "--source-pose", metavar="FILE", help="The person's own pose in SOURCE, for models that use it."
+)
+@click.option("--sheet", is_flag=True, help="One picture: source, pose and result side by side.")
+@pose_weights_option
+@device_option
+@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+def generate(
+    source, pose, checkpoint, out, source_pose, sheet, pose_weights, device, overwrite
+) -> None:
+    """Show the person of SOURCE in each POSE.
+
+    SOURCE is a photo of any size: it is scaled to the model's height, keeping its aspect, and
+    cropped or padded with black at the sides. POSE is OpenPose JSON (BODY_25 or COCO-18), COCO
+    key-point JSON or a key-point CSV (FILE:NAME chooses a row), another photo (its pose is found),
+    or a folder of these.
+
+    A pose goes where its picture would, if the file says that picture's size. Otherwise it stays as
+    it is if all its joints are inside the frame and it spans at least a quarter of its height;
+    else it is centred and scaled to 80 % of the height or 90 % of the width, whichever is less.
+
+    \b
+    posegan generate src.jpg pose.json
+    posegan generate src.jpg poses/ --sheet --out sheet.png
+    """
+    import pairs
+
+    named = list_poses(pose)
+    targets = output_paths(source, named, out, sheet, overwrite)
+    picture = pairs.read_image(source, str(source))
+    import numpy as np
+    import torch
+
+    import training
+
+    path = checkpoint or training.newest_checkpoint()
+    generator = training.load_generator(path, training.pick_device(device))
+    size = (generator.height, generator.width)
+    poses = np.stack([pose_of(file, size, pose_weights) for file in named])  # (B, 25, 3)
+    own = torch.from_numpy(pose_of(source_pose, size, pose_weights)) if source_pose else None
+    fitted = pairs.fit_image(picture, size)  # (H, W, 3)
+    image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    made = []
+    for one in torch.from_numpy(poses).split(1):  # one by one: memory for any number of poses
+        made.append(training.generate(generator, image, one, own if own is None else own[None]))
+    made = training.to_pictures(torch.cat(made))
+    if sheet:
+        rows = [training.comparison(fitted, *two) for two in zip(poses, made)]
+        made = training.sheet(rows, max(1, 128 // size[0]))[None]
+    write_pictures(made, targets)
+    click.echo("\n".join(map(str, targets)))
+
+
+def list_poses(arguments: tuple[str, ...]) -> list[str]:
+    """The pose files of the arguments, folders opened; raises where there are none."""
+    import pairs
+
+    suffixes = (".json", ".csv", *pairs.IMAGE_SUFFIXES)
+    named = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
+            if not inside:
+                raise pairs.BadInput(path, "no poses in it", "put JSON files or photos there")
+            named += map(str, inside)
+        elif path.exists() or Path(argument.rpartition(":")[0]).is_file():
+            named.append(argument)
+        else:
+            raise pairs.BadInput(path, "no such file", "check the path of the pose")
+    return named
+
+
+def pose_of(file: str, size: tuple[int, int], weights: str | None) -> "np.ndarray":
+    """The pose (25, 3) in a file, fitted to the frame; a photo's is found."""
+    import pairs
+
+    if Path(file).suffix.lower() not in pairs.IMAGE_SUFFIXES:
+        return pairs.read_pose(file, size)
+    picture = pairs.read_image(Path(file), file)
+    found = pairs.find_poses([picture], weights)[0]
+    if not found[:, 2].any():
+        raise pairs.BadInput(file, "nobody is found in it", "give a pose as JSON")
+    return pairs.fit_pose(found, picture.shape[:2], size)
+
+
+def output_paths(
+    source: Path, named: list[str], out: Path | None, sheet: bool, overwrite: bool
+) -> list[Path]:
+    """Where the pictures go; raises where something is there already or can't be written."""
+    stems = [Path(name.replace(":", "_")).stem.removesuffix("_keypoints") for name in named]
+    animated = out is not None and out.suffix.lower() in (".gif", ".webp")
+    if sheet:
+        paths = [out or Path(f"{source.stem}_sheet.png")]
+    elif animated or (out and out.suffix and len(named) == 1):
+        paths = [out]
+    elif out and out.suffix:
+        raise click.UsageError(f"--out {out}: {len(named)} poses need a folder, --sheet or a .gif")
+    else:
+        paths = [(out or Path()) / f"{source.stem}_{stem}.png" for stem in stems]
+    if len(set(paths)) < len(paths):
+        raise click.UsageError("two poses have the same file name; give them one by one")
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise click.ClickException(f"{path}: is there already; replace it with --overwrite")
+    return paths
+
+
+def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
+    """Write pictures (B, H, W, 3) to as many files, or all to one animation."""
+    from PIL import Image
+
+    made = [Image.fromarray(picture) for picture in pictures]
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if len(made) > len(paths):
+            made[0].save(
+                paths[0], save_all=True, append_images=made[1:], duration=200, loop=0
+            )
+        else:
+            for picture, path in zip(made, paths):
+                picture.save(path)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(
+            f"{paths[0]}: can't be written ({error}); choose another place with --out, with an "
+            "ending such as .png"
+        ) from None
+
+
+# ------------------------------------------------------------------------------ score
+
+
+@main.command()
+@data_option
+@root_option
+@checkpoint_option
+@click.option(
+    "--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first test pairs."
+)
+@click.option(
+    "--generated",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Score these images, from any system, instead of a checkpoint.",
+)
+@click.option(
+    "--target",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Their targets, matched by file name.",
+)
+@click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Their sources, for the baseline.",
+)
+@click.option("--poses", metavar="PATH", help="The targets' poses, for mask-SSIM.")
+@batch_option
+@device_option
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the scores."
+)
+def score(
+    data, root, checkpoint, limit, generated, target, source, poses, batch_size, device, json_file
+) -> None:
+    """Score a model on the test pairs, or anyone's images against their targets.
+
+    The baselines are what one gets without a model: the source copied, and the mean image (of the
+    training images; of the targets, where folders are scored).
+
+    \b
+    posegan score --data market1501
+    posegan score --generated results --target real --poses poses.csv --json scores.json
+    """
+    if (generated is None) != (target is None):
+        raise click.UsageError("--generated and --target belong together; give both")
+    import pairs
+
+    if generated:
+        means, baselines = evaluate_folders(generated, target, source, poses)
+        title = str(generated)
+    else:
+        prepared = pairs.load(data, root)
+        import training
+
+        path = checkpoint or training.newest_checkpoint()
+        generator = training.load_generator(path, training.pick_device(device))
+        means, baselines = evaluate(prepared, generator, limit, batch_size)
+        title = f"{path} on {data}"
+    show_scores(means, baselines, title)
+    if json_file:
+        write_json(Path(json_file), means, baselines)
+
+
+class Means:
+    """Running means of scores over batches, by name."""
+
+    def __init__(self):
+        self.count = 0
+        self.sums = {}
+
+    def add(self, scores: dict) -> None:
+        """Add a batch: name to (B,)."""
+        self.count += len(next(iter(scores.values())))
+        for name, values in scores.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
+
+    def values(self) -> dict[str, float]:
+        """Name to mean over all that was added."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+
+def evaluate(prepared, generator, limit: int | None, batch_size: int) -> tuple[Means, dict]:
+    """Score a generator on test pairs: its means and those of the baselines, by name."""
+    import metrics
+    import pairs
+    import training
+
+    if (prepared.height, prepared.width) != (generator.height, generator.width):
+        raise click.ClickException(
+            f"{prepared.path}: images of {prepared.height}x{prepared.width}, the model makes "
+            f"{generator.height}x{generator.width}; name a checkpoint trained on this data with "
+            "--checkpoint"
+        )
+    chosen = prepared.pairs_test[:limit]
+    if not len(chosen):
+        raise click.ClickException(f"{prepared.path}: no test pairs; prepare more people")
+    means, baselines = Means(), {"source": Means(), "mean": Means()}
+    mean = pairs.mean_image(prepared)  # (3, H, W)
+    with progress_line("pairs") as line:
+        task = line.add_task("scoring", total=len(chosen))
+        for start in range(0, len(chosen), batch_size):
+            batch = pairs.gather(prepared, chosen[start : start + batch_size])
+            source, target, pose = batch["source"], batch["target"], batch["target_pose"]
+            made = training.generate(generator, source, pose, batch["source_pose"]).cpu()
+            means.add(metrics.scores(made, target, pose))
+            baselines["source"].add(metrics.scores(source, target, pose))
+            baselines["mean"].add(metrics.scores(mean.expand_as(target), target, pose))
+            line.update(task, completed=means.count)
+    return means, baselines
+
+
+def evaluate_folders(
+    generated: Path, target: Path, source: Path | None, poses: str | None
+) -> tuple[Means, dict]:
+    """Score folders of images matched by file name: the means and those of the baselines."""
+    import torch
+
+    import metrics
+    import pairs
+
+    folders = [folder for folder in (generated, target, source) if folder]
+    names = pairs.matching_names(folders)
+    known = pairs.read_poses(poses) if poses else None
+    pictures = lambda folder, name: pairs.read_image(folder / names[name][folder], name)  # noqa: E731
+    total = sum(pictures(target, name).astype(float) for name in names) / len(names)
+    mean = torch.from_numpy(total.round().astype("uint8")).permute(2, 0, 1)[None]
+    means, baselines = Means(), {"mean": Means()} | ({"source": Means()} if source else {})
+    for name in names:
+        images = {folder: torch.from_numpy(pictures(folder, name)) for folder in folders}
+        images = {folder: image.permute(2, 0, 1)[None] for folder, image in images.items()}
+        pose = pairs.pose_by_name(known, name, images[target].shape[2:]) if known else None
+        pose = pose if pose is None else torch.from_numpy(pose)[None]
+        means.add(metrics.scores(images[generated], images[target], pose))
+        baselines["mean"].add(metrics.scores(mean, images[target], pose))
+        if source:
+            baselines["source"].add(metrics.scores(images[source], images[target], pose))
+    return means, baselines
+
+
+def show_scores(means: Means, baselines: dict[str, Means], title: str) -> None:
+    """Print the scores, the baselines beside them, and the paper's table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    import metrics
+
+    console = Console(width=None if os.isatty(1) else 110)
+    table = Table(title=f"{title}, N = {means.count:,} pairs", title_justify="left")
+    for heading in ("score", "generated", *(f"{name} baseline" for name in baselines), "recipe"):
+        table.add_column(heading, justify="left" if heading in ("score", "recipe") else "right")
+    figures, others = means.values(), [one.values() for one in baselines.values()]
+    for name, note in metrics.RECIPE_NOTES.items():
+        cells = [f"{f[name]:.4f}" if name in f else "–" for f in (figures, *others)]
+        text = note.text if name in figures else reasons(figures)[name]
+        table.add_row(name, *cells, f"{text}; {note.better} is better")
+    console.print(table)
+    table = Table(title="Published, Table 1 of RPT-GAN (SSIM by the dscf recipe)")
+    for heading in ("model", "Market-1501 SSIM", "DeepFashion SSIM"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    published = [row for row in metrics.PUBLISHED if row.source.startswith("RPT-GAN")]
+    by_model = {}
+    for row in published:
+        by_model.setdefault(row.model, {})[row.data] = row.ssim
+    for model, row in by_model.items():
+        table.add_row(model, f"{row['Market-1501']:.3f}", f"{row['DeepFashion']:.3f}")
+    console.print(table)
+
+
+def reasons(figures: dict) -> dict[str, str]:
+    """Why scores are missing, by name."""
+    known = {
+        "mask_ssim": "needs the targets' poses: --poses",
+        "ssim_gfla": "needs images of at least 51x51 pixels",
+    }
+    return {name: text for name, text in known.items() if name not in figures}
+
+
+def write_json(path: Path, means: Means, baselines: dict[str, Means]) -> None:
+    """Write the scores for programs; a score that could not be had is null, with its reason."""
+    import metrics
+
+    names = metrics.RECIPE_NOTES
+    figures = means.values()
+    content = {
+        "pairs": means.count,
+        "scores": {name: figures.get(name) for name in names},
+        "recipes": {name: note.text for name, note in names.items()},
+        "reasons": reasons(figures),
+        "baselines": {
+            name: {key: one.values().get(key) for key in names} for name, one in baselines.items()
+        },
+    }
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    except OSError as error:
+        raise click.ClickException(
+            f"{path}: can't be written ({error.strerror}); choose another place with --json"
+        ) from None
+
+
+if __name__ == "__main__":
+    main()
