@@ -111,56 +111,123 @@ def _published() -> tuple[Published, ...]:
 PUBLISHED = _published()
 
 
-def ssim(generated: Tensor, target: Tensor, recipe: str = "dscf") -> Tensor:
-    """Structural similarity (B,) by one of RECIPES, equal to scikit-image's.
+class _Scratch(dict):
+    """Memory that one chunk after another fills anew, because fresh pages cost more than the sums.
 
-    A constant generated image has data range 0, for which scikit-image divides 0 by 0 where the
-    target is flat too. Here its range is SMALLEST_RANGE: 1 against itself, about 0 against any
-    texture. Raises ValueError for an unknown recipe and images smaller than its window as well.
+    What is taken under a name is lost when the name is taken again.
     """
-    if recipe not in RECIPES:
-        raise ValueError(f"there is no SSIM recipe {recipe!r}; choose from {', '.join(RECIPES)}")
-    return _score([f"ssim_{recipe}"], generated, target)[f"ssim_{recipe}"]
+
+    def take(self, name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        size = math.prod(shape)
+        if name not in self or self[name].numel() < size:
+            self[name] = like.new_empty(size)
+        return self[name][:size].view(shape)
 
 
-def mask_ssim(generated: Tensor, target: Tensor, pose: Tensor) -> Tensor:
-    """SSIM (B,) by `dscf` of both images times the mask of the target pose (B, 25, 3).
+@cache
+def _band(window: Window, device: torch.device) -> Tensor:
+    """The matrix whose row i holds the window's weights from column i on."""
+    offsets = torch.arange(window.taps, dtype=torch.float64) - window.taps // 2
+    weights = torch.ones_like(offsets)
+    if window.sigma is not None:
+        weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2)
+    weights /= weights.sum()
+    band = torch.zeros(BLOCK, BLOCK + window.taps - 1, dtype=torch.float64)
+    for row in range(BLOCK):
+        band[row, row : row + window.taps] = weights
+    return band.to(device)
 
-    NaN where no joint lies in the image, since nothing is left to compare. Raises ValueError for
-    other shapes of pose and for NaN in it as well.
+
+def _blocks(length: int, window: Window) -> list[tuple[int, int, int]]:
+    """Start, outputs and inputs of each block of `length` outputs."""
+    starts = range(0, length, BLOCK)
+    sizes = [min(BLOCK, length - start) for start in starts]
+    return [(start, n, n + window.taps - 1) for start, n in zip(starts, sizes, strict=True)]
+
+
+def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
+    """Weighted means of (H, ..., W) under a window, wherever it fits: (H', ..., W').
+
+    Rows, then columns, as products with a banded matrix. Blocks keep the band's zeros few, and rows
+    in front make every factor a plain matrix in memory, so that nothing is copied.
     """
-    return _score(["mask_ssim"], generated, target, pose)["mask_ssim"]
+    H, *middle, W = planes.shape
+    band = _band(window, planes.device)  # (BLOCK, BLOCK + taps - 1)
+    high, wide = H - window.taps + 1, W - window.taps + 1
+    rows = planes.view(-1, W)  # (H * N, W)
+    narrow = scratch.take("narrow", planes, (len(rows), wide))  # (H * N, W')
+    for start, size, reach in _blocks(wide, window):
+        part = rows[:, start : start + reach]
+        torch.mm(part, band[:size, :reach].T, out=narrow[:, start : start + size])
+    columns = narrow.view(H, -1)  # (H, N * W')
+    result = scratch.take("filtered", planes, (high, columns.shape[1]))  # (H', N * W')
+    for start, size, reach in _blocks(high, window):
+        part = columns[start : start + reach]
+        torch.mm(band[:size, :reach], part, out=result[start : start + size])
+    return result.view(high, *middle, wide)
 
 
-def psnr(generated: Tensor, target: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio (B,) in dB at range 255, at most PSNR_CEILING.
+def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -> dict[str, Tensor]:
+    """SSIM (B,) of grey levels (H, B, 3, W) by each recipe.
 
-    Identical images, whose ratio is infinite, get the ceiling: means over pairs stay finite.
+    Of s = x + y and d = x - y only means and variances are needed, four moments, not five:
+    SSIM = (E[s]² - E[d]² + 2C1) (V[s] - V[d] + 2C2) / ((E[s]² + E[d]² + 2C1) (V[s] + V[d] + 2C2)).
+    It is exactly 1 where d = 0, whatever the rounding.
     """
-    return _score(["psnr"], generated, target)["psnr"]
+    H, B, _, W = x.shape
+    planes = scratch.take("planes", x, (H, 4, B, 3, W))
+    torch.add(x, y, out=planes[:, 0])
+    torch.sub(x, y, out=planes[:, 1])
+    torch.mul(planes[:, :2], planes[:, :2], out=planes[:, 2:])
+    result = dict.fromkeys(recipes)
+    for window in {RECIPES[name].window for name in result}:
+        moments = _filter(planes, window, scratch)  # (H', 4, B, 3, W')
+        moments[:, :2].square_()
+        moments[:, 2:].sub_(moments[:, :2])
+        for name in result:
+            if RECIPES[name].window == window:
+                result[name] = _compare(moments, RECIPES[name], x)
+    return result
 
 
-def l1(generated: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error (B,) of images in [0, 1]."""
-    return _score(["l1"], generated, target)["l1"]
+def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
+    """SSIM (B,) from squared means and variances of sum and difference, (H', 4, B, 3, W')."""
+    data_range = recipe.data_range
+    if data_range is None:
+        data_range = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)
+        data_range = data_range[:, None, None]  # (B, 1, 1)
+    samples = recipe.window.taps**2
+    correction = samples / (samples - 1) if recipe.sample_covariance else 1.0
+    mean_sum, mean_difference, sum_, difference = moments.unbind(1)  # (H', B, 3, W')
+    denominator = mean_sum + 2 * (0.01 * data_range) ** 2
+    score = denominator - mean_difference
+    denominator += mean_difference
+    # All variances take the same correction, so the constant takes its inverse instead.
+    spread = sum_ + 2 * (0.03 * data_range) ** 2 / correction
+    score *= spread - difference
+    denominator *= spread.add_(difference)
+    return score.div_(denominator).mean((0, 2, 3))
 
 
-def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dict[str, Tensor]:
-    """All scores of RECIPE_NOTES, each (B,); `mask_ssim` only with the target pose (B, 25, 3).
-
-    Cheaper than one after another: recipes with the same window share its moments. Raises what the
-    single scores raise, so images must hold the largest window, 51x51 pixels.
-    """
-    names = [name for name in RECIPE_NOTES if name != "mask_ssim" or pose is not None]
-    return _score(names, generated, target, pose)
-
-
-def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
-    """Where a pose (B, 25, 3) covers the image: (B, 1, height, width) bool, closed by a 5x5 square.
-
-    Limbs are 8 px wide, joints discs of radius 4, rims included; a missing joint draws nothing.
-    """
-    return _cover(pose, height, width, _Scratch()).permute(1, 2, 0, 3).bool()
+def _limb_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+    """Squared distance (H, B, W) of each pixel to the nearest segment, given by ends (B, L, 2)."""
+    along = end - start
+    length = along.norm(dim=-1, keepdim=True)
+    unit = torch.where(length > 0, along / length, along.new_tensor([1.0, 0.0]))  # (B, L, 2)
+    half = length / 2  # (B, L, 1)
+    middle = (start + end) / 2
+    x = torch.arange(width, device=start.device) - middle[..., :1]  # (B, L, W)
+    y = (torch.arange(height, device=start.device) - middle[..., 1:]).permute(2, 0, 1)  # (H, B, L)
+    ux, uy = unit.unbind(-1)  # (B, L)
+    along_x, across_x = ux[..., None] * x, uy[..., None] * x  # (B, L, W)
+    along_y, across_y = uy * y, ux * y  # (H, B, L)
+    nearest = start.new_full((height, len(start), width), torch.inf)
+    for limb in range(start.shape[1]):  # one by one: all at once would need L times the memory
+        beyond = along_x[:, limb] + along_y[:, :, limb, None]  # (H, B, W)
+        beyond.abs_().sub_(half[:, limb]).clamp_(min=0)
+        across = across_x[:, limb] - across_y[:, :, limb, None]  # (H, B, W)
+        torch.minimum(nearest, beyond.square_().addcmul_(across, across), out=nearest)
+    return nearest
 
 
 def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
@@ -183,78 +250,12 @@ def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
     return eroded[:, :, None].double()  # (H, B, 1, W)
 
 
-def _limb_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
-    """Squared distance (H, B, W) of each pixel to the nearest of segments (B, L, 2) to (B, L, 2)."""
-    along = end - start
-    length = along.norm(dim=-1, keepdim=True)
-    unit = torch.where(length > 0, along / length, along.new_tensor([1.0, 0.0]))  # (B, L, 2)
-    half = length / 2  # (B, L, 1)
-    middle = (start + end) / 2
-    x = torch.arange(width, device=start.device) - middle[..., :1]  # (B, L, W)
-    y = (torch.arange(height, device=start.device) - middle[..., 1:]).permute(2, 0, 1)  # (H, B, L)
-    ux, uy = unit.unbind(-1)  # (B, L)
-    along_x, across_x = ux[..., None] * x, uy[..., None] * x  # (B, L, W)
-    along_y, across_y = uy * y, ux * y  # (H, B, L)
-    nearest = start.new_full((height, len(start), width), torch.inf)
-    for limb in range(start.shape[1]):  # one by one: all at once would need L times the memory
-        beyond = along_x[:, limb] + along_y[:, :, limb, None]  # (H, B, W)
-        beyond.abs_().sub_(half[:, limb]).clamp_(min=0)
-        across = across_x[:, limb] - across_y[:, :, limb, None]  # (H, B, W)
-        torch.minimum(nearest, beyond.square_().addcmul_(across, across), out=nearest)
-    return nearest
+def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
+    """Where a pose (B, 25, 3) covers the image: (B, 1, height, width) bool, closed by a 5x5 square.
 
-
-class _Scratch(dict):
-    """Memory that one chunk after another fills anew, because fresh pages cost more than the sums.
-
-    What is taken under a name is lost when the name is taken again.
+    Limbs are 8 px wide, joints discs of radius 4, rims included; a missing joint draws nothing.
     """
-
-    def take(self, name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-        size = math.prod(shape)
-        if name not in self or self[name].numel() < size:
-            self[name] = like.new_empty(size)
-        return self[name][:size].view(shape)
-
-
-@torch.no_grad()
-def _score(
-    names: list[str], generated: Tensor, target: Tensor, pose: Tensor | None = None
-) -> dict[str, Tensor]:
-    """The named scores, each (B,), computed a few images at a time."""
-    _check_images(generated, target)
-    _check_windows(names, *generated.shape[2:])
-    if pose is not None:
-        _check_pose(pose, len(target))
-    device = generated.device
-    pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
-    size = max(1, pixels // generated[0, 0].numel())
-    scratch, parts = _Scratch(), []
-    for start in range(0, len(generated), size):
-        chunk = slice(start, start + size)
-        x, y = _levels(generated[chunk]), _levels(target[chunk].to(device))
-        shown = None if pose is None else pose[chunk].to(device)
-        parts.append(_score_chunk(names, x, y, shown, scratch))
-    return {name: torch.cat([part[name] for part in parts]) for name in names}
-
-
-def _score_chunk(
-    names: list[str], x: Tensor, y: Tensor, pose: Tensor | None, scratch: _Scratch
-) -> dict[str, Tensor]:
-    """The named scores, each (B,), of grey levels (H, B, 3, W) and poses (B, 25, 3)."""
-    recipes = [recipe for recipe in RECIPES if f"ssim_{recipe}" in names]
-    similarities = _similarities(x, y, recipes, scratch)
-    result = {f"ssim_{recipe}": score for recipe, score in similarities.items()}
-    if "mask_ssim" in names:
-        mask = _cover(pose, x.shape[0], x.shape[3], scratch)  # (H, B, 1, W)
-        score = _similarities(x * mask, y * mask, ["dscf"], scratch)["dscf"]
-        result["mask_ssim"] = score.where(mask.amax((0, 2, 3)) > 0, torch.nan)
-    if "psnr" in names:
-        error = (x - y).square_().mean((0, 2, 3))  # (B,)
-        result["psnr"] = (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
-    if "l1" in names:
-        result["l1"] = (x - y).abs_().mean((0, 2, 3)) / LEVELS
-    return result
+    return _cover(pose, height, width, _Scratch()).permute(1, 2, 0, 3).bool()
 
 
 def _check_images(generated: Tensor, target: Tensor) -> None:
@@ -300,86 +301,85 @@ def _levels(images: Tensor) -> Tensor:
     return levels if images.dtype == torch.uint8 else levels.add_(1).mul_(LEVELS / 2)
 
 
-def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -> dict[str, Tensor]:
-    """SSIM (B,) of grey levels (H, B, 3, W) by each recipe.
-
-    Of s = x + y and d = x - y only means and variances are needed, four moments, not five:
-    SSIM = (E[s]² - E[d]² + 2C1) (V[s] - V[d] + 2C2) / ((E[s]² + E[d]² + 2C1) (V[s] + V[d] + 2C2)).
-    It is exactly 1 where d = 0, whatever the rounding.
-    """
-    H, B, _, W = x.shape
-    planes = scratch.take("planes", x, (H, 4, B, 3, W))
-    torch.add(x, y, out=planes[:, 0])
-    torch.sub(x, y, out=planes[:, 1])
-    torch.mul(planes[:, :2], planes[:, :2], out=planes[:, 2:])
-    result = dict.fromkeys(recipes)
-    for window in {RECIPES[name].window for name in result}:
-        moments = _filter(planes, window, scratch)  # (H', 4, B, 3, W')
-        moments[:, :2].square_()
-        moments[:, 2:].sub_(moments[:, :2])
-        for name in result:
-            if RECIPES[name].window == window:
-                result[name] = _compare(moments, RECIPES[name], x)
+def _score_chunk(
+    names: list[str], x: Tensor, y: Tensor, pose: Tensor | None, scratch: _Scratch
+) -> dict[str, Tensor]:
+    """The named scores, each (B,), of grey levels (H, B, 3, W) and poses (B, 25, 3)."""
+    recipes = [recipe for recipe in RECIPES if f"ssim_{recipe}" in names]
+    similarities = _similarities(x, y, recipes, scratch)
+    result = {f"ssim_{recipe}": score for recipe, score in similarities.items()}
+    if "mask_ssim" in names:
+        mask = _cover(pose, x.shape[0], x.shape[3], scratch)  # (H, B, 1, W)
+        score = _similarities(x * mask, y * mask, ["dscf"], scratch)["dscf"]
+        result["mask_ssim"] = score.where(mask.amax((0, 2, 3)) > 0, torch.nan)
+    if "psnr" in names:
+        error = (x - y).square_().mean((0, 2, 3))  # (B,)
+        result["psnr"] = (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
+    if "l1" in names:
+        result["l1"] = (x - y).abs_().mean((0, 2, 3)) / LEVELS
     return result
 
 
-def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
-    """SSIM (B,) from squared means and variances of sum and difference, (H', 4, B, 3, W')."""
-    data_range = recipe.data_range
-    if data_range is None:
-        data_range = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)
-        data_range = data_range[:, None, None]  # (B, 1, 1)
-    samples = recipe.window.taps**2
-    correction = samples / (samples - 1) if recipe.sample_covariance else 1.0
-    mean_sum, mean_difference, sum_, difference = moments.unbind(1)  # (H', B, 3, W')
-    denominator = mean_sum + 2 * (0.01 * data_range) ** 2
-    score = denominator - mean_difference
-    denominator += mean_difference
-    # All variances take the same correction, so the constant takes its inverse instead.
-    spread = sum_ + 2 * (0.03 * data_range) ** 2 / correction
-    score *= spread - difference
-    denominator *= spread.add_(difference)
-    return score.div_(denominator).mean((0, 2, 3))
+@torch.no_grad()
+def _score(
+    names: list[str], generated: Tensor, target: Tensor, pose: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The named scores, each (B,), computed a few images at a time."""
+    _check_images(generated, target)
+    _check_windows(names, *generated.shape[2:])
+    if pose is not None:
+        _check_pose(pose, len(target))
+    device = generated.device
+    pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
+    size = max(1, pixels // generated[0, 0].numel())
+    scratch, parts = _Scratch(), []
+    for start in range(0, len(generated), size):
+        chunk = slice(start, start + size)
+        x, y = _levels(generated[chunk]), _levels(target[chunk].to(device))
+        shown = None if pose is None else pose[chunk].to(device)
+        parts.append(_score_chunk(names, x, y, shown, scratch))
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
 
 
-def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
-    """Weighted means of (H, ..., W) under a window, wherever it fits: (H', ..., W').
+def ssim(generated: Tensor, target: Tensor, recipe: str = "dscf") -> Tensor:
+    """Structural similarity (B,) by one of RECIPES, equal to scikit-image's.
 
-    Rows, then columns, as products with a banded matrix. Blocks keep the band's zeros few, and rows
-    in front make every factor a plain matrix in memory, so that nothing is copied.
+    A constant generated image has data range 0, for which scikit-image divides 0 by 0 where the
+    target is flat too. Here its range is SMALLEST_RANGE: 1 against itself, about 0 against any
+    texture. Raises ValueError for an unknown recipe and images smaller than its window as well.
     """
-    H, *middle, W = planes.shape
-    band = _band(window, planes.device)  # (BLOCK, BLOCK + taps - 1)
-    high, wide = H - window.taps + 1, W - window.taps + 1
-    rows = planes.view(-1, W)  # (H * N, W)
-    narrow = scratch.take("narrow", planes, (len(rows), wide))  # (H * N, W')
-    for start, size, reach in _blocks(wide, window):
-        part = rows[:, start : start + reach]
-        torch.mm(part, band[:size, :reach].T, out=narrow[:, start : start + size])
-    columns = narrow.view(H, -1)  # (H, N * W')
-    result = scratch.take("filtered", planes, (high, columns.shape[1]))  # (H', N * W')
-    for start, size, reach in _blocks(high, window):
-        part = columns[start : start + reach]
-        torch.mm(band[:size, :reach], part, out=result[start : start + size])
-    return result.view(high, *middle, wide)
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no SSIM recipe {recipe!r}; choose from {', '.join(RECIPES)}")
+    return _score([f"ssim_{recipe}"], generated, target)[f"ssim_{recipe}"]
 
 
-def _blocks(length: int, window: Window) -> list[tuple[int, int, int]]:
-    """Start, outputs and inputs of each block of `length` outputs."""
-    starts = range(0, length, BLOCK)
-    sizes = [min(BLOCK, length - start) for start in starts]
-    return [(start, n, n + window.taps - 1) for start, n in zip(starts, sizes, strict=True)]
+def mask_ssim(generated: Tensor, target: Tensor, pose: Tensor) -> Tensor:
+    """SSIM (B,) by `dscf` of both images times the mask of the target pose (B, 25, 3).
+
+    NaN where no joint lies in the image, since nothing is left to compare. Raises ValueError for
+    other shapes of pose and for NaN in it as well.
+    """
+    return _score(["mask_ssim"], generated, target, pose)["mask_ssim"]
 
 
-@cache
-def _band(window: Window, device: torch.device) -> Tensor:
-    """The matrix whose row i holds the window's weights from column i on."""
-    offsets = torch.arange(window.taps, dtype=torch.float64) - window.taps // 2
-    weights = torch.ones_like(offsets)
-    if window.sigma is not None:
-        weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2)
-    weights /= weights.sum()
-    band = torch.zeros(BLOCK, BLOCK + window.taps - 1, dtype=torch.float64)
-    for row in range(BLOCK):
-        band[row, row : row + window.taps] = weights
-    return band.to(device)
+def psnr(generated: Tensor, target: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio (B,) in dB at range 255, at most PSNR_CEILING.
+
+    Identical images, whose ratio is infinite, get the ceiling: means over pairs stay finite.
+    """
+    return _score(["psnr"], generated, target)["psnr"]
+
+
+def l1(generated: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error (B,) of images in [0, 1]."""
+    return _score(["l1"], generated, target)["l1"]
+
+
+def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dict[str, Tensor]:
+    """All scores of RECIPE_NOTES, each (B,); `mask_ssim` only with the target pose (B, 25, 3).
+
+    Cheaper than one after another: recipes with the same window share its moments. Raises what the
+    single scores raise, so images must hold the largest window, 51x51 pixels.
+    """
+    names = [name for name in RECIPE_NOTES if name != "mask_ssim" or pose is not None]
+    return _score(names, generated, target, pose)

@@ -38,6 +38,7 @@ class Descriptor(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(not frozen)
+        self.train()
 
     def train(self, mode: bool = True) -> "Descriptor":
         """Set training mode, except that frozen batch norm never follows the batches it sees."""

@@ -1,0 +1,245 @@
+import dataclasses
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click import ClickException
+from PIL import Image
+
+import metrics
+import models
+import pairs
+import training
+
+
+def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
+    settings = {
+        "data": "demo",
+        "root": str(prepared.path.parent),
+        "model": "residual",
+        "run": str(run),
+        "steps": 4,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "device": "cpu",
+        "precision": "float32",
+        "channels": 4,
+        "descriptor_weights": "none",
+        "save_every": 100,
+        "seed": 3,
+    }
+    return training.TrainConfig(**settings | changes)
+
+
+def values_of(checkpoint: Path) -> dict:
+    return training.read_checkpoint(checkpoint)["state"]
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(few_people, tmp_path):
+    whole = config_for(few_people, tmp_path / "whole")
+    reports = []
+    unbroken, ended = training.train(whole, few_people, False, reports.append)
+    assert ended
+    assert [figures["step"] for figures in reports] == [1, 2, 3, 4]
+    halves = config_for(few_people, tmp_path / "halves", steps=2)
+    training.train(halves, few_people, False, lambda figures: None)
+    rest = dataclasses.replace(halves, steps=4)
+    resumed, _ = training.train(rest, few_people, True, lambda figures: None)
+    assert same(values_of(unbroken), values_of(resumed))
+
+
+def test_an_interrupted_run_stops_between_steps_and_can_be_resumed(few_people, tmp_path):
+    config = config_for(few_people, tmp_path, steps=50)
+
+    def interrupt(figures):
+        if figures["step"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    checkpoint, ended = training.train(config, few_people, False, interrupt)
+    assert not ended
+    assert values_of(checkpoint)["step"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    steps = []
+    three = dataclasses.replace(config, steps=3)
+    training.train(three, few_people, True, lambda figures: steps.append(figures["step"]))
+    assert steps == [3]
+
+
+def test_a_run_leaves_log_samples_and_checkpoint(few_people, tmp_path):
+    config = config_for(few_people, tmp_path, save_every=3)
+    training.train(config, few_people, False, lambda figures: None)
+    figures = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert figures["step"] == 4
+    assert {"reconstruction", "adversarial", "discriminator", "images_per_second"} <= set(figures)
+    sheets = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert sheets == ["000003.png", "000004.png"]
+    assert Image.open(tmp_path / "samples" / sheets[0]).size[1] > few_people.height
+    assert {path.name for path in tmp_path.iterdir()} == {"latest.pt", "log.jsonl", "samples"}
+
+
+def test_resuming_cuts_the_log_behind_the_checkpoint(tmp_path):
+    lines = [json.dumps({"step": step}) for step in (10, 20, 30)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+    training.open_log(tmp_path, 20)
+    assert (tmp_path / "log.jsonl").read_text() == "\n".join(lines[:2]) + "\n"
+
+
+def test_four_pairs_are_learned_until_ssim_is_above_09(few_people, tmp_path):
+    four = few_people.pairs_train[[0, 5, 23, 41]]
+    prepared = dataclasses.replace(few_people, pairs_train=four)
+    config = config_for(
+        prepared, tmp_path, steps=300, batch_size=4, channels=16, learning_rate=2e-3
+    )
+    checkpoint, _ = training.train(config, prepared, False, lambda figures: None)
+    generator = training.load_generator(checkpoint, torch.device("cpu"))
+    batch = pairs.gather(prepared, four)
+    made = training.generate(generator, batch["source"], batch["target_pose"])
+    assert metrics.ssim(made, batch["target"]).mean() > 0.9
+
+
+def test_generated_pictures_do_not_depend_on_the_batch(few_people, tmp_path):
+    config = config_for(few_people, tmp_path, steps=1)
+    checkpoint, _ = training.train(config, few_people, False, lambda figures: None)
+    generator = training.load_generator(checkpoint, torch.device("cpu"))
+    batch = pairs.gather(few_people, few_people.pairs_test[:3])
+    together = training.generate(generator, batch["source"], batch["target_pose"])
+    alone = training.generate(generator, batch["source"][1:2], batch["target_pose"][1:2])
+    assert together.dtype == torch.uint8
+    assert (together[1].int() - alone[0].int()).abs().max() <= 1
+
+
+def test_the_learning_rate_falls_by_10_every_20_epochs(few_people, tmp_path):
+    config = config_for(few_people, tmp_path, learning_rate=2e-4)
+    rates = [training.learning_rate(config, step, 100) for step in (0, 1999, 2000, 4000)]
+    assert rates == pytest.approx([2e-4, 2e-4, 2e-5, 2e-6])
+
+
+def test_the_average_follows_the_generator(few_people, tmp_path):
+    config = config_for(few_people, tmp_path)
+    shape = {
+        "model": "residual",
+        "height": 64,
+        "width": 32,
+        "identities": 2,
+        "options": {"channels": 4, "frozen": False},
+    }
+    state = training.build(config, shape, torch.device("cpu"))
+    with torch.no_grad():
+        for a, p in zip(state.average.parameters(), state.generator.parameters()):
+            a.zero_()
+            p.fill_(1)
+    state.step = 89  # weight 1 - 90 / 99
+    training.update_average(state)
+    assert next(state.average.parameters()).flatten()[0].item() == pytest.approx(1 / 11)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(few_people, tmp_path):
+    config = config_for(few_people, tmp_path)
+    figures = {"step": 7, "reconstruction": 0.1, "adversarial": float("nan")}
+    with pytest.raises(ClickException, match=r"step 7: the adversarial loss.*--learning-rate"):
+        training.check_finite(figures, config)
+
+
+def test_files_of_another_kind_are_no_checkpoints(tmp_path):
+    path = tmp_path / "latest.pt"
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(ClickException, match=r"a file of another kind.*posegan train"):
+        training.read_checkpoint(path)
+    torch.save({"format": 99, "config": {}, "state": {}}, path)
+    with pytest.raises(ClickException, match=r"checkpoint format 99"):
+        training.read_checkpoint(path)
+    torch.save({"format": training.FORMAT, "config": {"shape": {}}, "state": {}}, path)
+    with pytest.raises(ClickException, match=r"can't be rebuilt"):
+        training.load_generator(path, torch.device("cpu"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ClickException, match=r"damaged"):
+        training.read_checkpoint(path)
+    with pytest.raises(ClickException, match=r"no checkpoint here yet; train one"):
+        training.newest_checkpoint(tmp_path / "runs")
+
+
+class Hostile:
+    def __reduce__(self):
+        return (Path.touch, (Path("harmed"),))
+
+
+def test_a_hostile_checkpoint_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "config": Hostile(), "state": {}}, "evil.pt")
+    with pytest.raises(ClickException, match=r"evil.pt: damaged, or not a file of plain tensors"):
+        training.read_checkpoint(Path("evil.pt"))
+    assert not Path("harmed").exists()
+
+
+def test_an_unwritable_place_is_one_clear_line(few_people, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ClickException, match=r"can't be written.*--run"):
+        training.open_log(tmp_path / "file" / "run", 0)
+    config = config_for(few_people, tmp_path)
+    state = training.State(*[torch.nn.Linear(1, 1)] * 5)
+    with pytest.raises(ClickException, match=r"the checkpoint can't be written.*--run"):
+        training.save(tmp_path / "nowhere" / "latest.pt", config, {}, state)
+
+
+def test_cuda_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    with pytest.raises(ClickException, match=r"--device cuda.*use --device cpu"):
+        training.pick_device("cuda")
+    assert training.pick_device("auto").type == "cpu"
+
+
+def test_a_step_draws_the_same_whatever_came_before():
+    assert training.step_seed(1, 2, 0) == training.step_seed(1, 2, 0)
+    seeds = {training.step_seed(s, t, r) for s in range(4) for t in range(4) for r in range(4)}
+    assert len(seeds) == 64
+
+
+def test_a_drawn_pose_has_its_joints_white_and_nothing_for_missing_ones():
+    pose = np.zeros((25, 3), np.float32)
+    assert not training.draw_pose(pose, (64, 32)).any()
+    pose[0] = (10, 20, 1)
+    picture = training.draw_pose(pose, (64, 32))
+    assert picture.shape == (64, 32, 3)
+    assert (picture[20, 10] > 200).all()
+    assert not picture[40:].any()
+
+
+def test_a_sheet_holds_every_picture():
+    one, two = np.full((4, 2, 3), 10, np.uint8), np.full((4, 2, 3), 20, np.uint8)
+    grid = training.sheet([[one, two], [two]], zoom=3)
+    assert grid.shape == (3 * 14, 3 * 10, 3)
+    assert (grid == 10).sum() == 9 * one.size
+    assert (grid == 20).sum() == 2 * 9 * two.size
+
+
+def test_gradients_are_averaged_over_processes(tmp_path):
+    torch.multiprocessing.spawn(average_in_one_process, (str(tmp_path / "meet"),), nprocs=2)
+
+
+def average_in_one_process(rank: int, meeting: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
+    )
+    network = torch.nn.Linear(2, 1, bias=False)
+    network.weight.grad = torch.full((1, 2), float(rank))
+    training.average_gradients(network)
+    assert torch.equal(network.weight.grad, torch.full((1, 2), 0.5))
+    torch.distributed.destroy_process_group()
+
+
+def test_every_model_has_its_name():
+    assert set(models.GENERATORS) == {"residual"}
