@@ -144,8 +144,7 @@ def _rotation(axis: int, degrees: float) -> np.ndarray:
     matrix = np.eye(3)
     first, second = (axis + 1) % 3, (axis + 2) % 3
     matrix[first, first] = matrix[second, second] = math.cos(angle)
-    matrix[second, first] = math.sin(angle)
-    matrix[first, second] = -matrix[second, first]
+    matrix[second, first], matrix[first, second] = math.sin(angle), -math.sin(angle)
     return matrix
 
 

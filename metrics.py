@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import pairs
+from poses import JOINTS, LIMBS
 
 LEVELS = 255.0  # the range of an image, in grey levels
 BLOCK = 12  # outputs of a filter that one matrix product computes; a tile of the BLAS is as wide
 CPU_PIXELS = 2**15  # of the images scored at once: what fits into the cache
-ACCELERATOR_PIXELS = 2**21  # the same elsewhere: bounds the memory to about 1 GB
+ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 GB
 SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
 PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
 MASK_RADIUS = 4  # pixels; of the joints' discs, and half the width of a limb
@@ -126,11 +126,9 @@ class _Scratch(dict):
 
 @cache
 def _band(window: Window, device: torch.device) -> Tensor:
-    """The matrix whose row i holds the window's weights from column i on."""
+    """The matrix whose row i holds the Gaussian's weights from column i on."""
     offsets = torch.arange(window.taps, dtype=torch.float64) - window.taps // 2
-    weights = torch.ones_like(offsets)
-    if window.sigma is not None:
-        weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2)
+    weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2)
     weights /= weights.sum()
     band = torch.zeros(BLOCK, BLOCK + window.taps - 1, dtype=torch.float64)
     for row in range(BLOCK):
@@ -145,8 +143,8 @@ def _blocks(length: int, window: Window) -> list[tuple[int, int, int]]:
     return [(start, n, n + window.taps - 1) for start, n in zip(starts, sizes, strict=True)]
 
 
-def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
-    """Weighted means of (H, ..., W) under a window, wherever it fits: (H', ..., W').
+def _gaussian(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
+    """Gaussian means of (H, ..., W), wherever the window fits: (H', ..., W').
 
     Rows, then columns, as products with a banded matrix. Blocks keep the band's zeros few, and rows
     in front make every factor a plain matrix in memory, so that nothing is copied.
@@ -155,7 +153,7 @@ def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
     band = _band(window, planes.device)  # (BLOCK, BLOCK + taps - 1)
     high, wide = H - window.taps + 1, W - window.taps + 1
     rows = planes.view(-1, W)  # (H * N, W)
-    narrow = scratch.take("narrow", planes, (len(rows), wide))  # (H * N, W')
+    narrow = scratch.take("rows", planes, (len(rows), wide))  # (H * N, W')
     for start, size, reach in _blocks(wide, window):
         part = rows[:, start : start + reach]
         torch.mm(part, band[:size, :reach].T, out=narrow[:, start : start + size])
@@ -165,6 +163,42 @@ def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
         part = columns[start : start + reach]
         torch.mm(band[:size, :reach], part, out=result[start : start + size])
     return result.view(high, *middle, wide)
+
+
+def _sums(planes: Tensor, dim: int, taps: int, result: Tensor, scratch: _Scratch) -> Tensor:
+    """Sums of `taps` neighbours, an odd number, along a dimension, into `result`.
+
+    Runs of 2, 4, 8, … neighbours, each the sum of two runs half as long, make up the window.
+    """
+    length = result.shape[dim]
+    total, offset = planes.narrow(dim, 0, length), 1
+    runs, size = planes, 2
+    while size <= taps:
+        shape = list(runs.shape)
+        shape[dim] -= size // 2
+        halves = (runs.narrow(dim, start, shape[dim]) for start in (0, size // 2))
+        name = f"runs {size.bit_length() % 2}"  # by turns, as the shorter runs are still read
+        runs = torch.add(*halves, out=scratch.take(name, planes, shape))
+        if taps & size:
+            total = torch.add(total, runs.narrow(dim, offset, length), out=result)
+            offset += size
+        size *= 2
+    return total
+
+
+def _uniform(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
+    """Means of (H, ..., W) over squares, wherever they fit: (H', ..., W')."""
+    H, *middle, W = planes.shape
+    high, wide = H - window.taps + 1, W - window.taps + 1
+    rows = scratch.take("rows", planes, (H, *middle, wide))
+    _sums(planes, -1, window.taps, rows, scratch)
+    result = scratch.take("filtered", planes, (high, *middle, wide))
+    return _sums(rows, 0, window.taps, result, scratch).div_(window.taps**2)
+
+
+def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
+    """Weighted means of (H, ..., W) under a window, wherever it fits: (H', ..., W')."""
+    return (_gaussian if window.sigma else _uniform)(planes, window, scratch)
 
 
 def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -> dict[str, Tensor]:
@@ -232,7 +266,7 @@ def _limb_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tenso
 
 def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
     """The mask of a pose with rows in front, (H, B, 1, W) float64, 1 where it covers."""
-    start, end = (pose[:, list(joints)].float() for joints in zip(*pairs.LIMBS, strict=True))
+    start, end = (pose[:, list(joints)].float() for joints in zip(*LIMBS, strict=True))
     here, there = start[..., 2:] > 0, end[..., 2:] > 0  # (B, L, 1)
     start, end = start[..., :2], end[..., :2]  # (B, L, 2)
     # A limb that lacks one joint shrinks to the disc of the other; one that lacks both goes away.
@@ -277,21 +311,25 @@ def _check_images(generated: Tensor, target: Tensor) -> None:
             raise ValueError(f"float images must lie in [-1, 1]; {span}")
 
 
+def _taps(name: str) -> int:
+    """Side of the window that a score moves over its images, 1 for scores without one."""
+    recipe = "dscf" if name == "mask_ssim" else name.removeprefix("ssim_")
+    return RECIPES[recipe].window.taps if recipe in RECIPES else 1
+
+
 def _check_windows(names: list[str], height: int, width: int) -> None:
-    for name, recipe in RECIPES.items():
-        taps = recipe.window.taps
-        needed = f"ssim_{name}" in names or (name == "dscf" and "mask_ssim" in names)
-        if needed and min(height, width) < taps:
-            size = f"{width} x {height} pixels"
+    for name in names:
+        if min(height, width) < (taps := _taps(name)):
+            size = f"{height}x{width}"
             raise ValueError(f"images of {size} are smaller than {name}'s {taps}x{taps} window")
 
 
 def _check_pose(pose: Tensor, count: int) -> None:
-    joints = len(pairs.JOINTS)
+    joints = len(JOINTS)
     if pose.shape != (count, joints, 3):
         raise ValueError(f"the poses must be ({count}, {joints}, 3), not {tuple(pose.shape)}")
-    if pose.isnan().any():
-        raise ValueError("the poses hold NaN")
+    if not pose.isfinite().all():
+        raise ValueError("the poses hold NaN or infinite numbers")
 
 
 def _levels(images: Tensor) -> Tensor:
@@ -306,7 +344,7 @@ def _score_chunk(
 ) -> dict[str, Tensor]:
     """The named scores, each (B,), of grey levels (H, B, 3, W) and poses (B, 25, 3)."""
     recipes = [recipe for recipe in RECIPES if f"ssim_{recipe}" in names]
-    similarities = _similarities(x, y, recipes, scratch)
+    similarities = _similarities(x, y, recipes, scratch) if recipes else {}
     result = {f"ssim_{recipe}": score for recipe, score in similarities.items()}
     if "mask_ssim" in names:
         mask = _cover(pose, x.shape[0], x.shape[3], scratch)  # (H, B, 1, W)
@@ -376,10 +414,14 @@ def l1(generated: Tensor, target: Tensor) -> Tensor:
 
 
 def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dict[str, Tensor]:
-    """All scores of RECIPE_NOTES, each (B,); `mask_ssim` only with the target pose (B, 25, 3).
+    """Every score of RECIPE_NOTES that these images allow, each (B,).
 
-    Cheaper than one after another: recipes with the same window share its moments. Raises what the
-    single scores raise, so images must hold the largest window, 51x51 pixels.
+    `mask_ssim` needs the target pose (B, 25, 3), and an SSIM images no smaller than its window;
+    what can't be had is left out. Recipes with the same window share its moments, so this costs
+    less than one score after another. Raises what the single scores raise.
     """
-    names = [name for name in RECIPE_NOTES if name != "mask_ssim" or pose is not None]
+    side = min(target.shape[2:], default=0)
+    names = [name for name in RECIPE_NOTES if _taps(name) <= side]
+    if pose is None:
+        names = [name for name in names if name != "mask_ssim"]
     return _score(names, generated, target, pose)

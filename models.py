@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from click import ClickException
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
+
+from poses import BadInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,7 +47,7 @@ class Descriptor(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         H, W = image.shape[-2:]
-        if H != self.rows:
+        if self.rows != H:
             size = (self.rows, round(self.rows * W / H))
             image = F.interpolate(image, size, mode="bilinear", antialias=self.rows < H)
         image = ((image + 1) / 2 - self.mean) / self.std  # (B, 3, rows, rows * W / H)
@@ -63,20 +64,20 @@ def load_descriptor_weights(descriptor: Descriptor, weights: str) -> None:
         try:
             state = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
         except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
-            raise ClickException(
-                f"ImageNet weights of ResNet-50: can't be fetched ({error}); give them with "
-                "--descriptor-weights FILE, or train the descriptor along with "
+            problem = f"can't be fetched ({error})"
+            remedy = (
+                "give them with --descriptor-weights FILE, or train the descriptor along with "
                 "--descriptor-weights none"
-            ) from None
+            )
+            raise BadInput("ImageNet weights of ResNet-50", problem, remedy) from None
     else:
         state = read_state_dict(Path(weights))
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     try:
         descriptor.network.load_state_dict(state)
     except RuntimeError:
-        raise ClickException(
-            f"{weights}: holds no weights of ResNet-50; give a state dict of torchvision's resnet50"
-        ) from None
+        remedy = "give a state dict of torchvision's resnet50"
+        raise BadInput(weights, "holds no weights of ResNet-50", remedy) from None
 
 
 def read_state_dict(path: Path) -> dict:
@@ -87,15 +88,14 @@ def read_state_dict(path: Path) -> dict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ClickException(f"{path}: no such file; check the path") from None
+        raise BadInput(path, "no such file", "check the path") from None
     except OSError as error:
-        raise ClickException(f"{path}: can't be read ({error.strerror}); check the file") from None
+        raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
     except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
-        raise ClickException(
-            f"{path}: damaged, or not a file of plain tensors saved by PyTorch; get it anew"
-        ) from None
+        problem = "damaged, or not a file of plain tensors saved by PyTorch"
+        raise BadInput(path, problem, "get it anew") from None
     if not isinstance(state, dict):
-        raise ClickException(f"{path}: holds no weights by name; give a state dict")
+        raise BadInput(path, "holds no weights by name", "give a state dict")
     return state
 
 
@@ -210,7 +210,9 @@ class ResidualGenerator(nn.Module):
         self.height, self.width = height, width
         self.descriptor = Descriptor(IMAGENET_ROWS if frozen else height, frozen)
         stages = min(max(round(math.log2(height / 32)), 2), 3)
-        widths = [4 * channels >> stage for stage in range(stages, -1, -1)]  # 128 rows: 64, 128, 256
+        widths = [
+            4 * channels >> stage for stage in range(stages, -1, -1)
+        ]  # 128 rows: 64, 128, 256
         self.join = Join(2048, 3 * JOINTS)
         self.opening = Opening(2048 + 3 * JOINTS, channels, height // 2, width / height)
         self.spread = nn.Sequential(
@@ -292,7 +294,7 @@ def discriminator_loss(
 def generator_loss(
     generated: Tensor, target: Tensor, fake: tuple[Tensor, Tensor], identity: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean squared error and the negative discriminator loss (RPT-GAN), to be weighed by the caller.
+    """Mean squared error and the negative discriminator loss (RPT-GAN), for the caller to weigh.
 
     Ours: the second in its non-saturating form, real/fake and identity as the discriminator should
     see them, because the negated cross-entropy has no gradient where the generator is worst.

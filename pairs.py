@@ -1,4 +1,4 @@
-"""People in pairs: joints, pose formats, data sets, pair lists, the prepared folder, batches."""
+"""People in pairs: data sets, pair lists, the prepared folder, batches, folders to score."""
 
 import contextlib
 import csv
@@ -13,26 +13,38 @@ import shlex
 import shutil
 import signal
 import tarfile
-import warnings
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
-from io import BytesIO
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
-from click import ClickException
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 import demo
+from poses import (
+    HIPS,
+    IMAGE_SUFFIXES,
+    JOINTS,
+    MISSING,
+    SHOULDERS,
+    BadInput,
+    Pose,
+    find_poses,
+    fit_image,
+    fit_pose,
+    parse_json,
+    read_image,
+    read_poses,
+    warn_of_several,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor, device, nn
+    from torch import Tensor, device
 
 log = logging.getLogger("posegan")
 
@@ -41,13 +53,11 @@ TEST_PAIRS = 12_000  # at most: the published choice
 DEMO_TEST_PAIRS = 1_000
 TEST_SHARE = 0.1  # of the people, where no split is published
 FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
-CHUNK = 32  # pictures in memory between reading and writing
+CHUNK = 32  # pictures in memory at once
+MEAN_IMAGES = 4_000  # at most, of which the mean image is made: more don't change it
 ARRAYS = ("images.npy", "poses.npy", "pairs_train.npy", "pairs_test.npy")
 FILES = (*ARRAYS, "people.csv", "dataset.json")
 COLUMNS = ("index", "file", "identity", "camera", "split")
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-CSV_HEADER = "name:keypoints_y:keypoints_x"
 # The data sets, and what prepares each behind `posegan prepare --data NAME`.
 ARGUMENTS = {
     "demo": "",
@@ -56,7 +66,9 @@ ARGUMENTS = {
     "mvc": "--source FOLDER",
     "folder": "--source FOLDER",
 }
-SIZES = {"demo": (128, 64), "market1501": (128, 64)}  # height, width; the others 256x256
+# Height, width; the others 256x256. The demo's is the smallest at which people are recognised, and
+# a CPU trains on it in minutes.
+SIZES = {"demo": (64, 32), "market1501": (128, 64)}
 # The official data sets: title, key-point files, names (of a picture without suffix, flattened).
 OFFICIAL = {
     "market1501": (
@@ -71,412 +83,6 @@ OFFICIAL = {
         r"(?P<split>)(?:.*/)?(?P<key>(?P<identity>fashion(?:WO)?MEN\w+id\d{10})_(?P<camera>\w+))",
     ),
 }
-
-
-class BadInput(ClickException):
-    """What a user can mend, as one line: file (and line), problem, remedy."""
-
-    def __init__(self, file: object, problem: str, remedy: str):
-        super().__init__(f"{file}: {problem}; {remedy}")
-
-
-# ------------------------------------------------------------------------------ joints
-
-JOINTS = (  # OpenPose's BODY_25, in its order
-    *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist"),
-    *("left_shoulder", "left_elbow", "left_wrist", "mid_hip", "right_hip", "right_knee"),
-    *("right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye"),
-    *("right_ear", "left_ear", "left_big_toe", "left_small_toe", "left_heel"),
-    *("right_big_toe", "right_small_toe", "right_heel"),
-)
-LIMBS = (  # bones as pairs of joints: spine and head, arms, legs, feet
-    *((1, 8), (1, 0), (0, 15), (15, 17), (0, 16), (16, 18)),
-    *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7)),
-    *((8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14)),
-    *((11, 22), (22, 23), (11, 24), (14, 19), (19, 20), (14, 21)),
-)
-NECK, SHOULDERS, MID_HIP, HIPS = 1, (2, 5), 8, (9, 12)
-_MIRRORED = {"left": "right", "right": "left"}
-FLIP = tuple(  # pose[:, FLIP] swaps left and right joints, as a mirrored picture needs
-    JOINTS.index("_".join(_MIRRORED.get(word, word) for word in name.split("_"))) for name in JOINTS
-)
-# Where the joints of other formats are in BODY_25. COCO-17: nose, then left and right of each.
-COCO18 = (*range(8), *range(9, 19))
-COCO17 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
-
-
-def from_coco18(joints: np.ndarray) -> np.ndarray:
-    """COCO-18 joints (..., 18, 3) as BODY_25 (..., 25, 3) float32; the mid-hip is computed."""
-    return _to_body25(joints, COCO18, {MID_HIP: HIPS})
-
-
-def from_coco17(joints: np.ndarray) -> np.ndarray:
-    """COCO-17 joints (..., 17, 3) as BODY_25 (..., 25, 3) float32; neck, mid-hip are computed."""
-    return _to_body25(joints, COCO17, {NECK: SHOULDERS, MID_HIP: HIPS})
-
-
-def _to_body25(joints: np.ndarray, places: tuple, middles: dict) -> np.ndarray:
-    pose = np.zeros((*joints.shape[:-2], len(JOINTS), 3), np.float32)
-    pose[..., places, :] = joints
-    for middle, (a, b) in middles.items():
-        # As sure as the less sure of the two; missing if either is.
-        sure = np.minimum(pose[..., a, 2], pose[..., b, 2])
-        pose[..., middle, :] = (pose[..., a, :] + pose[..., b, :]) / 2 * (sure > 0)[..., None]
-        pose[..., middle, 2] = sure
-    return pose
-
-
-# ------------------------------------------------------------------------------ pictures
-
-
-def read_image(source: Path | bytes, name: str) -> np.ndarray:
-    """Read a picture, upright, as uint8 (H, W, 3): grey, palette, CMYK, 16-bit, RGBA over white.
-
-    Of an animation the first frame. Raises ClickException, which calls the picture `name`, where
-    it can't be read or has more pixels than Pillow holds to be safe.
-    """
-    # Appended once for the whole process: catch_warnings is not safe in threads.
-    warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)
-    try:
-        file = BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=IMAGE_FORMATS) as image:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except FileNotFoundError:
-        problem, remedy = "no such file", "check the path"
-    except UnidentifiedImageError:
-        problem, remedy = "empty, or no picture that can be read", "save it as JPEG or PNG"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        problem, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "reduce it first"
-    except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
-        problem, remedy = f"damaged picture ({error})", "get it anew, or save it as JPEG or PNG"
-    raise BadInput(name, problem, remedy)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
-    if image.mode.startswith("I"):  # 16 bits a pixel: scaled, as Pillow's convert would clip them
-        values = np.asarray(image).astype(np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("pixels of more than 16 bits")
-        return Image.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, int]:
-    # The width of a picture scaled to the frame's height, and where its left edge falls.
-    width = max(1, round(size_from[1] * size_to[0] / size_from[0]))
-    return width, (size_to[1] - width) // 2
-
-
-def fit_matrix(size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
-    """The map (2, 3) of points x, y, 1 in a picture to those in a frame; sizes (height, width).
-
-    One rule for pictures and their poses: the picture is scaled to the frame's height keeping its
-    aspect, centred, and cropped or padded with zeros at the sides. 256x256 to 256x176 is x - 40.
-    """
-    width, left = _placed(size_from, size_to)
-    x, y = width / size_from[1], size_to[0] / size_from[0]
-    # Pixel centres are at integers: the corner of the picture is at (-0.5, -0.5).
-    return np.array([[x, 0, (x - 1) / 2 + left], [0, y, (y - 1) / 2]])
-
-
-def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Fit a picture uint8 (H, W, 3) into a frame by `fit_matrix`; without scaling, bit for bit."""
-    H, W = image.shape[:2]
-    width, left = _placed((H, W), size)
-    first, last = max(0, left), min(size[1], left + width)  # the frame's columns that it fills
-    if (size[0], width) == (H, W):
-        image = image[:, first - left : last - left]
-    else:
-        box = ((first - left) * W / width, 0, (last - left) * W / width, H)
-        scaled = Image.fromarray(image)
-        scaled = scaled.resize((last - first, size[0]), Image.Resampling.BICUBIC, box)
-        image = np.asarray(scaled)
-    return np.pad(image, ((0, 0), (first, size[1] - last), (0, 0)))
-
-
-def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
-    """Fit a picture's pose (25, 3) into a frame by `fit_matrix`; joints outside become missing."""
-    matrix = fit_matrix(size_from, size_to)
-    fitted = pose[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    present = (pose[:, 2:] > 0) & _within(fitted, size_to)[:, None]
-    return np.where(present, np.column_stack([fitted, pose[:, 2]]), 0).astype(np.float32)
-
-
-def _within(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return ((points >= -0.5) & (points <= (size[1] - 0.5, size[0] - 0.5))).all(-1)
-
-
-# ------------------------------------------------------------------------------ poses
-
-
-@dataclass(frozen=True)
-class Pose:
-    """A pose as its file has it: joints (25, 3) x, y, confidence; 0 = missing.
-
-    `size` is the (height, width) of its picture, where the file says. `fractions`: x and y are in
-    [0, 1], from the first pixels' centres to the last. `people`: how many the file shows; this is
-    the largest confident one.
-    """
-
-    joints: np.ndarray
-    size: tuple[int, int] | None = None
-    fractions: bool = False
-    people: int = 1
-
-    def at(self, size: tuple[int, int]) -> np.ndarray:
-        """The joints in pixels of the pose's picture, when that has this (height, width)."""
-        points, frame = self.joints[:, :2], np.array(size[::-1])
-        if self.fractions:
-            points = points * (frame - 1)
-        elif self.size:
-            points = (points + 0.5) * (frame / self.size[::-1]) - 0.5
-        pose = np.column_stack([points, self.joints[:, 2]])
-        return (pose * (self.joints[:, 2:] > 0)).astype(np.float32)
-
-
-MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32), people=0)
-
-
-def read_poses(path: str | Path) -> dict[str, Pose]:
-    """Read poses by picture name, in the file's order: DSCF/PATN CSV, COCO-17 or OpenPose JSON.
-
-    A folder of OpenPose JSON gives names relative to it, without `_keypoints.json` or `.json`.
-    Raises ClickException for whatever is no such file.
-    """
-    path = Path(path)
-    poses: dict[str, Pose] = {}
-    for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise BadInput(file, f"can't be read ({error.strerror})", "check the path") from None
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        is_csv = file.suffix.lower() == ".csv"
-        poses |= _parse_csv(data, file) if is_csv else _parse_json(data, file, name)
-    if not poses:
-        raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
-    _warn_of_several(path, poses)
-    return poses
-
-
-def _warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
-    several = sum(pose.people > 1 for pose in poses.values())
-    if several:
-        word = "%s: %d of %d poses have several people; the largest confident one is used"
-        log.warning(word, path, several, len(poses))
-
-
-def read_pose(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """Read one target pose (25, 3), fitted into a frame of `size` (height, width).
-
-    FILE:NAME chooses one of a file with several poses. Fractions are scaled to the frame; a pose
-    whose picture's size is known goes where that picture would by `fit_matrix`. Any other stays as
-    it is if all its joints are inside the frame and it spans at least a quarter of the height;
-    else it is centred and scaled to 80 % of the height or 90 % of the width, whichever is less.
-    Raises ClickException where there is not one pose with a joint inside the frame.
-    """
-    pose = _choose_pose(str(path))
-    if not pose.people:
-        raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
-    if not pose.joints[:, 2].any():
-        raise BadInput(path, "all its joints are missing", "give a pose that has some")
-    if pose.size or pose.fractions:
-        picture = pose.size or size
-        fitted = fit_pose(pose.at(picture), picture, size)
-    else:
-        fitted = _fit_unknown(pose.joints, size)
-    if not fitted[:, 2].any():
-        remedy = "check its coordinates (x, y in pixels, from the upper left)"
-        raise BadInput(path, "nothing of it is inside the picture", remedy)
-    return fitted
-
-
-def _choose_pose(path: str) -> Pose:
-    file, _, name = path.rpartition(":")
-    if Path(path).exists() or not Path(file).is_file():
-        file, name = path, ""
-    poses = read_poses(file)
-    first = next(iter(poses))
-    if name and name not in poses:
-        raise BadInput(file, f"no pose called {name}", f"choose one, such as {file}:{first}")
-    if not name and len(poses) > 1:
-        raise BadInput(file, f"{len(poses):,} poses", f"choose one, such as {file}:{first}")
-    return poses[name or first]
-
-
-def _fit_unknown(joints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    # The pose's picture has an unknown size: see read_pose. Inside no picture at all: zeros.
-    present = joints[:, 2] > 0
-    points = joints[present, :2].astype(np.float64)
-    fitted = np.zeros_like(joints)
-    if not (points >= -0.5).all(1).any():
-        return fitted
-    low, high, frame = points.min(0), points.max(0), np.array(size[::-1])
-    if not (_within(points, size).all() and high[1] - low[1] >= size[0] / 4):
-        if (low == high).all():  # a single joint has no height to scale
-            return joints * _within(joints[:, :2], size)[:, None]
-        scale = (frame * (0.9, 0.8) / np.maximum(high - low, 1e-6)).min()
-        points = (points - (low + high) / 2) * scale + (frame - 1) / 2
-    fitted[present] = np.column_stack([points, joints[present, 2]])
-    return fitted
-
-
-def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
-    # The DSCF/PATN key points: "name: [18 y]: [18 x]", y before x, -1 missing.
-    lines = data.decode("utf-8-sig", "replace").splitlines()
-    if not lines or lines[0].strip() != CSV_HEADER:
-        raise BadInput(file, f"line 1 is not the header {CSV_HEADER}", "add it, or give JSON")
-    found: dict[str, np.ndarray] = {}
-    for number, line in enumerate(lines[1:], 2):
-        if not line.strip():
-            continue
-        name, *lists = (part.strip() for part in line.rsplit(":", 2))
-        try:
-            y, x = json.loads(f"[{','.join(lists)}]")
-            counts = len(y), len(x)
-            points = np.array([x, y] if counts == (18, 18) else 0, np.float32)
-        except (ValueError, TypeError, RecursionError):
-            problem = f"line {number} is not name: [18 y]: [18 x]"
-            raise BadInput(file, problem, "write the key points so") from None
-        if counts != (18, 18):
-            joints = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
-            problem = f"line {number} has {joints}, 18 are needed"
-            raise BadInput(file, problem, "write a missing one as -1")
-        if not np.isfinite(points).all():
-            problem = f"line {number} has a joint that is not finite"
-            raise BadInput(file, problem, "write a missing one as -1")
-        if name in found:
-            raise BadInput(file, f"line {number} has {name} a second time", "remove one")
-        found[name] = points
-    points = np.array(list(found.values())).reshape(-1, 2, 18).swapaxes(1, 2)  # (N, 18, 2)
-    present = (points != -1).all(2, keepdims=True)
-    poses = from_coco18(np.concatenate([points * present, present], 2))  # (N, 25, 3)
-    return dict(zip(found, map(Pose, poses)))
-
-
-def _parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
-    # OpenPose's file of one picture, which is called `name`, or COCO's of many.
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise BadInput(file, "no JSON", "give OpenPose or COCO key points") from None
-    try:
-        if isinstance(content, dict) and "people" in content:
-            name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
-            return {name: _openpose(content["people"], file)}
-        if isinstance(content, list) or "annotations" in content:
-            return _coco(content, file)
-    except (TypeError, KeyError, AttributeError, ValueError):  # lists for dicts, and the like
-        pass
-    remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
-    raise BadInput(file, "neither OpenPose nor COCO key points", remedy)
-
-
-def _openpose(people: list[dict], file: Path | str) -> Pose:
-    keys = ("pose_keypoints_2d", "pose_keypoints")
-    found = [_joints(person[keys[keys[0] not in person]], (75, 54), file) for person in people]
-    if not found:
-        return MISSING
-    joints = _largest(found)
-    points = joints[joints[:, 2] > 0, :2]
-    fractions = bool(len(points)) and bool((abs(points) <= 1).all())
-    if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
-        joints[:, :2] = (joints[:, :2] + 1) / 2 * (joints[:, 2:] > 0)
-    return Pose(joints, None, fractions, len(found))
-
-
-def _coco(content: dict | list, file: Path | str) -> dict[str, Pose]:
-    # Annotations as COCO writes them, or the plain list of results detectors write.
-    whole = isinstance(content, dict)
-    images = {image["id"]: image for image in content.get("images", ())} if whole else {}
-    found: dict = {}
-    for annotation in content["annotations"] if whole else content:
-        joints = _joints(annotation["keypoints"], (51,), file)
-        found.setdefault(annotation["image_id"], []).append(joints)
-    poses: dict[str, Pose] = {}
-    for number, people in found.items():
-        image = images.get(number, {})
-        name = str(image.get("file_name", number))
-        size = int(image.get("height", 0)), int(image.get("width", 0))
-        if name in poses:
-            raise BadInput(file, f"two images called {name}", "remove one")
-        poses[name] = Pose(_largest(people), size if all(size) else None, people=len(people))
-    return poses
-
-
-def _joints(values: list, counts: tuple[int, ...], file: Path | str) -> np.ndarray:
-    # A person's flat list of x, y, confidence, of one of the lengths given, as BODY_25.
-    if len(values) not in counts:
-        problem = f"a person has {len(values)} numbers, {' or '.join(map(str, counts))} are needed"
-        raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
-    joints = np.array(values, np.float32).reshape(-1, 3)
-    if not np.isfinite(joints).all():
-        raise BadInput(file, "a joint is not finite", "write a missing one as 0, 0, 0")
-    joints[:, 2] = joints[:, 2].clip(0, 1)  # COCO's visibility: 1 hidden, 2 seen
-    joints[joints[:, 2] == 0] = 0
-    return {25: np.copy, 18: from_coco18, 17: from_coco17}[len(joints)](joints)
-
-
-def _largest(people: list[np.ndarray]) -> np.ndarray:
-    def weight(joints: np.ndarray) -> float:
-        points = joints[joints[:, 2] > 0, :2]
-        return np.hypot(*np.ptp(points, 0)) * joints[:, 2].mean() if len(points) else -1.0
-
-    return max(people, key=weight)
-
-
-def find_poses(images: list[np.ndarray], weights: str | None = None) -> np.ndarray:
-    """Find the clearest person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
-
-    Runs torchvision's Keypoint R-CNN, its weights fetched by torchvision or from the file
-    `weights`. Raises ClickException where they can't be had.
-    """
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = _keypoint_network(weights).to(device)
-    poses = np.zeros((len(images), len(JOINTS), 3), np.float32)
-    for pose, image in zip(poses, images):
-        picture = torch.tensor(image, device=device).permute(2, 0, 1).div(255)  # (3, H, W)
-        with torch.inference_mode():
-            found = network([picture])[0]
-        if len(found["scores"]) and found["scores"][0] > 0.5:  # sorted, the surest first
-            # A joint's score is a logit without a scale; ours: seen from 2 on.
-            sure = torch.sigmoid(found["keypoints_scores"][0] - 2)[:, None]  # (17, 1)
-            points = found["keypoints"][0, :, :2] - 0.5  # its pixel centres are at halves
-            joints = torch.cat([points, sure], 1) * (sure >= 0.5)  # (17, 3)
-            pose[:] = from_coco17(joints.cpu().numpy())
-    return poses
-
-
-@cache
-def _keypoint_network(weights: str | None) -> "nn.Module":
-    from torchvision.models import detection
-
-    from models import read_state_dict
-
-    official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
-    try:
-        state = read_state_dict(Path(weights)) if weights else official.get_state_dict(True)
-    except ClickException:
-        raise
-    except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
-        remedy = "give the poses with --poses, or the weights with --pose-weights FILE"
-        problem = f"can't be fetched ({error})"
-        raise BadInput("weights of Keypoint R-CNN", problem, remedy) from None
-    network = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:
-        remedy = "give the state dict of torchvision's keypointrcnn_resnet50_fpn"
-        raise BadInput(weights, "no weights of Keypoint R-CNN", remedy) from None
-    return network.eval()
-
 
 # ------------------------------------------------------------------------------ data sets
 
@@ -637,9 +243,9 @@ def _folder(config: PrepareConfig) -> Listing:
         endings = ("_keypoints.json", ".json")
         beside = {_stem(name) + ending: _stem(name) for name in names for ending in endings}
         for file, data in source.items(beside):
-            parsed = _parse_json(data, f"{source.path}/{file}", file)
+            parsed = parse_json(data, f"{source.path}/{file}", file)
             poses[beside[file]] = next(iter(parsed.values()), MISSING)
-        _warn_of_several(source.path, poses)
+        warn_of_several(source.path, poses)
     bare = Counter(PurePosixPath(_stem(name)).name for name in names)
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     rows = []
@@ -988,6 +594,27 @@ def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
     return {"source": source, "target": target, **poses, "identity": identity}
 
 
+def mean_image(prepared: Prepared) -> "Tensor":
+    """The mean of the training images, rounded: uint8 (3, H, W).
+
+    Of at most `MEAN_IMAGES`, evenly spaced. Where none is for training, it is made of all images,
+    and a notice says so.
+    """
+    import torch
+
+    places = np.flatnonzero(prepared.labels >= 0)
+    if not len(places):
+        log.warning("%s: no training images; the mean image is that of all images", prepared.path)
+        places = np.arange(len(prepared.images))
+    count = min(len(places), MEAN_IMAGES)
+    places = places[np.linspace(0, len(places) - 1, count).round().astype(int)]
+    total = np.zeros(prepared.images.shape[1:], np.int64)  # (H, W, 3)
+    for start in range(0, count, CHUNK):
+        total += prepared.images[places[start : start + CHUNK]].sum(0, dtype=np.int64)
+    mean = (total / count).round().astype(np.uint8)
+    return torch.from_numpy(mean).permute(2, 0, 1)  # (3, H, W)
+
+
 def normalise(images: "Tensor") -> "Tensor":
     """Pictures uint8 as float32 in [-1, 1], in the same memory format."""
     return images.float().div(127.5).sub_(1)
@@ -997,3 +624,49 @@ def to_device(batch: "dict[str, Tensor]", device: "device") -> "dict[str, Tensor
     """A batch on a device, its pictures normalised there."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     return moved | {name: normalise(moved[name]) for name in ("source", "target")}
+
+
+# ------------------------------------------------------------------------------ folders to score
+
+
+def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
+    """Match the images of folders by name without suffix: to the file's name in each, sorted.
+
+    Raises ClickException where a folder has no images, or one that has no match in another.
+    """
+    files = {folder: _images_by_stem(folder) for folder in folders}
+    everywhere = set.intersection(*map(set, files.values()))
+    lonely = sorted(set().union(*files.values()) - everywhere)
+    if lonely:
+        folder = next(folder for folder in folders if lonely[0] not in files[folder])
+        problem = f"has no image called {lonely[0]} ({len(everywhere):,} names match)"
+        raise BadInput(folder, problem, "give an image the same name in all folders")
+    return {
+        stem: {folder: files[folder][stem] for folder in folders} for stem in sorted(everywhere)
+    }
+
+
+def _images_by_stem(folder: Path) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for name in sorted(path.name for path in folder.iterdir()):
+        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if _stem(name) in names:
+                problem = f"{names[_stem(name)]} and {name} have one name"
+                raise BadInput(folder, problem, "remove one")
+            names[_stem(name)] = name
+    if not names:
+        raise BadInput(folder, "no images in it", f"put {', '.join(IMAGE_SUFFIXES)} files there")
+    return names
+
+
+def pose_by_name(known: dict[str, Pose], name: str, size: tuple[int, int]) -> np.ndarray:
+    """The pose (25, 3) of the image called `name` without suffix, fitted to its (height, width).
+
+    Known by the whole name, or by what follows its last `__`: results are often called
+    SOURCE__TARGET. Raises ClickException where it is not known.
+    """
+    for call in (name, _stem(re.split("__+", name)[-1])):
+        for ending in ("", *IMAGE_SUFFIXES):
+            if call + ending in known:
+                return known[call + ending].fitted(size)
+    raise BadInput(name, "has no pose", "add it to the file or folder of --poses")

@@ -428,11 +428,11 @@ def generate(
     posegan generate src.jpg pose.json
     posegan generate src.jpg poses/ --sheet --out sheet.png
     """
-    import pairs
+    import poses
 
     named = list_poses(pose)
     targets = output_paths(source, named, out, sheet, overwrite)
-    picture = pairs.read_image(source, str(source))
+    picture = poses.read_image(source, str(source))
     import numpy as np
     import torch
 
@@ -441,16 +441,16 @@ def generate(
     path = checkpoint or training.newest_checkpoint()
     generator = training.load_generator(path, training.pick_device(device))
     size = (generator.height, generator.width)
-    poses = np.stack([pose_of(file, size, pose_weights) for file in named])  # (B, 25, 3)
+    target_poses = np.stack([pose_of(file, size, pose_weights) for file in named])  # (B, 25, 3)
     own = torch.from_numpy(pose_of(source_pose, size, pose_weights)) if source_pose else None
-    fitted = pairs.fit_image(picture, size)  # (H, W, 3)
+    fitted = poses.fit_image(picture, size)  # (H, W, 3)
     image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)
     made = []
-    for one in torch.from_numpy(poses).split(1):  # one by one: memory for any number of poses
+    for one in torch.from_numpy(target_poses).split(1):  # one by one: memory for any number of poses
         made.append(training.generate(generator, image, one, own if own is None else own[None]))
     made = training.to_pictures(torch.cat(made))
     if sheet:
-        rows = [training.comparison(fitted, *two) for two in zip(poses, made)]
+        rows = [training.comparison(fitted, *two) for two in zip(target_poses, made)]
         made = training.sheet(rows, max(1, 128 // size[0]))[None]
     write_pictures(made, targets)
     click.echo("\n".join(map(str, targets)))
@@ -458,35 +458,35 @@ def generate(
 
 def list_poses(arguments: tuple[str, ...]) -> list[str]:
     """The pose files of the arguments, folders opened; raises where there are none."""
-    import pairs
+    import poses
 
-    suffixes = (".json", ".csv", *pairs.IMAGE_SUFFIXES)
+    suffixes = (".json", ".csv", *poses.IMAGE_SUFFIXES)
     named = []
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
             if not inside:
-                raise pairs.BadInput(path, "no poses in it", "put JSON files or photos there")
+                raise poses.BadInput(path, "no poses in it", "put JSON files or photos there")
             named += map(str, inside)
         elif path.exists() or Path(argument.rpartition(":")[0]).is_file():
             named.append(argument)
         else:
-            raise pairs.BadInput(path, "no such file", "check the path of the pose")
+            raise poses.BadInput(path, "no such file", "check the path of the pose")
     return named
 
 
 def pose_of(file: str, size: tuple[int, int], weights: str | None) -> "np.ndarray":
     """The pose (25, 3) in a file, fitted to the frame; a photo's is found."""
-    import pairs
+    import poses
 
-    if Path(file).suffix.lower() not in pairs.IMAGE_SUFFIXES:
-        return pairs.read_pose(file, size)
-    picture = pairs.read_image(Path(file), file)
-    found = pairs.find_poses([picture], weights)[0]
+    if Path(file).suffix.lower() not in poses.IMAGE_SUFFIXES:
+        return poses.read_pose(file, size)
+    picture = poses.read_image(Path(file), file)
+    found = poses.find_poses([picture], weights)[0]
     if not found[:, 2].any():
-        raise pairs.BadInput(file, "nobody is found in it", "give a pose as JSON")
-    return pairs.fit_pose(found, picture.shape[:2], size)
+        raise poses.BadInput(file, "nobody is found in it", "give a pose as JSON")
+    return poses.fit_pose(found, picture.shape[:2], size)
 
 
 def output_paths(
@@ -648,18 +648,19 @@ def evaluate(prepared, generator, limit: int | None, batch_size: int) -> tuple[M
 
 
 def evaluate_folders(
-    generated: Path, target: Path, source: Path | None, poses: str | None
+    generated: Path, target: Path, source: Path | None, pose_file: str | None
 ) -> tuple[Means, dict]:
     """Score folders of images matched by file name: the means and those of the baselines."""
     import torch
 
     import metrics
     import pairs
+    import poses
 
     folders = [folder for folder in (generated, target, source) if folder]
     names = pairs.matching_names(folders)
-    known = pairs.read_poses(poses) if poses else None
-    pictures = lambda folder, name: pairs.read_image(folder / names[name][folder], name)  # noqa: E731
+    known = poses.read_poses(pose_file) if pose_file else None
+    pictures = lambda folder, name: poses.read_image(folder / names[name][folder], name)  # noqa: E731
     total = sum(pictures(target, name).astype(float) for name in names) / len(names)
     mean = torch.from_numpy(total.round().astype("uint8")).permute(2, 0, 1)[None]
     means, baselines = Means(), {"mean": Means()} | ({"source": Means()} if source else {})

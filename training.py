@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 import models
 import pairs
+import poses
 
 FORMAT = 1
-RECONSTRUCTION_WEIGHT = 10.0  # the first author's weight of the reconstruction
+ADVERSARIAL_WEIGHT = 1e-3  # ours, beside a mean squared error of 1: the usual ratio of the two
 ADAM_BETAS = (0.5, 0.999)  # the first author's
 DECAY_EPOCHS = 20  # the learning rate is divided by 10 every so many epochs (RPT-GAN)
 AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
@@ -323,7 +324,7 @@ def train_step(state: State, batch: dict, draws: torch.Generator) -> dict[str, T
     state.discriminator.requires_grad_(False)
     fake = to_float(state.discriminator(generated))
     reconstruction, adversarial = models.generator_loss(generated, target, fake, identity)
-    generator_loss = RECONSTRUCTION_WEIGHT * reconstruction + adversarial
+    generator_loss = reconstruction + ADVERSARIAL_WEIGHT * adversarial
     descend(state.generator, state.generator_optimizer, generator_loss)
     state.discriminator.requires_grad_(True)
 
@@ -438,8 +439,8 @@ def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     pen = ImageDraw.Draw(picture)
     stroke = max(1, round(H * scale / 48))
     points = [((x + 0.5) * scale, (y + 0.5) * scale, c > 0) for x, y, c in pose]
-    for number, (a, b) in enumerate(pairs.LIMBS):
-        colour = Image.new("HSV", (1, 1), (number * 255 // len(pairs.LIMBS), 220, 255))
+    for number, (a, b) in enumerate(poses.LIMBS):
+        colour = Image.new("HSV", (1, 1), (number * 255 // len(poses.LIMBS), 220, 255))
         colour = colour.convert("RGB").getpixel((0, 0))
         if points[a][2] and points[b][2]:
             pen.line([points[a][:2], points[b][:2]], colour, stroke)

@@ -1,8 +1,16 @@
-"""Fixtures that several test modules share."""
+"""Fixtures and small makers of data that several test modules share."""
 
+import io
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click import ClickException
+from PIL import Image
+
+import demo
+import pairs
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +20,82 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_people(tmp_path_factory) -> pairs.Prepared:
+    """Ten demo people in five poses each, prepared at 64x32; the last of them is for testing."""
+    root = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "IDENTITIES", 10)
+        patch.setattr(demo, "POSES", 5)
+        return pairs.prepare(pairs.PrepareConfig(root=str(root), size=(64, 32)))
+
+
+def body(height: float = 100, x: float = 30, y: float = 10) -> np.ndarray:
+    """A standing BODY_25 pose (25, 3), all joints present, all different."""
+    rng = np.random.default_rng(7)
+    levels = np.array(
+        [0.05, 0.2, *(0.2, 0.35, 0.5) * 2, 0.55, *(0.55, 0.75, 0.95) * 2, *(0.03,) * 4, *(1.0,) * 6]
+    )
+    sides = rng.uniform(-0.15, 0.15, 25)
+    pose = np.stack([x + sides * height, y + levels * height, rng.uniform(0.5, 1, 25)], 1)
+    return pose.astype(np.float32)
+
+
+def openpose(*people: np.ndarray, key: str = "pose_keypoints_2d") -> str:
+    return json.dumps(
+        {"version": 1.3, "people": [{key: person.ravel().tolist()} for person in people]}
+    )
+
+
+def coco(poses: dict[str, np.ndarray], size: tuple[int, int]) -> str:
+    """COCO's JSON of one person an image, from BODY_25 poses."""
+    order = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
+    images = [
+        {"id": i, "file_name": name, "height": size[0], "width": size[1]}
+        for i, name in enumerate(poses)
+    ]
+    annotations = [
+        {"image_id": i, "keypoints": pose[list(order)].ravel().tolist()}
+        for i, pose in enumerate(poses.values())
+    ]
+    return json.dumps({"images": images, "annotations": annotations})
+
+
+def csv_row(name: str, points: np.ndarray) -> str:
+    """A row of the DSCF/PATN CSV from COCO-18 points (18, 2): x, y."""
+    x, y = points.T.astype(int).tolist()
+    return f"{name}: {y}: {x}"
+
+
+def csv_text(*rows: str) -> str:
+    return "\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n"
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (128, 64)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def encoded(image: np.ndarray | Image.Image, kind: str = "png", **options) -> bytes:
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def tree(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for name, content in files.items():
+        write(folder / name, content)
+    return folder
+
+
+def fails(match: str):
+    """Expect one line for the user, with these words in it (a regular expression)."""
+    return pytest.raises(ClickException, match=match)

@@ -1,8 +1,7 @@
-"""Joints, pose formats, pictures, data sets, pair lists, the prepared folder and batches."""
+"""Data sets, pair lists, the prepared folder, batches and folders to score."""
 
 import csv
 import errno
-import io
 import itertools
 import json
 import logging
@@ -18,76 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click import ClickException
-from PIL import Image
+from conftest import body, coco, csv_row, csv_text, encoded, fails, openpose, picture, tree, write
 
 import pairs
-
-RNG_SEED = 7
-
-
-def body(height: float = 100, x: float = 30, y: float = 10) -> np.ndarray:
-    """A standing BODY_25 pose (25, 3), all joints present, all different."""
-    rng = np.random.default_rng(RNG_SEED)
-    levels = np.array(
-        [0.05, 0.2, *(0.2, 0.35, 0.5) * 2, 0.55, *(0.55, 0.75, 0.95) * 2, *(0.03,) * 4, *(1.0,) * 6]
-    )
-    sides = rng.uniform(-0.15, 0.15, 25)
-    pose = np.stack([x + sides * height, y + levels * height, rng.uniform(0.5, 1, 25)], 1)
-    return pose.astype(np.float32)
-
-
-def openpose(*people: np.ndarray, key: str = "pose_keypoints_2d") -> str:
-    return json.dumps(
-        {"version": 1.3, "people": [{key: person.ravel().tolist()} for person in people]}
-    )
-
-
-def coco(poses: dict[str, np.ndarray], size: tuple[int, int]) -> str:
-    """COCO's JSON of one person an image, from BODY_25 poses."""
-    order = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
-    images = [
-        {"id": i, "file_name": name, "height": size[0], "width": size[1]}
-        for i, name in enumerate(poses)
-    ]
-    annotations = [
-        {"image_id": i, "keypoints": pose[list(order)].ravel().tolist()}
-        for i, pose in enumerate(poses.values())
-    ]
-    return json.dumps({"images": images, "annotations": annotations})
-
-
-def csv_row(name: str, points: np.ndarray) -> str:
-    """A row of the DSCF/PATN CSV from COCO-18 points (18, 2): x, y."""
-    x, y = points.T.astype(int).tolist()
-    return f"{name}: {y}: {x}"
-
-
-def csv_text(*rows: str) -> str:
-    return "\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n"
-
-
-def picture(seed: int = 0, size: tuple[int, int] = (128, 64)) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-
-
-def encoded(image: np.ndarray | Image.Image, kind: str = "png", **options) -> bytes:
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def write(path: Path, content: bytes | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def tree(folder: Path, files: dict[str, bytes | str]) -> Path:
-    for name, content in files.items():
-        write(folder / name, content)
-    return folder
+import poses
 
 
 def archive(folder: Path, kind: str) -> Path:
@@ -103,385 +36,6 @@ def archive(folder: Path, kind: str) -> Path:
             for file in files[::-1]:
                 packed.add(file, file.relative_to(folder.parent))
     return path
-
-
-def fails(match: str):
-    """Expect one line for the user, with these words in it (a regular expression)."""
-    return pytest.raises(ClickException, match=match)
-
-
-# ------------------------------------------------------------------------------ joints
-
-
-def test_a_flip_swaps_left_and_right_joints_and_twice_is_nothing():
-    swaps = [(2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18)]
-    swaps += [(19, 22), (20, 23), (21, 24)]
-    expected = list(range(25))
-    for a, b in swaps:
-        expected[a], expected[b] = b, a
-    assert list(pairs.FLIP) == expected
-    assert np.array(pairs.FLIP)[list(pairs.FLIP)].tolist() == list(range(25))
-
-
-def test_limbs_join_every_joint_to_one_body():
-    reached = {8}
-    for _ in pairs.LIMBS:
-        reached |= {j for limb in pairs.LIMBS if reached & set(limb) for j in limb}
-    assert reached == set(range(25))
-    assert len(set(map(frozenset, pairs.LIMBS))) == len(pairs.LIMBS) == 24
-
-
-def test_limbs_stay_limbs_when_left_and_right_are_swapped():
-    limbs = set(map(frozenset, pairs.LIMBS))
-    assert {frozenset(pairs.FLIP[j] for j in limb) for limb in limbs} == limbs
-
-
-def test_coco18_keeps_its_joints_and_computes_the_mid_hip():
-    joints = np.random.default_rng(0).uniform(1, 60, (18, 3)).astype(np.float32)
-    pose = pairs.from_coco18(joints)
-    names = ["nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder"]
-    names += ["left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip"]
-    names += ["left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear"]
-    assert np.array_equal(pose[[pairs.JOINTS.index(name) for name in names]], joints)
-    assert np.allclose(pose[8, :2], (joints[8, :2] + joints[11, :2]) / 2)
-    assert not pose[19:].any()
-
-
-def test_coco17_computes_neck_and_mid_hip_unless_a_part_is_missing():
-    joints = np.random.default_rng(0).uniform(1, 60, (17, 3)).astype(np.float32)
-    pose = pairs.from_coco17(joints)
-    assert np.array_equal(pose[[16, 15, 5, 2, 14, 11]], joints[[1, 2, 5, 6, 15, 16]])
-    assert np.allclose(pose[1, :2], joints[5:7, :2].mean(0))
-    assert np.allclose(pose[8, :2], joints[11:13, :2].mean(0))
-    joints[5] = joints[12] = 0
-    assert not pairs.from_coco17(joints)[[1, 8]].any()
-
-
-# ------------------------------------------------------------------------------ pictures
-
-
-def test_a_picture_is_read_bit_for_bit_from_bytes_and_from_a_path(tmp_path):
-    image = picture()
-    path = write(tmp_path / "a.png", encoded(image))
-    assert np.array_equal(pairs.read_image(path, "a.png"), image)
-    assert np.array_equal(pairs.read_image(path.read_bytes(), "a.png"), image)
-
-
-def test_exif_rotation_is_applied():
-    image = picture()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned a quarter: the camera was held upright
-    turned = encoded(Image.fromarray(image).rotate(90, expand=True), "png", exif=exif)
-    assert np.array_equal(pairs.read_image(turned, "a.png"), image)
-
-
-@pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
-def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind):
-    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
-    image = pairs.read_image(encoded(Image.fromarray(values), kind), "a")
-    assert np.array_equal(
-        image, np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None].repeat(3, 2)
-    )
-
-
-def test_grey_palette_and_bilevel_pictures_become_rgb():
-    grey = Image.fromarray(picture()[..., 0])
-    for mode in ("L", "P", "1"):
-        expected = np.asarray(grey.convert(mode).convert("RGB"))
-        assert np.array_equal(pairs.read_image(encoded(grey.convert(mode)), "a"), expected)
-
-
-def test_cmyk_becomes_the_colour_it_prints():
-    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    assert np.abs(pairs.read_image(encoded(red, "jpeg"), "a").mean((0, 1)) - (255, 0, 0)).max() < 6
-
-
-def test_transparent_pixels_are_white():
-    for mode, colour in (("RGBA", (200, 0, 0, 0)), ("LA", (90, 0))):
-        assert (pairs.read_image(encoded(Image.new(mode, (4, 4), colour)), "a") == 255).all()
-    half = pairs.read_image(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), "a")
-    assert abs(int(half[0, 0, 0]) - 127) <= 1
-    palette = encoded(Image.new("P", (4, 4), 0), transparency=0)
-    assert (pairs.read_image(palette, "a") == 255).all()
-
-
-@pytest.mark.parametrize("kind", ["gif", "png", "webp"])
-def test_an_animation_gives_its_first_frame(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
-    image = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert (pairs.read_image(image, "a") == 255).all()
-
-
-def test_pictures_that_cannot_be_read_say_so(tmp_path, monkeypatch):
-    jpeg = encoded(picture(), "jpeg")
-    with fails(r"^cut.jpg: damaged picture .*; get it anew"):
-        pairs.read_image(jpeg[: len(jpeg) // 2], "cut.jpg")
-    with fails("^empty.jpg: empty, or no picture"):
-        pairs.read_image(b"", "empty.jpg")
-    with fails("^text.jpg: empty, or no picture that can be read; save it as JPEG or PNG"):
-        pairs.read_image(b"not a picture at all", "text.jpg")
-    with fails("no such file; check the path"):
-        pairs.read_image(tmp_path / "none.jpg", "none.jpg")
-    with fails("damaged picture"):
-        pairs.read_image(encoded(Image.new("F", (4, 4)), "tiff"), "float.tiff")
-    with fails("more than 16 bits"):
-        pairs.read_image(encoded(Image.new("I", (4, 4), 70000), "tiff"), "deep.tiff")
-    for limit in (5000, 3000):  # Pillow warns above its limit and refuses above twice that
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with fails(f"^bomb.png: more than {limit:,} pixels; reduce it first"):
-            pairs.read_image(encoded(Image.new("L", (100, 80))), "bomb.png")
-
-
-# ------------------------------------------------------------------------------ fitting
-
-
-def test_a_picture_of_the_frames_size_stays_as_it_is():
-    image, pose = picture(), body()
-    assert np.array_equal(pairs.fit_image(image, (128, 64)), image)
-    assert np.array_equal(pairs.fit_pose(pose, (128, 64), (128, 64)), pose)
-
-
-def test_deepfashion_is_cropped_as_patn_crops_it():
-    image = picture(size=(256, 256))
-    assert np.array_equal(pairs.fit_image(image, (256, 176)), image[:, 40:216])
-    pose = body(200, 128, 20)
-    assert np.allclose(pairs.fit_pose(pose, (256, 256), (256, 176)), pose - (40, 0, 0))
-
-
-@pytest.mark.parametrize("size", [(96, 40), (33, 90), (300, 300), (64, 500), (1000, 11)])
-def test_a_spot_and_its_joint_stay_together(size):
-    rng = np.random.default_rng(0)
-    spread = np.linspace(0.25, 0.75, 3)
-    for y, x in itertools.product(spread * size[0], spread * size[1]):
-        yy, xx = np.mgrid[: size[0], : size[1]]
-        spot = np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / (2 * (size[0] / 20) ** 2))
-        image = (spot * 255).round().astype(np.uint8)[..., None].repeat(3, 2)
-        fitted = pairs.fit_image(image, (128, 128))[..., 0].astype(float)
-        joint = pairs.fit_pose(np.array([[x, y, rng.uniform(0.1, 1)]]), size, (128, 128))[0]
-        if not joint[2] or min(joint[0], 127 - joint[0]) < 24:
-            continue
-        yy, xx = np.mgrid[:128, :128]
-        centre = (fitted * xx).sum() / fitted.sum(), (fitted * yy).sum() / fitted.sum()
-        assert np.allclose(joint[:2], centre, atol=0.4)
-
-
-def test_a_narrow_picture_gets_zeros_at_its_sides_and_a_wide_one_is_cropped():
-    narrow = pairs.fit_image(np.full((64, 16, 3), 200, np.uint8), (128, 64))
-    assert narrow[:, 16:48].min() == 200 and not narrow[:, :16].any() and not narrow[:, 48:].any()
-    assert pairs.fit_image(picture(size=(10, 400)), (128, 64)).shape == (128, 64, 3)
-
-
-def test_joints_outside_the_frame_become_missing():
-    pose = np.array([[5, 50, 1], [100, 50, 0.5], [195, 50, 1], [0, 0, 0]], np.float32)
-    fitted = pairs.fit_pose(pose, (100, 200), (100, 100))
-    assert np.array_equal(fitted, [[0, 0, 0], [50, 50, 0.5], [0, 0, 0], [0, 0, 0]])
-
-
-# ------------------------------------------------------------------------------ pose formats
-
-
-@pytest.mark.parametrize("key", ["pose_keypoints_2d", "pose_keypoints"])
-def test_openpose_json_round_trips(tmp_path, key):
-    pose = body()
-    pose[[4, 20]] = 0
-    path = write(tmp_path / "a_keypoints.json", openpose(pose, key=key))
-    assert np.allclose(pairs.read_poses(path)["a"].joints, pose)
-    path = write(tmp_path / "b.json", openpose(pose[[*range(8), *range(9, 19)]], key=key))
-    joints = pairs.read_poses(path)["b"].joints
-    assert np.allclose(joints[[*range(8), *range(9, 19)]], pose[[*range(8), *range(9, 19)]])
-
-
-def test_coco_json_round_trips_and_knows_its_pictures_size(tmp_path):
-    pose = body()
-    read = pairs.read_poses(write(tmp_path / "a.json", coco({"x/a.jpg": pose}, (128, 64))))
-    assert read["x/a.jpg"].size == (128, 64)
-    kept = [0, 2, 3, 4, 5, 6, 7, *range(9, 19)]
-    assert np.allclose(read["x/a.jpg"].joints[kept], pose[kept])
-
-
-def test_a_detectors_plain_list_of_results_is_read(tmp_path):
-    annotations = json.loads(coco({"a": body()}, (9, 9)))["annotations"]
-    annotations[0]["image_id"] = "a.jpg"
-    annotations[0]["keypoints"][2] = 0
-    read = pairs.read_poses(write(tmp_path / "a.json", json.dumps(annotations)))
-    assert read["a.jpg"].size is None
-    assert not read["a.jpg"].joints[0].any()
-
-
-def test_the_csv_has_y_before_x_and_minus_one_for_missing(tmp_path):
-    points = np.arange(36).reshape(18, 2) + 3
-    points[4] = -1
-    row = csv_row("a.jpg", points)
-    path = write(tmp_path / "a.csv", csv_text(row).replace("\n", "\r\n"))
-    joints = pairs.read_poses(path)["a.jpg"].joints
-    assert np.array_equal(joints[3], [9, 10, 1])
-    assert not joints[4].any()
-    assert csv_row("a.jpg", points).startswith("a.jpg: [4, 6")
-
-
-def test_a_folder_of_openpose_json_names_poses_by_file(tmp_path):
-    files = {"al/1_keypoints.json": openpose(body()), "bo/2.json": openpose()}
-    read = pairs.read_poses(tree(tmp_path, files))
-    assert list(read) == ["al/1", "bo/2"]
-    assert not read["bo/2"].joints.any()
-
-
-def test_of_several_people_the_largest_confident_one_is_read(tmp_path, caplog):
-    unsure = body(120) * (1, 1, 0.1)
-    people = [body(40), body(90), unsure]
-    path = write(tmp_path / "a.json", openpose(*people))
-    with caplog.at_level(logging.WARNING, "posegan"):
-        assert np.allclose(pairs.read_poses(path)["a"].joints, people[1])
-    assert "several people; the largest confident one is used" in caplog.text
-
-
-@pytest.mark.parametrize("low", [0, -1])
-def test_keypoint_scale_fractions_are_scaled_to_the_frame(tmp_path, low):
-    pose = body()
-    pose[3] = 0
-    scaled = pose.copy()
-    scaled[:, :2] = scaled[:, :2] / (63, 127) * (1 - low) + low
-    scaled[3] = 0
-    path = write(tmp_path / "a.json", openpose(scaled))
-    assert np.allclose(pairs.read_pose(path, (128, 64)), pose, atol=1e-4)
-    twice = pairs.read_pose(path, (255, 127))
-    assert np.allclose(twice[:, :2], pose[:, :2] * 2, atol=1e-3)
-
-
-BAD_JSON = {
-    "no JSON; give": "{people",
-    "no people in it; give": json.dumps({"people": []}),
-    "a person has 24 numbers, 75 or 54 are needed; write": openpose(np.ones((8, 3))),
-    "a joint is not finite; write": openpose(np.full((25, 3), np.nan)),
-    "all its joints are missing; give": openpose(np.zeros((25, 3))),
-    "nothing of it is inside the picture; check": openpose(body() * (-1, -1, 1)),
-    "neither OpenPose nor COCO key points; give": json.dumps({"people": [[1, 2]]}),
-    "neither OpenPose nor COCO key points;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
-    "neither OpenPose nor COCO key": openpose(body()).replace("[{", "[{}, {"),
-    "neither OpenPose nor COCO": json.dumps({"people": [{"pose_keypoints": ["a"] * 75}]}),
-    "neither OpenPose": json.dumps("text"),
-    "neither": json.dumps({"shapes": []}),
-    "a person has 3 numbers, 51 are": json.dumps([{"image_id": 1, "keypoints": [1, 2, 3]}]),
-    "no poses in it; give": json.dumps([]),
-    "nothing of it is inside the picture": coco({"a": body(100, 900)}, (128, 64)),
-    "nothing of it": openpose(np.pad([[900.0, 900.0, 1.0]], ((0, 24), (0, 0)))),
-    "no JSON": "[" * 100_000,
-}
-
-
-@pytest.mark.parametrize("problem", BAD_JSON)
-def test_bad_pose_json_is_one_clear_line(tmp_path, problem):
-    path = write(tmp_path / "pose.json", BAD_JSON[problem])
-    with fails(rf"^[^\n]*pose\.json: {re.escape(problem)}[^\n]*$"):
-        pairs.read_pose(path, (128, 64))
-
-
-ROW = csv_row("a.jpg", np.arange(36).reshape(18, 2))
-BAD_CSV = {
-    r"line 3 has 17 joints, 18 are needed; write a missing one as -1": csv_text(
-        ROW, csv_row("b.jpg", np.ones((17, 2)))
-    ),
-    "line 1 is not the header": "name,x,y\n" + ROW,
-    "line 1 is not": "",
-    "line 4 has a.jpg a second time; remove one": csv_text(ROW, "", ROW),
-    "line 2 has 18 y and 17 x, 18 are needed": csv_text(ROW.replace("[0, ", "[")),
-    r"line 2 is not name: \[18 y\]: \[18 x\]; write": csv_text("a.jpg, 1, 2"),
-    "line 2 is not name": csv_text(ROW.replace("[0,", "[zero,")),
-    "line 2 has a joint that is not finite": csv_text(ROW.replace("[0,", "[NaN,")),
-    "no poses in it": csv_text(),
-}
-
-
-@pytest.mark.parametrize("problem", BAD_CSV)
-def test_a_bad_csv_is_one_line_with_its_line(tmp_path, problem):
-    with fails(rf"^[^\n]*poses\.csv: {problem}"):
-        pairs.read_poses(write(tmp_path / "poses.csv", BAD_CSV[problem]))
-
-
-def test_a_pose_file_that_is_not_there_says_so(tmp_path):
-    with fails(r"none\.json: can't be read \(No such file or directory\); check the path"):
-        pairs.read_pose(tmp_path / "none.json", (128, 64))
-
-
-def test_one_pose_of_several_is_chosen_by_name(tmp_path):
-    points = np.arange(36).reshape(18, 2) + 1
-    path = write(tmp_path / "p.csv", csv_text(csv_row("a", points), csv_row("b", points + 20)))
-    assert pairs.read_pose(f"{path}:b", (128, 64))[0, 0] == 21
-    with fails(r"p\.csv: 2 poses; choose one, such as .*p\.csv:a$"):
-        pairs.read_pose(path, (128, 64))
-    with fails(r"p\.csv: no pose called c; choose one, such as"):
-        pairs.read_pose(f"{path}:c", (128, 64))
-    one = write(tmp_path / "one.csv", csv_text(csv_row("a", points)))
-    assert pairs.read_pose(one, (128, 64))[0, 0] == 1
-
-
-def test_a_pose_inside_the_frame_stays_and_any_other_is_fitted(tmp_path):
-    inside = body(100, 30, 10)
-    path = write(tmp_path / "a.json", openpose(inside))
-    assert np.allclose(pairs.read_pose(path, (128, 64)), inside)
-    for pose in (body(1000, 600, 300), body(20, 30, 60), body(60, -5, 30)):
-        fitted = pairs.read_pose(write(tmp_path / "b.json", openpose(pose)), (128, 64))
-        low, high = fitted[:, :2].min(0), fitted[:, :2].max(0)
-        assert np.allclose((low + high) / 2, (31.5, 63.5), atol=1e-3)
-        ratio = np.ptp(pose[:, 0]) / np.ptp(pose[:, 1])
-        assert np.isclose((high - low)[0] / (high - low)[1], ratio, rtol=1e-3)
-        assert np.allclose((high - low).max(), 128 * 0.8, atol=1e-2)
-        assert np.allclose(fitted[:, 2], pose[:, 2])
-
-
-def test_a_wide_pose_is_fitted_to_the_frames_width(tmp_path):
-    pose = body(1000, 600, 300)[:, [1, 0, 2]]
-    fitted = pairs.read_pose(write(tmp_path / "a.json", openpose(pose)), (128, 64))
-    assert np.isclose(np.ptp(fitted[:, 0]), 64 * 0.9, atol=1e-2)
-
-
-def test_a_pose_of_a_picture_of_known_size_goes_where_the_picture_goes(tmp_path):
-    path = write(tmp_path / "a.json", coco({"a.jpg": body(400, 250, 50)}, (512, 512)))
-    pose = pairs.read_pose(path, (256, 176))
-    expected = pairs.fit_pose(pairs.read_poses(path)["a.jpg"].joints, (512, 512), (256, 176))
-    assert np.allclose(pose, expected, atol=1e-4)
-
-
-# ------------------------------------------------------------------------------ finding poses
-
-
-def test_unreachable_pose_weights_name_the_remedies(monkeypatch):
-    from torchvision.models import detection
-
-    def fetch(*_, **__):
-        raise OSError("no route to host")
-
-    weights = detection.KeypointRCNN_ResNet50_FPN_Weights
-    monkeypatch.setattr(weights, "get_state_dict", fetch)
-    with fails("can't be fetched .*; give the poses with --poses, or .* --pose-weights FILE"):
-        pairs.find_poses([picture()])
-
-
-def test_a_file_with_other_weights_is_refused(tmp_path):
-    with fails("damaged"):
-        pairs.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
-    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
-    with fails(r"other\.pt: no weights of Keypoint R-CNN; give"):
-        pairs.find_poses([picture()], str(tmp_path / "other.pt"))
-
-
-def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
-    points = torch.arange(34.0).view(17, 2) + 10
-    scores = torch.full((17,), 6.0)
-    scores[9] = -3.0  # the left wrist
-    found = {
-        "scores": torch.tensor([0.9, 0.8]),
-        "keypoints": torch.stack([torch.cat([points, torch.ones(17, 1)], 1)] * 2),
-        "keypoints_scores": torch.stack([scores, -scores]),
-    }
-    network = torch.nn.Module()
-    network.forward = lambda images: [found]
-    monkeypatch.setattr(pairs, "_keypoint_network", lambda weights: network)
-    pose = pairs.find_poses([picture()])[0]
-    assert np.allclose(pose[0, :2], (9.5, 10.5))
-    assert not pose[7].any() and 0.5 < pose[5, 2] < 1 and pose[1, 2] > 0
-    found["scores"] = torch.tensor([0.2, 0.1])
-    assert not pairs.find_poses([picture()]).any()
 
 
 # ------------------------------------------------------------------------------ pair lists
@@ -600,7 +154,7 @@ def test_an_absent_picture_has_the_split_of_its_person_whatever_the_csv_is_calle
 
 def test_key_points_of_other_data_are_refused(tmp_path):
     source, _ = market(tmp_path)
-    other = write(tmp_path / "other.csv", csv_text(ROW))
+    other = write(tmp_path / "other.csv", csv_text(csv_row("a.jpg", np.ones((18, 2)))))
     config = pairs.PrepareConfig("market1501", str(source), (str(other),), str(tmp_path / "out"))
     with fails(r"other\.csv: a\.jpg is no Market-1501 name; remove it"):
         pairs.prepare(config)
@@ -623,7 +177,7 @@ def test_the_official_market_pairs_are_exact(shared_data):
         official = list(map(tuple, csv.reader(file)))[1:]
     assert [(names[a], names[b]) for a, b in lists["test"]] == official
     groups: dict[str, list[str]] = {}
-    poses = pairs.read_poses(shared_data / "market-annotation-train.csv")
+    poses = poses.read_poses(shared_data / "market-annotation-train.csv")
     for name, pose in poses.items():
         if pose.joints[[2, 5, 9, 12], 2].all():
             groups.setdefault(name.split("_")[0], []).append(name)
@@ -646,7 +200,7 @@ def test_the_official_deepfashion_pairs_are_exact(shared_data, tmp_path):
     assert [(flat[a], flat[b]) for a, b in prepared.pairs_test] == there and len(there) == 212
     assert set(prepared.split) == {"test"} and prepared.images.shape[1:3] == (256, 256)
     listing = pairs._official(config)
-    names = list(pairs.read_poses(shared_data / "fasion-annotation-test.csv"))
+    names = list(poses.read_poses(shared_data / "fasion-annotation-test.csv"))
     for row in listing.rows:
         row.file = row.file or "absent"
     lists, _ = pairs._pair_lists(listing, np.zeros((len(names), 25, 3), np.float32))
@@ -707,7 +261,7 @@ def test_own_folders_make_pairs_within_a_person_and_hold_out_people(tmp_path):
         assert len(both) == 2 * count
         assert (prepared.identity[both[:, 0]] == prepared.identity[both[:, 1]]).all()
         assert set(prepared.split[both.ravel()]) == {split}
-    expected = pairs.fit_pose(body(200, 100, 20), (256, 200), (256, 256))
+    expected = poses.fit_pose(body(200, 100, 20), (256, 200), (256, 256))
     assert np.allclose(prepared.poses[prepared.pairs_train[0, 0]], expected, atol=1e-4)
     assert prepared.description["counts"]["images_without_pose"] == 3
 

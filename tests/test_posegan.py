@@ -1,0 +1,264 @@
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import pairs
+import posegan
+import training
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def run(*arguments, code: int = 0) -> str:
+    """What a command prints, stdout and stderr together."""
+    result = CliRunner().invoke(posegan.main, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def trained(few_people, tmp_path_factory) -> Path:
+    """The checkpoint of a run of two steps."""
+    folder = tmp_path_factory.mktemp("run")
+    config = training.TrainConfig(
+        data="demo",
+        root=str(few_people.path.parent),
+        model="residual",
+        run=str(folder),
+        steps=2,
+        batch_size=4,
+        learning_rate=1e-3,
+        device="cpu",
+        precision="float32",
+        channels=4,
+        descriptor_weights="none",
+        save_every=100,
+        seed=0,
+    )
+    return training.train(config, few_people, False, lambda figures: None)[0]
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    colours = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "src.png")
+    return tmp_path / "src.png"
+
+
+@pytest.fixture
+def pose_file(tmp_path, few_people) -> Path:
+    person = {"pose_keypoints_2d": few_people.poses[3].flatten().tolist()}
+    path = tmp_path / "pose.json"
+    path.write_text(json.dumps({"version": 1.3, "people": [person]}))
+    return path
+
+
+def test_every_command_and_option_has_help():
+    assert set(posegan.main.commands) == {"prepare", "train", "generate", "score"}
+    for name, command in posegan.main.commands.items():
+        assert f"posegan {name}" in command.help, name
+        options = [one for one in command.params if isinstance(one, click.Option)]
+        assert len(options) <= 15
+        assert all(one.help for one in options), name
+        assert "Usage" in run(name, "--help")
+
+
+def test_the_settings_of_a_run_are_the_options_of_train():
+    names = {one.name for one in posegan.main.commands["train"].params}
+    fields = set(training.TrainConfig.__dataclass_fields__)
+    assert names - {"epochs", "resume"} == fields
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--steps", "0"], ["score", "--x"]])
+def test_help_and_usage_errors_import_no_torch(arguments):
+    code = "import sys, posegan; sys.argv[1:] = sys.argv[1:]\n"
+    code += "try: posegan.main()\nfinally: print('torch' in sys.modules, 'rich' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "False False", done.stderr
+
+
+def test_training_twice_asks_for_resume_and_resuming_goes_on(few_people, tmp_path):
+    root = few_people.path.parent
+    base = ["train", "--root", root, "--run", tmp_path / "run", "--device", "cpu"]
+    small = ["--channels", "4", "--batch-size", "4"]
+    assert "next: posegan generate" in run(*base, *small, "--steps", "1")
+    assert "--resume" in run(*base, *small, "--steps", "1", code=1)
+    message = run(*base, "--batch-size", "8", "--steps", "2", "--resume", code=2)
+    assert "--batch-size 8: the run has 4" in message
+    assert "ssim_dscf" in run(*base, "--steps", "2", "--resume")
+    assert training.read_checkpoint(tmp_path / "run" / "latest.pt")["state"]["step"] == 2
+
+
+def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = few_people.path.parent
+    assert "no checkpoint to resume" in run("train", "--root", root, "--resume", code=1)
+    message = run("train", "--data", "market1501", "--root", tmp_path, code=1)
+    assert "posegan prepare --data market1501" in message
+    assert "exclude" in run("train", "--steps", "1", "--epochs", "1", code=2)
+    if not torch.cuda.is_available():
+        message = run("train", "--root", root, "--device", "cuda", "--steps", "1", code=1)
+        assert "--device cpu" in message
+    missing = tmp_path / "none.pth"
+    options = ["--descriptor-weights", missing, "--channels", "4", "--steps", "1"]
+    assert "no such file" in run("train", "--root", root, *options, code=1)
+
+
+def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tmp_path):
+    out = tmp_path / "result.png"
+    base = ["generate", photo, pose_file, "--checkpoint", trained, "--device", "cpu"]
+    assert str(out) in run(*base, "--out", out)
+    assert Image.open(out).size == (32, 64)
+    assert "--overwrite" in run(*base, "--out", out, code=1)
+    run(*base, "--out", out, "--overwrite", "--sheet")
+    width, height = Image.open(out).size
+    assert (width, height) == (2 * (3 * 34 + 2), 2 * 68)  # source, pose, result, twice as large
+
+
+def test_the_newest_checkpoint_is_the_default(trained, photo, pose_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "train one with posegan train" in run("generate", photo, pose_file, code=1)
+    (tmp_path / "runs" / "demo-residual").mkdir(parents=True)
+    (tmp_path / "runs" / "demo-residual" / "latest.pt").write_bytes(trained.read_bytes())
+    run("generate", photo, pose_file)
+    assert (tmp_path / "src_pose.png").exists()
+
+
+def test_several_poses_make_a_picture_each_or_an_animation(trained, photo, pose_file, tmp_path):
+    folder = tmp_path / "poses"
+    folder.mkdir()
+    for name in ("a_keypoints.json", "b.json", "c.json"):
+        (folder / name).write_text(pose_file.read_text())
+    base = ["generate", photo, folder, "--checkpoint", trained, "--device", "cpu"]
+    run(*base, "--out", tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["src_a.png", "src_b.png", "src_c.png"]
+    run(*base, "--out", tmp_path / "moving.gif")
+    assert Image.open(tmp_path / "moving.gif").format == "GIF"
+    assert "need a folder" in run(*base, "--out", tmp_path / "one.png", code=2)
+
+
+def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp_path):
+    base = ["--checkpoint", trained, "--device", "cpu"]
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    assert "text.jpg" in run("generate", text, pose_file, *base, code=1)
+    empty = tmp_path / "empty.json"
+    empty.write_text('{"people": []}')
+    assert "no people" in run("generate", photo, empty, *base, code=1)
+    assert "no such file" in run("generate", photo, tmp_path / "none.json", *base, code=1)
+    (tmp_path / "nothing").mkdir()
+    assert "no poses in it" in run("generate", photo, tmp_path / "nothing", *base, code=1)
+    wrong = tmp_path / "wrong.pt"
+    torch.save({"a": torch.zeros(1)}, wrong)
+    assert "not a posegan checkpoint" in run(
+        "generate", photo, pose_file, "--checkpoint", wrong, code=1
+    )
+    blocked = ["--out", text / "x.png"]
+    assert "can't be written" in run("generate", photo, pose_file, *base, *blocked, code=1)
+
+
+def test_a_checkpoint_is_scored_with_both_baselines(trained, few_people, tmp_path):
+    file = tmp_path / "scores.json"
+    base = ["score", "--root", few_people.path.parent, "--checkpoint", trained, "--limit", "6"]
+    output = run(*base, "--json", file, "--device", "cpu")
+    assert "N = 6 pairs" in output
+    assert "RPT-GAN, full" in output
+    content = json.loads(file.read_text())
+    assert content["pairs"] == 6
+    for name in ("ssim_dscf", "ssim_wang", "ssim_pg2", "mask_ssim", "psnr", "l1"):
+        for place in (content["scores"], *content["baselines"].values()):
+            assert isinstance(place[name], float), name
+        assert content["recipes"][name]
+    assert content["scores"]["ssim_gfla"] is None  # 64x32 is smaller than its window
+    assert "51x51" in content["reasons"]["ssim_gfla"]
+    assert set(content["baselines"]) == {"source", "mean"}
+
+
+def test_folders_of_images_are_scored_by_name(few_people, tmp_path):
+    pictures = few_people.images[:4].repeat(2, 1).repeat(2, 2)  # 128x64
+    for folder, chosen in (("generated", pictures), ("target", pictures), ("source", pictures[::-1])):
+        (tmp_path / folder).mkdir()
+        for i, picture in enumerate(chosen):
+            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+    file = tmp_path / "scores.json"
+    base = ["score", "--generated", tmp_path / "generated", "--target", tmp_path / "target"]
+    run(*base, "--source", tmp_path / "source", "--json", file)
+    content = json.loads(file.read_text())
+    assert content["pairs"] == 4
+    assert content["scores"]["ssim_dscf"] == pytest.approx(1)
+    assert content["scores"]["ssim_gfla"] == pytest.approx(1)
+    assert content["scores"]["mask_ssim"] is None
+    assert "--poses" in content["reasons"]["mask_ssim"]
+    assert content["baselines"]["source"]["ssim_dscf"] < 0.9
+    assert "both" in run("score", "--generated", tmp_path / "generated", code=2)
+
+
+def test_the_published_outputs_score_as_measured_with_scikit_image(shared_data, tmp_path):
+    folder = shared_data / "dscf-market1501"
+    file = tmp_path / "scores.json"
+    base = ["score", "--generated", folder / "generated", "--target", folder / "target"]
+    run(*base, "--source", folder / "source", "--json", file)
+    scores = json.loads(file.read_text())["scores"]
+    assert scores["ssim_dscf"] == pytest.approx(0.383964, abs=1e-5)
+    assert scores["ssim_pg2"] == pytest.approx(0.395511, abs=1e-5)
+
+
+def test_scoring_a_model_on_data_of_another_size_is_refused(trained, few_people, tmp_path):
+    import demo
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "IDENTITIES", 10)
+        patch.setattr(demo, "POSES", 2)
+        pairs.prepare(pairs.PrepareConfig(root=str(tmp_path), size=(32, 16)))
+    message = run("score", "--root", tmp_path, "--checkpoint", trained, code=1)
+    assert "32x16, the model makes 64x32" in message
+
+
+@pytest.mark.parametrize("size", ["100x64", "8x8", "big", "2048x16"])
+def test_sizes_no_model_takes_are_refused(size):
+    assert "size" in run("prepare", "--size", size, code=2).lower()
+
+
+def test_a_hostile_models_py_in_the_working_folder_is_not_imported(tmp_path):
+    (tmp_path / "models.py").write_text("raise SystemExit('the wrong models.py')")
+    command = Path(sys.executable).with_name("posegan")
+    if not command.exists():
+        pytest.skip("posegan is not installed")
+    code = ["generate", "--help"]
+    done = subprocess.run([command, *code], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+    names = ["train", "--root", str(tmp_path / "none"), "--data", "mine"]
+    done = subprocess.run(
+        [command, *names], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "not prepared yet" in done.stderr
+
+
+def test_every_command_line_of_the_readme_is_understood():
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", README.read_text(), re.S)
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    lines = [part for line in lines for part in re.split(r" && ", line)]
+    lines = [line for line in lines if line.startswith("posegan ")]
+    assert len(lines) >= 4
+    for line in lines:
+        name, *arguments = shlex.split(line, comments=True)[1:]
+        command = posegan.main.commands[name]
+        taken = {option for one in command.params for option in one.opts}
+        for argument in arguments:
+            assert not argument.startswith("--") or argument in taken, line
+

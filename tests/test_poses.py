@@ -1,0 +1,387 @@
+"""Joints, pictures, pose formats and the finding of poses."""
+
+import itertools
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import body, coco, csv_row, csv_text, encoded, fails, openpose, picture, tree, write
+from PIL import Image
+
+import poses
+
+# ------------------------------------------------------------------------------ joints
+
+
+def test_a_flip_swaps_left_and_right_joints_and_twice_is_nothing():
+    swaps = [(2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18)]
+    swaps += [(19, 22), (20, 23), (21, 24)]
+    expected = list(range(25))
+    for a, b in swaps:
+        expected[a], expected[b] = b, a
+    assert list(poses.FLIP) == expected
+    assert np.array(poses.FLIP)[list(poses.FLIP)].tolist() == list(range(25))
+
+
+def test_limbs_join_every_joint_to_one_body():
+    reached = {8}
+    for _ in poses.LIMBS:
+        reached |= {j for limb in poses.LIMBS if reached & set(limb) for j in limb}
+    assert reached == set(range(25))
+    assert len(set(map(frozenset, poses.LIMBS))) == len(poses.LIMBS) == 24
+
+
+def test_limbs_stay_limbs_when_left_and_right_are_swapped():
+    limbs = set(map(frozenset, poses.LIMBS))
+    assert {frozenset(poses.FLIP[j] for j in limb) for limb in limbs} == limbs
+
+
+def test_coco18_keeps_its_joints_and_computes_the_mid_hip():
+    joints = np.random.default_rng(0).uniform(1, 60, (18, 3)).astype(np.float32)
+    pose = poses.from_coco18(joints)
+    names = ["nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder"]
+    names += ["left_elbow", "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip"]
+    names += ["left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear"]
+    assert np.array_equal(pose[[poses.JOINTS.index(name) for name in names]], joints)
+    assert np.allclose(pose[8, :2], (joints[8, :2] + joints[11, :2]) / 2)
+    assert not pose[19:].any()
+
+
+def test_coco17_computes_neck_and_mid_hip_unless_a_part_is_missing():
+    joints = np.random.default_rng(0).uniform(1, 60, (17, 3)).astype(np.float32)
+    pose = poses.from_coco17(joints)
+    assert np.array_equal(pose[[16, 15, 5, 2, 14, 11]], joints[[1, 2, 5, 6, 15, 16]])
+    assert np.allclose(pose[1, :2], joints[5:7, :2].mean(0))
+    assert np.allclose(pose[8, :2], joints[11:13, :2].mean(0))
+    joints[5] = joints[12] = 0
+    assert not poses.from_coco17(joints)[[1, 8]].any()
+
+
+# ------------------------------------------------------------------------------ pictures
+
+
+def test_a_picture_is_read_bit_for_bit_from_bytes_and_from_a_path(tmp_path):
+    image = picture()
+    path = write(tmp_path / "a.png", encoded(image))
+    assert np.array_equal(poses.read_image(path, "a.png"), image)
+    assert np.array_equal(poses.read_image(path.read_bytes(), "a.png"), image)
+
+
+def test_exif_rotation_is_applied():
+    image = picture()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter: the camera was held upright
+    turned = encoded(Image.fromarray(image).rotate(90, expand=True), "png", exif=exif)
+    assert np.array_equal(poses.read_image(turned, "a.png"), image)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind):
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    image = poses.read_image(encoded(Image.fromarray(values), kind), "a")
+    assert np.array_equal(
+        image, np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None].repeat(3, 2)
+    )
+
+
+def test_grey_palette_and_bilevel_pictures_become_rgb():
+    grey = Image.fromarray(picture()[..., 0])
+    for mode in ("L", "P", "1"):
+        expected = np.asarray(grey.convert(mode).convert("RGB"))
+        assert np.array_equal(poses.read_image(encoded(grey.convert(mode)), "a"), expected)
+
+
+def test_cmyk_becomes_the_colour_it_prints():
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert np.abs(poses.read_image(encoded(red, "jpeg"), "a").mean((0, 1)) - (255, 0, 0)).max() < 6
+
+
+def test_transparent_pixels_are_white():
+    for mode, colour in (("RGBA", (200, 0, 0, 0)), ("LA", (90, 0))):
+        assert (poses.read_image(encoded(Image.new(mode, (4, 4), colour)), "a") == 255).all()
+    half = poses.read_image(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128))), "a")
+    assert abs(int(half[0, 0, 0]) - 127) <= 1
+    palette = encoded(Image.new("P", (4, 4), 0), transparency=0)
+    assert (poses.read_image(palette, "a") == 255).all()
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "webp"])
+def test_an_animation_gives_its_first_frame(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
+    image = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert (poses.read_image(image, "a") == 255).all()
+
+
+def test_pictures_that_cannot_be_read_say_so(tmp_path, monkeypatch):
+    jpeg = encoded(picture(), "jpeg")
+    with fails(r"^cut.jpg: damaged picture .*; get it anew"):
+        poses.read_image(jpeg[: len(jpeg) // 2], "cut.jpg")
+    with fails("^empty.jpg: empty, or no picture"):
+        poses.read_image(b"", "empty.jpg")
+    with fails("^text.jpg: empty, or no picture that can be read; save it as JPEG or PNG"):
+        poses.read_image(b"not a picture at all", "text.jpg")
+    with fails("no such file; check the path"):
+        poses.read_image(tmp_path / "none.jpg", "none.jpg")
+    with fails("damaged picture"):
+        poses.read_image(encoded(Image.new("F", (4, 4)), "tiff"), "float.tiff")
+    with fails("more than 16 bits"):
+        poses.read_image(encoded(Image.new("I", (4, 4), 70000), "tiff"), "deep.tiff")
+    for limit in (5000, 3000):  # Pillow warns above its limit and refuses above twice that
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with fails(f"^bomb.png: more than {limit:,} pixels; reduce it first"):
+            poses.read_image(encoded(Image.new("L", (100, 80))), "bomb.png")
+
+
+# ------------------------------------------------------------------------------ fitting
+
+
+def test_a_picture_of_the_frames_size_stays_as_it_is():
+    image, pose = picture(), body()
+    assert np.array_equal(poses.fit_image(image, (128, 64)), image)
+    assert np.array_equal(poses.fit_pose(pose, (128, 64), (128, 64)), pose)
+
+
+def test_deepfashion_is_cropped_as_patn_crops_it():
+    image = picture(size=(256, 256))
+    assert np.array_equal(poses.fit_image(image, (256, 176)), image[:, 40:216])
+    pose = body(200, 128, 20)
+    assert np.allclose(poses.fit_pose(pose, (256, 256), (256, 176)), pose - (40, 0, 0))
+
+
+@pytest.mark.parametrize("size", [(96, 40), (33, 90), (300, 300), (64, 500), (1000, 11)])
+def test_a_spot_and_its_joint_stay_together(size):
+    rng = np.random.default_rng(0)
+    spread = np.linspace(0.25, 0.75, 3)
+    for y, x in itertools.product(spread * size[0], spread * size[1]):
+        yy, xx = np.mgrid[: size[0], : size[1]]
+        spot = np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / (2 * (size[0] / 20) ** 2))
+        image = (spot * 255).round().astype(np.uint8)[..., None].repeat(3, 2)
+        fitted = poses.fit_image(image, (128, 128))[..., 0].astype(float)
+        joint = poses.fit_pose(np.array([[x, y, rng.uniform(0.1, 1)]]), size, (128, 128))[0]
+        if not joint[2] or min(joint[0], 127 - joint[0]) < 24:
+            continue
+        yy, xx = np.mgrid[:128, :128]
+        centre = (fitted * xx).sum() / fitted.sum(), (fitted * yy).sum() / fitted.sum()
+        assert np.allclose(joint[:2], centre, atol=0.4)
+
+
+def test_a_narrow_picture_gets_zeros_at_its_sides_and_a_wide_one_is_cropped():
+    narrow = poses.fit_image(np.full((64, 16, 3), 200, np.uint8), (128, 64))
+    assert narrow[:, 16:48].min() == 200 and not narrow[:, :16].any() and not narrow[:, 48:].any()
+    assert poses.fit_image(picture(size=(10, 400)), (128, 64)).shape == (128, 64, 3)
+
+
+def test_joints_outside_the_frame_become_missing():
+    pose = np.array([[5, 50, 1], [100, 50, 0.5], [195, 50, 1], [0, 0, 0]], np.float32)
+    fitted = poses.fit_pose(pose, (100, 200), (100, 100))
+    assert np.array_equal(fitted, [[0, 0, 0], [50, 50, 0.5], [0, 0, 0], [0, 0, 0]])
+
+
+# ------------------------------------------------------------------------------ pose formats
+
+
+@pytest.mark.parametrize("key", ["pose_keypoints_2d", "pose_keypoints"])
+def test_openpose_json_round_trips(tmp_path, key):
+    pose = body()
+    pose[[4, 20]] = 0
+    path = write(tmp_path / "a_keypoints.json", openpose(pose, key=key))
+    assert np.allclose(poses.read_poses(path)["a"].joints, pose)
+    path = write(tmp_path / "b.json", openpose(pose[[*range(8), *range(9, 19)]], key=key))
+    joints = poses.read_poses(path)["b"].joints
+    assert np.allclose(joints[[*range(8), *range(9, 19)]], pose[[*range(8), *range(9, 19)]])
+
+
+def test_coco_json_round_trips_and_knows_its_pictures_size(tmp_path):
+    pose = body()
+    read = poses.read_poses(write(tmp_path / "a.json", coco({"x/a.jpg": pose}, (128, 64))))
+    assert read["x/a.jpg"].size == (128, 64)
+    kept = [0, 2, 3, 4, 5, 6, 7, *range(9, 19)]
+    assert np.allclose(read["x/a.jpg"].joints[kept], pose[kept])
+
+
+def test_a_detectors_plain_list_of_results_is_read(tmp_path):
+    annotations = json.loads(coco({"a": body()}, (9, 9)))["annotations"]
+    annotations[0]["image_id"] = "a.jpg"
+    annotations[0]["keypoints"][2] = 0
+    read = poses.read_poses(write(tmp_path / "a.json", json.dumps(annotations)))
+    assert read["a.jpg"].size is None
+    assert not read["a.jpg"].joints[0].any()
+
+
+def test_the_csv_has_y_before_x_and_minus_one_for_missing(tmp_path):
+    points = np.arange(36).reshape(18, 2) + 3
+    points[4] = -1
+    row = csv_row("a.jpg", points)
+    path = write(tmp_path / "a.csv", csv_text(row).replace("\n", "\r\n"))
+    joints = poses.read_poses(path)["a.jpg"].joints
+    assert np.array_equal(joints[3], [9, 10, 1])
+    assert not joints[4].any()
+    assert csv_row("a.jpg", points).startswith("a.jpg: [4, 6")
+
+
+def test_a_folder_of_openpose_json_names_poses_by_file(tmp_path):
+    files = {"al/1_keypoints.json": openpose(body()), "bo/2.json": openpose()}
+    read = poses.read_poses(tree(tmp_path, files))
+    assert list(read) == ["al/1", "bo/2"]
+    assert not read["bo/2"].joints.any()
+
+
+def test_of_several_people_the_largest_confident_one_is_read(tmp_path, caplog):
+    unsure = body(120) * (1, 1, 0.1)
+    people = [body(40), body(90), unsure]
+    path = write(tmp_path / "a.json", openpose(*people))
+    with caplog.at_level(logging.WARNING, "posegan"):
+        assert np.allclose(poses.read_poses(path)["a"].joints, people[1])
+    assert "several people; the largest confident one is used" in caplog.text
+
+
+@pytest.mark.parametrize("low", [0, -1])
+def test_keypoint_scale_fractions_are_scaled_to_the_frame(tmp_path, low):
+    pose = body()
+    pose[3] = 0
+    scaled = pose.copy()
+    scaled[:, :2] = scaled[:, :2] / (63, 127) * (1 - low) + low
+    scaled[3] = 0
+    path = write(tmp_path / "a.json", openpose(scaled))
+    assert np.allclose(poses.read_pose(path, (128, 64)), pose, atol=1e-4)
+    twice = poses.read_pose(path, (255, 127))
+    assert np.allclose(twice[:, :2], pose[:, :2] * 2, atol=1e-3)
+
+
+BAD_JSON = {
+    "no JSON; give": "{people",
+    "no people in it; give": json.dumps({"people": []}),
+    "a person has 24 numbers, 75 or 54 are needed; write": openpose(np.ones((8, 3))),
+    "a joint is not finite; write": openpose(np.full((25, 3), np.nan)),
+    "all its joints are missing; give": openpose(np.zeros((25, 3))),
+    "nothing of it is inside the picture; check": openpose(body() * (-1, -1, 1)),
+    "neither OpenPose nor COCO key points; give": json.dumps({"people": [[1, 2]]}),
+    "neither OpenPose nor COCO key points;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
+    "neither OpenPose nor COCO key": openpose(body()).replace("[{", "[{}, {"),
+    "neither OpenPose nor COCO": json.dumps({"people": [{"pose_keypoints": ["a"] * 75}]}),
+    "neither OpenPose": json.dumps("text"),
+    "neither": json.dumps({"shapes": []}),
+    "a person has 3 numbers, 51 are": json.dumps([{"image_id": 1, "keypoints": [1, 2, 3]}]),
+    "no poses in it; give": json.dumps([]),
+    "nothing of it is inside the picture": coco({"a": body(100, 900)}, (128, 64)),
+    "nothing of it": openpose(np.pad([[900.0, 900.0, 1.0]], ((0, 24), (0, 0)))),
+    "no JSON": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("problem", BAD_JSON)
+def test_bad_pose_json_is_one_clear_line(tmp_path, problem):
+    path = write(tmp_path / "pose.json", BAD_JSON[problem])
+    with fails(rf"^[^\n]*pose\.json: {re.escape(problem)}[^\n]*$"):
+        poses.read_pose(path, (128, 64))
+
+
+ROW = csv_row("a.jpg", np.arange(36).reshape(18, 2))
+BAD_CSV = {
+    r"line 3 has 17 joints, 18 are needed; write a missing one as -1": csv_text(
+        ROW, csv_row("b.jpg", np.ones((17, 2)))
+    ),
+    "line 1 is not the header": "name,x,y\n" + ROW,
+    "line 1 is not": "",
+    "line 4 has a.jpg a second time; remove one": csv_text(ROW, "", ROW),
+    "line 2 has 18 y and 17 x, 18 are needed": csv_text(ROW.replace("[0, ", "[")),
+    r"line 2 is not name: \[18 y\]: \[18 x\]; write": csv_text("a.jpg, 1, 2"),
+    "line 2 is not name": csv_text(ROW.replace("[0,", "[zero,")),
+    "line 2 has a joint that is not finite": csv_text(ROW.replace("[0,", "[NaN,")),
+    "no poses in it": csv_text(),
+}
+
+
+@pytest.mark.parametrize("problem", BAD_CSV)
+def test_a_bad_csv_is_one_line_with_its_line(tmp_path, problem):
+    with fails(rf"^[^\n]*poses\.csv: {problem}"):
+        poses.read_poses(write(tmp_path / "poses.csv", BAD_CSV[problem]))
+
+
+def test_a_pose_file_that_is_not_there_says_so(tmp_path):
+    with fails(r"none\.json: can't be read \(No such file or directory\); check the path"):
+        poses.read_pose(tmp_path / "none.json", (128, 64))
+
+
+def test_one_pose_of_several_is_chosen_by_name(tmp_path):
+    points = np.arange(36).reshape(18, 2) + 1
+    path = write(tmp_path / "p.csv", csv_text(csv_row("a", points), csv_row("b", points + 20)))
+    assert poses.read_pose(f"{path}:b", (128, 64))[0, 0] == 21
+    with fails(r"p\.csv: 2 poses; choose one, such as .*p\.csv:a$"):
+        poses.read_pose(path, (128, 64))
+    with fails(r"p\.csv: no pose called c; choose one, such as"):
+        poses.read_pose(f"{path}:c", (128, 64))
+    one = write(tmp_path / "one.csv", csv_text(csv_row("a", points)))
+    assert poses.read_pose(one, (128, 64))[0, 0] == 1
+
+
+def test_a_pose_inside_the_frame_stays_and_any_other_is_fitted(tmp_path):
+    inside = body(100, 30, 10)
+    path = write(tmp_path / "a.json", openpose(inside))
+    assert np.allclose(poses.read_pose(path, (128, 64)), inside)
+    for pose in (body(1000, 600, 300), body(20, 30, 60), body(60, -5, 30)):
+        fitted = poses.read_pose(write(tmp_path / "b.json", openpose(pose)), (128, 64))
+        low, high = fitted[:, :2].min(0), fitted[:, :2].max(0)
+        assert np.allclose((low + high) / 2, (31.5, 63.5), atol=1e-3)
+        ratio = np.ptp(pose[:, 0]) / np.ptp(pose[:, 1])
+        assert np.isclose((high - low)[0] / (high - low)[1], ratio, rtol=1e-3)
+        assert np.allclose((high - low).max(), 128 * 0.8, atol=1e-2)
+        assert np.allclose(fitted[:, 2], pose[:, 2])
+
+
+def test_a_wide_pose_is_fitted_to_the_frames_width(tmp_path):
+    pose = body(1000, 600, 300)[:, [1, 0, 2]]
+    fitted = poses.read_pose(write(tmp_path / "a.json", openpose(pose)), (128, 64))
+    assert np.isclose(np.ptp(fitted[:, 0]), 64 * 0.9, atol=1e-2)
+
+
+def test_a_pose_of_a_picture_of_known_size_goes_where_the_picture_goes(tmp_path):
+    path = write(tmp_path / "a.json", coco({"a.jpg": body(400, 250, 50)}, (512, 512)))
+    pose = poses.read_pose(path, (256, 176))
+    expected = poses.fit_pose(poses.read_poses(path)["a.jpg"].joints, (512, 512), (256, 176))
+    assert np.allclose(pose, expected, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------ finding poses
+
+
+def test_unreachable_pose_weights_name_the_remedies(monkeypatch):
+    from torchvision.models import detection
+
+    def fetch(*_, **__):
+        raise OSError("no route to host")
+
+    weights = detection.KeypointRCNN_ResNet50_FPN_Weights
+    monkeypatch.setattr(weights, "get_state_dict", fetch)
+    with fails("can't be fetched .*; give the poses with --poses, or .* --pose-weights FILE"):
+        poses.find_poses([picture()])
+
+
+def test_a_file_with_other_weights_is_refused(tmp_path):
+    with fails("damaged"):
+        poses.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
+    with fails(r"other\.pt: no weights of Keypoint R-CNN; give"):
+        poses.find_poses([picture()], str(tmp_path / "other.pt"))
+
+
+def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
+    points = torch.arange(34.0).view(17, 2) + 10
+    scores = torch.full((17,), 6.0)
+    scores[9] = -3.0  # the left wrist
+    found = {
+        "scores": torch.tensor([0.9, 0.8]),
+        "keypoints": torch.stack([torch.cat([points, torch.ones(17, 1)], 1)] * 2),
+        "keypoints_scores": torch.stack([scores, -scores]),
+    }
+    network = torch.nn.Module()
+    network.forward = lambda images: [found]
+    monkeypatch.setattr(poses, "_keypoint_network", lambda weights: network)
+    pose = poses.find_poses([picture()])[0]
+    assert np.allclose(pose[0, :2], (9.5, 10.5))
+    assert not pose[7].any() and 0.5 < pose[5, 2] < 1 and pose[1, 2] > 0
+    found["scores"] = torch.tensor([0.2, 0.1])
+    assert not poses.find_poses([picture()]).any()
