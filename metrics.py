@@ -425,3 +425,24 @@ def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dic
     if pose is None:
         names = [name for name in names if name != "mask_ssim"]
     return _score(names, generated, target, pose)
+
+
+class Means:
+    """Running means of scores over batches, by name; a NaN (a mask of no joints) is left out."""
+
+    def __init__(self):
+        self.count = 0  # of images
+        self._sums: dict[str, list] = {}
+
+    def add(self, scores: dict[str, Tensor]) -> None:
+        """Add the scores of a batch: name to (B,)."""
+        self.count += len(next(iter(scores.values())))
+        for name, values in scores.items():
+            known = values[~values.isnan()]
+            total = self._sums.setdefault(name, [0.0, 0])
+            total[0] += float(known.sum())
+            total[1] += len(known)
+
+    def values(self) -> dict[str, float]:
+        """Name to mean over all images that have the score."""
+        return {name: total / count for name, (total, count) in self._sums.items() if count}

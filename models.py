@@ -5,6 +5,7 @@ a missing joint.
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -100,7 +101,7 @@ def read_state_dict(path: Path) -> dict:
 
 
 def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:
-    """Flatten poses (B, 25, 3) in pixels to (B, 75): x and y in [-1, 1] and a presence flag a joint.
+    """Flatten poses (B, 25, 3) in pixels to (B, 75): x and y in [-1, 1] and a flag of presence.
 
     RPT-GAN gives its generator a pose vector and says no more. Ours: normalised, as raw pixels
     would drown the descriptor's features of order 1, and flagged, as a missing joint must not look
@@ -175,7 +176,7 @@ class Opening(nn.Sequential):
         doublings = min(max(round(math.log2(rows / 4)), 0), 5)
         widths = [channels * times for times in (8, 6, 4, 2, 1, 1)[: doublings + 1]]
         layers = [nn.ConvTranspose2d(entries, widths[0], (4, max(round(4 * aspect), 1)))]
-        for before, after in zip(widths, widths[1:]):
+        for before, after in pairwise(widths):
             layers += [
                 nn.BatchNorm2d(before),
                 nn.LeakyReLU(0.1, inplace=True),
@@ -210,9 +211,8 @@ class ResidualGenerator(nn.Module):
         self.height, self.width = height, width
         self.descriptor = Descriptor(IMAGENET_ROWS if frozen else height, frozen)
         stages = min(max(round(math.log2(height / 32)), 2), 3)
-        widths = [
-            4 * channels >> stage for stage in range(stages, -1, -1)
-        ]  # 128 rows: 64, 128, 256
+        # At 128 rows: 64, 128, 256.
+        widths = [4 * channels >> stage for stage in range(stages, -1, -1)]
         self.join = Join(2048, 3 * JOINTS)
         self.opening = Opening(2048 + 3 * JOINTS, channels, height // 2, width / height)
         self.spread = nn.Sequential(
@@ -220,14 +220,11 @@ class ResidualGenerator(nn.Module):
             instance_norm(widths[0]),
             nn.LeakyReLU(0.1, inplace=True),
         )
-        self.down = nn.Sequential(*(down(a, b) for a, b in zip(widths, widths[1:])))
+        self.down = nn.Sequential(*(down(a, b) for a, b in pairwise(widths)))
         self.blocks = nn.Sequential(*(ResidualBlock(4 * channels) for _ in range(9)))
         widths.reverse()
         self.up = nn.Sequential(
-            *(
-                nn.Sequential(up(a, b), nn.LeakyReLU(0.1, inplace=True))
-                for a, b in zip(widths, widths[1:])
-            )
+            *(nn.Sequential(up(a, b), nn.LeakyReLU(0.1, inplace=True)) for a, b in pairwise(widths))
         )
         self.image = nn.Conv2d(widths[-1], 3, 7, padding=3, padding_mode="reflect")
 
@@ -255,7 +252,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = (3, *(channels * times for times in (1, 2, 4, 8, 8)))
         layers = []
-        for before, after in zip(widths, widths[1:]):
+        for before, after in pairwise(widths):
             layers += [
                 nn.Conv2d(before, after, 3, padding=1),
                 instance_norm(after) if before > 3 else nn.Identity(),

@@ -635,15 +635,13 @@ def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
     Raises ClickException where a folder has no images, or one that has no match in another.
     """
     files = {folder: _images_by_stem(folder) for folder in folders}
-    everywhere = set.intersection(*map(set, files.values()))
-    lonely = sorted(set().union(*files.values()) - everywhere)
+    shared = set.intersection(*map(set, files.values()))
+    lonely = sorted(set().union(*files.values()) - shared)
     if lonely:
         folder = next(folder for folder in folders if lonely[0] not in files[folder])
-        problem = f"has no image called {lonely[0]} ({len(everywhere):,} names match)"
+        problem = f"has no image called {lonely[0]} ({len(shared):,} names match)"
         raise BadInput(folder, problem, "give an image the same name in all folders")
-    return {
-        stem: {folder: files[folder][stem] for folder in folders} for stem in sorted(everywhere)
-    }
+    return {stem: {folder: files[folder][stem] for folder in folders} for stem in sorted(shared)}
 
 
 def _images_by_stem(folder: Path) -> dict[str, str]:

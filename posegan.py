@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from click.core import ParameterSource
 if TYPE_CHECKING:
     import numpy as np
     from rich.progress import Progress
+    from torch import nn
 
+    import metrics
     import pairs
     import training
 
@@ -53,7 +56,7 @@ class Size(click.ParamType):
         height, _, width = value.lower().partition("x")
         if not (height.isdigit() and width.isdigit()):
             self.fail(f"{value!r} is no size; write height x width, such as 128x64", param, ctx)
-        if int(height) % 16 or int(width) % 16 or not 16 <= min(int(height), int(width)):
+        if int(height) % 16 or int(width) % 16 or min(int(height), int(width)) < 16:
             self.fail(f"{value}: height and width must be multiples of 16, such as 128x64")
         if max(int(height), int(width)) > 1024:
             self.fail(f"{value}: at most 1024 pixels a side", param, ctx)
@@ -119,7 +122,7 @@ def main() -> None:
     posegan generate src.jpg pose.json
     posegan score
     """
-    handler = logging.StreamHandler(click.get_text_stream("stderr"))
+    handler = logging.StreamHandler(sys.stderr)
     logging.getLogger("posegan").handlers = [handler]
 
 
@@ -192,8 +195,13 @@ def describe(prepared: "pairs.Prepared") -> None:
 def progress_line(unit: str) -> "Iterator[Progress]":
     """A rich progress line on stderr: what, a bar, how many, their rate and the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn(unit), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
@@ -347,14 +355,11 @@ def complete(
                     f"--{name.replace('_', '-')} {value}: the run has {saved[name]}; leave it out "
                     "or start another run with --run"
                 )
-        settings = saved | {
-            name: settings[name] for name in free if settings[name] is not None
-        }
+        settings = saved | {name: settings[name] for name in free if settings[name] is not None}
     else:
         fallback = DEMO if settings["data"] == "demo" else PAPER
         settings = {
-            name: fallback.get(name) if value is None else value
-            for name, value in settings.items()
+            name: fallback.get(name) if value is None else value for name, value in settings.items()
         }
         if not settings["steps"]:
             epochs = epochs or fallback["epochs"]
@@ -446,7 +451,7 @@ def generate(
     fitted = poses.fit_image(picture, size)  # (H, W, 3)
     image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)
     made = []
-    for one in torch.from_numpy(target_poses).split(1):  # one by one: memory for any number of poses
+    for one in torch.from_numpy(target_poses).split(1):  # one by one: any number of them fits
         made.append(training.generate(generator, image, one, own if own is None else own[None]))
     made = training.to_pictures(torch.cat(made))
     if sheet:
@@ -520,9 +525,7 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
         if len(made) > len(paths):
-            made[0].save(
-                paths[0], save_all=True, append_images=made[1:], duration=200, loop=0
-            )
+            made[0].save(paths[0], save_all=True, append_images=made[1:], duration=200, loop=0)
         else:
             for picture, path in zip(made, paths):
                 picture.save(path)
@@ -540,9 +543,7 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
 @data_option
 @root_option
 @checkpoint_option
-@click.option(
-    "--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first test pairs."
-)
+@click.option("--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first test pairs.")
 @click.option(
     "--generated",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -599,25 +600,9 @@ def score(
         write_json(Path(json_file), means, baselines)
 
 
-class Means:
-    """Running means of scores over batches, by name."""
-
-    def __init__(self):
-        self.count = 0
-        self.sums = {}
-
-    def add(self, scores: dict) -> None:
-        """Add a batch: name to (B,)."""
-        self.count += len(next(iter(scores.values())))
-        for name, values in scores.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
-
-    def values(self) -> dict[str, float]:
-        """Name to mean over all that was added."""
-        return {name: total / self.count for name, total in self.sums.items()}
-
-
-def evaluate(prepared, generator, limit: int | None, batch_size: int) -> tuple[Means, dict]:
+def evaluate(
+    prepared: "pairs.Prepared", generator: "nn.Module", limit: int | None, batch_size: int
+) -> tuple["metrics.Means", dict]:
     """Score a generator on test pairs: its means and those of the baselines, by name."""
     import metrics
     import pairs
@@ -632,7 +617,7 @@ def evaluate(prepared, generator, limit: int | None, batch_size: int) -> tuple[M
     chosen = prepared.pairs_test[:limit]
     if not len(chosen):
         raise click.ClickException(f"{prepared.path}: no test pairs; prepare more people")
-    means, baselines = Means(), {"source": Means(), "mean": Means()}
+    means, baselines = metrics.Means(), {"source": metrics.Means(), "mean": metrics.Means()}
     mean = pairs.mean_image(prepared)  # (3, H, W)
     with progress_line("pairs") as line:
         task = line.add_task("scoring", total=len(chosen))
@@ -649,7 +634,7 @@ def evaluate(prepared, generator, limit: int | None, batch_size: int) -> tuple[M
 
 def evaluate_folders(
     generated: Path, target: Path, source: Path | None, pose_file: str | None
-) -> tuple[Means, dict]:
+) -> tuple["metrics.Means", dict]:
     """Score folders of images matched by file name: the means and those of the baselines."""
     import torch
 
@@ -663,7 +648,9 @@ def evaluate_folders(
     pictures = lambda folder, name: poses.read_image(folder / names[name][folder], name)  # noqa: E731
     total = sum(pictures(target, name).astype(float) for name in names) / len(names)
     mean = torch.from_numpy(total.round().astype("uint8")).permute(2, 0, 1)[None]
-    means, baselines = Means(), {"mean": Means()} | ({"source": Means()} if source else {})
+    means, baselines = metrics.Means(), {"mean": metrics.Means()}
+    if source:
+        baselines["source"] = metrics.Means()
     for name in names:
         images = {folder: torch.from_numpy(pictures(folder, name)) for folder in folders}
         images = {folder: image.permute(2, 0, 1)[None] for folder, image in images.items()}
@@ -676,7 +663,7 @@ def evaluate_folders(
     return means, baselines
 
 
-def show_scores(means: Means, baselines: dict[str, Means], title: str) -> None:
+def show_scores(means: "metrics.Means", baselines: dict[str, "metrics.Means"], title: str) -> None:
     """Print the scores, the baselines beside them, and the paper's table."""
     from rich.console import Console
     from rich.table import Table
@@ -714,7 +701,7 @@ def reasons(figures: dict) -> dict[str, str]:
     return {name: text for name, text in known.items() if name not in figures}
 
 
-def write_json(path: Path, means: Means, baselines: dict[str, Means]) -> None:
+def write_json(path: Path, means: "metrics.Means", baselines: dict[str, "metrics.Means"]) -> None:
     """Write the scores for programs; a score that could not be had is null, with its reason."""
     import metrics
 

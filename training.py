@@ -7,9 +7,10 @@ import math
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -85,8 +86,10 @@ def pick_device(name: str) -> torch.device:
             "--device cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
             "or use --device cpu"
         )
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", 0))) if name == "cuda" else (
-        torch.device(name)
+    return (
+        torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
+        if name == "cuda"
+        else (torch.device(name))
     )
 
 
@@ -451,7 +454,7 @@ def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
-    """Pictures of one size, uint8 (H, W, 3), as a grid with thin gaps; rows may differ in length."""
+    """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
     H, W = rows[0][0].shape[:2]
     gap = 2
     columns = max(map(len, rows))
@@ -481,7 +484,7 @@ def write_samples(
     made, pose = to_pictures(made), batch["target_pose"].numpy()
     source, target = to_pictures(batch["source"]), to_pictures(batch["target"])
     quads = [comparison(*four) for four in zip(source, pose, target, made)]
-    rows = [sum(quads[i : i + 2], []) for i in range(0, len(quads), 2)]
+    rows = [list(chain(*quads[i : i + 2])) for i in range(0, len(quads), 2)]
     zoom = max(1, 128 // prepared.height)
     Image.fromarray(sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
 

@@ -95,7 +95,8 @@ def contestants(height: int, width: int, batch: int) -> dict:
         "residual, 256 rows": {"frozen": True},
         "residual, own rows, 32 channels": {"frozen": False, "channels": 32},
     }
-    calls = {"PATN's form": lambda network=ready(AttentionGenerator()): network(source, heatmaps)}
+    attention = ready(AttentionGenerator())
+    calls = {"PATN's form": lambda: attention(source, heatmaps)}
     for name, options in forms.items():
         network = ready(models.ResidualGenerator(height, width, **options))
         calls[name] = lambda network=network: network(source, pose)

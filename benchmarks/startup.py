@@ -1,6 +1,6 @@
 """Seconds until `posegan` answers: its help and a usage error, beside an empty Python.
 
-    python benchmarks/startup.py [--repeats 10]
+python benchmarks/startup.py [--repeats 10]
 """
 
 import shutil

@@ -2,6 +2,8 @@
 
 import io
 import json
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,21 @@ def tree(folder: Path, files: dict[str, bytes | str]) -> Path:
     for name, content in files.items():
         write(folder / name, content)
     return folder
+
+
+def archive(folder: Path, kind: str) -> Path:
+    """A folder's files in an archive beside it: zip, tar or tar.gz."""
+    path = folder.with_name(f"{folder.name}.{kind}")
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in files:
+                packed.write(file, file.relative_to(folder.parent))
+    else:
+        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as packed:
+            for file in files[::-1]:
+                packed.add(file, file.relative_to(folder.parent))
+    return path
 
 
 def fails(match: str):

@@ -302,3 +302,11 @@ def test_the_published_table_is_that_of_the_paper():
     assert rows["RPT-GAN, full", "DeepFashion"].ssim == 0.781
     assert {note.better for note in metrics.RECIPE_NOTES.values()} == {"higher", "lower"}
     assert {row.recipe for row in metrics.PUBLISHED} <= {*metrics.RECIPES, None}
+
+
+def test_means_run_over_batches_and_leave_out_nan():
+    means = metrics.Means()
+    means.add({"ssim_dscf": torch.tensor([1.0, 0.0]), "mask_ssim": torch.tensor([torch.nan, 0.5])})
+    means.add({"ssim_dscf": torch.tensor([0.2]), "mask_ssim": torch.tensor([torch.nan])})
+    assert means.count == 3
+    assert means.values() == pytest.approx({"ssim_dscf": 0.4, "mask_ssim": 0.5})

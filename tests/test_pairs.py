@@ -1,6 +1,7 @@
 """Data sets, pair lists, the prepared folder, batches and folders to score."""
 
 import csv
+import dataclasses
 import errno
 import itertools
 import json
@@ -10,33 +11,27 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import body, coco, csv_row, csv_text, encoded, fails, openpose, picture, tree, write
+from conftest import (
+    archive,
+    body,
+    coco,
+    csv_row,
+    csv_text,
+    encoded,
+    fails,
+    openpose,
+    picture,
+    tree,
+    write,
+)
 
 import pairs
 import poses
-
-
-def archive(folder: Path, kind: str) -> Path:
-    """A folder's files in an archive beside it: zip, tar or tar.gz."""
-    path = folder.with_name(f"{folder.name}.{kind}")
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            for file in files:
-                packed.write(file, file.relative_to(folder.parent))
-    else:
-        with tarfile.open(path, "w:gz" if kind == "tar.gz" else "w") as packed:
-            for file in files[::-1]:
-                packed.add(file, file.relative_to(folder.parent))
-    return path
-
 
 # ------------------------------------------------------------------------------ pair lists
 
@@ -139,10 +134,10 @@ def test_an_absent_picture_has_the_split_of_its_person_whatever_the_csv_is_calle
     source, rows = market(tmp_path)
     whole = prepared_market(tmp_path, source)
     merged = csv_text(*(csv_row(name, points) for split in rows for name, _, points in rows[split]))
-    poses = write(tmp_path / "all.csv", merged)
+    merged = write(tmp_path / "all.csv", merged)
     (source / "bounding_box_test" / rows["test"][0][0]).unlink()
     (source / "bounding_box_train" / rows["train"][0][0]).unlink()
-    config = pairs.PrepareConfig("market1501", str(source), (str(poses),), str(tmp_path))
+    config = pairs.PrepareConfig("market1501", str(source), (str(merged),), str(tmp_path))
     part = pairs.prepare(config)
     gone = {rows[split][0][0] for split in rows}
     for split in ("pairs_train", "pairs_test"):
@@ -177,8 +172,8 @@ def test_the_official_market_pairs_are_exact(shared_data):
         official = list(map(tuple, csv.reader(file)))[1:]
     assert [(names[a], names[b]) for a, b in lists["test"]] == official
     groups: dict[str, list[str]] = {}
-    poses = poses.read_poses(shared_data / "market-annotation-train.csv")
-    for name, pose in poses.items():
+    known = poses.read_poses(shared_data / "market-annotation-train.csv")
+    for name, pose in known.items():
         if pose.joints[[2, 5, 9, 12], 2].all():
             groups.setdefault(name.split("_")[0], []).append(name)
     train = [pair for group in groups.values() for pair in itertools.permutations(group, 2)]
@@ -280,14 +275,14 @@ def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form):
     names = [f"{person}/{shot}.png" for person in ("al", "bo") for shot in range(2)]
     source = tree(tmp_path / "in", {name: encoded(picture(size=(256, 256))) for name in names})
     if form == "coco":
-        poses = write(tmp_path / "p.json", coco(dict.fromkeys(names, pose), (512, 512)))
+        given = write(tmp_path / "p.json", coco(dict.fromkeys(names, pose), (512, 512)))
     elif form == "csv":
         points = pose[[*range(8), *range(9, 19)], :2]
-        poses = write(tmp_path / "p.csv", csv_text(*(csv_row(name, points) for name in names)))
+        given = write(tmp_path / "p.csv", csv_text(*(csv_row(name, points) for name in names)))
     else:
         files = {f"{name[:-4]}_keypoints.json": openpose(pose) for name in names}
-        poses = tree(tmp_path / "p", files)
-    prepared = prepared_folder(source, tmp_path, poses=(str(poses),))
+        given = tree(tmp_path / "p", files)
+    prepared = prepared_folder(source, tmp_path, poses=(str(given),))
     assert len(prepared.pairs_train) == len(prepared.pairs_test) == 2
     scale = 0.5 if form == "coco" else 1  # the JSON is of a picture twice as large
     assert np.allclose(prepared.poses[0, 4, :2], (pose[4, :2] + 0.5) * scale - 0.5, atol=1e-3)
@@ -297,8 +292,8 @@ def test_bare_names_are_not_mistaken_for_several_pictures(tmp_path):
     names = ("al/1.png", "al/2.png", "bo/1.png")
     source = tree(tmp_path / "in", {name: encoded(picture()) for name in names})
     points = body()[[*range(8), *range(9, 19)], :2]
-    poses = write(tmp_path / "p.csv", csv_text(*(csv_row(n, points) for n in ("1.png", "2.png"))))
-    prepared = prepared_folder(source, tmp_path, poses=(str(poses),))
+    given = write(tmp_path / "p.csv", csv_text(*(csv_row(n, points) for n in ("1.png", "2.png"))))
+    prepared = prepared_folder(source, tmp_path, poses=(str(given),))
     known = {file for file, pose in zip(prepared.files, prepared.poses) if pose.any()}
     assert known == {"al/2.png"}
 
@@ -394,20 +389,20 @@ def drawn_here(seed, rows, size):
 
 def test_the_demo_is_split_by_person_and_makes_pairs(small_demo, tmp_path):
     prepared = pairs.prepare(pairs.PrepareConfig(root=str(tmp_path)))
-    assert prepared.images.shape == (60, 128, 64, 3)
+    assert prepared.images.shape == (60, 64, 32, 3)
     assert prepared.identities == 18 and (prepared.split == "test").sum() == 6
     assert (len(prepared.pairs_train), len(prepared.pairs_test)) == (18 * 6, 2 * 6)
-    image, pose = pairs.demo.person(0, 7, 2)
+    image, pose = pairs.demo.person(0, 7, 2, (64, 32))
     assert np.array_equal(prepared.images[23], image)
     assert np.array_equal(prepared.poses[23], pose)
 
 
 def test_the_demo_is_drawn_by_several_processes(tmp_path):
     rows = [pairs.Row("", str(i // 2), str(i % 2), "train", None) for i in range(4)]
-    places, images, poses = zip(*pairs._drawn(0, rows, (64, 32)))
+    places, images, joints = zip(*pairs._drawn(0, rows, (64, 32)))
     assert places == (0, 1, 2, 3)
     expected = pairs.demo.person(0, 1, 1, (64, 32))
-    assert np.array_equal(images[3], expected[0]) and np.array_equal(poses[3], expected[1])
+    assert np.array_equal(images[3], expected[0]) and np.array_equal(joints[3], expected[1])
 
 
 # ------------------------------------------------------------------------------ preparing
@@ -508,22 +503,18 @@ def damage(folder: Path, way: str) -> None:
         write(folder / name, data[: len(data) // 2] if way.startswith("half") else b"")
 
 
-@pytest.mark.parametrize("file", [*pairs.ARRAYS, "dataset.json", "people.csv"])
-@pytest.mark.parametrize("how", ["no", "half of", "empty"])
-def test_a_folder_cut_off_half_way_is_one_line(whole_folder, tmp_path, how, file):
-    shutil.copytree(whole_folder, tmp_path / "folder")
-    damage(tmp_path / "folder", f"{how} {file}")
-    with fails(
-        r"folder: unfinished or damaged \(.*; run posegan prepare --data folder .*--overwrite"
-    ):
-        pairs.load("folder", tmp_path)
+CUT_OFF = itertools.product(("no", "half of", "empty"), pairs.FILES)
+UNMATCHED = ("unknown format", "no counts", "fewer people")
 
 
-@pytest.mark.parametrize("way", ["unknown format", "no counts", "fewer people"])
-def test_a_folder_whose_files_do_not_match_is_one_line(whole_folder, tmp_path, way):
+@pytest.mark.parametrize("way", [*map(" ".join, CUT_OFF), *UNMATCHED])
+def test_a_folder_cut_off_half_way_or_with_files_that_do_not_match_is_one_line(
+    whole_folder, tmp_path, way
+):
     shutil.copytree(whole_folder, tmp_path / "folder")
     damage(tmp_path / "folder", way)
-    with fails("unfinished or damaged"):
+    remedy = "run posegan prepare --data folder .*--overwrite"
+    with fails(rf"folder: unfinished or damaged \(.*; {remedy}"):
         pairs.load("folder", tmp_path)
 
 
@@ -635,3 +626,79 @@ def test_importing_pairs_does_not_import_torch():
     code = "import sys, pairs; sys.exit('torch' in sys.modules)"
     folder = Path(pairs.__file__).parent
     assert subprocess.run([sys.executable, "-c", code], cwd=folder).returncode == 0
+
+
+# ------------------------------------------------------------------------------ the mean image
+
+
+def test_the_mean_image_is_that_of_the_training_images_rounded(made_market):
+    training = made_market.images[made_market.split == "train"]
+    mean = pairs.mean_image(made_market)
+    assert mean.dtype == torch.uint8 and mean.shape == (3, 128, 64)
+    assert np.array_equal(mean.permute(1, 2, 0), training.astype(float).mean(0).round())
+
+
+def test_the_mean_image_is_made_of_evenly_spaced_images(made_market, monkeypatch):
+    monkeypatch.setattr(pairs, "MEAN_IMAGES", 3)
+    places = np.flatnonzero(made_market.split == "train")
+    expected = made_market.images[places[[0, round((len(places) - 1) / 2), -1]]].mean(0).round()
+    assert np.array_equal(pairs.mean_image(made_market).permute(1, 2, 0), expected)
+
+
+def test_the_mean_image_without_training_images_is_that_of_all(made_market, caplog):
+    testing = dataclasses.replace(made_market, labels=np.full_like(made_market.labels, -1))
+    with caplog.at_level(logging.WARNING, "posegan"):
+        mean = pairs.mean_image(testing)
+    assert np.array_equal(mean.permute(1, 2, 0), made_market.images.astype(float).mean(0).round())
+    assert "no training images; the mean image is that of all images" in caplog.text
+
+
+# ------------------------------------------------------------------------------ folders to score
+
+
+def test_images_of_folders_are_matched_by_name_without_suffix(tmp_path):
+    made = tree(tmp_path / "made", {"b.png": b"", "a.jpg": b"", "._a.jpg": b"", "log.txt": b""})
+    real = tree(tmp_path / "real", {"a.png": b"", "b.JPG": b""})
+    names = pairs.matching_names([made, real])
+    assert list(names) == ["a", "b"]
+    assert names["b"] == {made: "b.png", real: "b.JPG"}
+
+
+def test_images_that_do_not_match_one_to_one_are_refused(tmp_path):
+    made = tree(tmp_path / "made", {"a.png": b"", "b.png": b"", "c.png": b""})
+    real = tree(tmp_path / "real", {"a.png": b"", "c.png": b""})
+    with fails(
+        r"real: has no image called b \(2 names match\); give an image the same name in all"
+    ):
+        pairs.matching_names([made, real])
+    with fails(r"real: has no image called b"):
+        pairs.matching_names([real, made])
+    write(real / "a.jpg", b"")
+    with fails(r"real: a\.jpg and a\.png have one name; remove one"):
+        pairs.matching_names([made, real])
+    empty = tree(tmp_path / "empty", {"notes.txt": b""})
+    with fails(r"empty: no images in it; put \.jpg, .* files there"):
+        pairs.matching_names([made, empty])
+
+
+@pytest.mark.parametrize("key", ["b", "b.jpg", "b.png", "a__b", "a__b.png"])
+@pytest.mark.parametrize("name", ["a__b", "a___b", "a.jpg___b.jpg"])
+def test_a_pose_is_found_by_the_images_name_or_its_last_part(key, name):
+    known = {key.replace("a__b", name): poses.Pose(body()), "a": poses.MISSING}
+    assert np.allclose(pairs.pose_by_name(known, name, (128, 64)), body())
+
+
+def test_the_whole_name_of_an_image_goes_before_its_last_part():
+    known = {"b": poses.MISSING, "a__b": poses.Pose(body())}
+    assert pairs.pose_by_name(known, "a__b", (128, 64)).any()
+
+
+def test_a_pose_by_name_goes_where_its_picture_goes():
+    known = {"b.jpg": poses.Pose(body(200, 120, 20), size=(256, 256))}
+    expected = poses.fit_pose(body(200, 120, 20), (256, 256), (256, 176))
+    assert np.allclose(pairs.pose_by_name(known, "b", (256, 176)), expected, atol=1e-4)
+
+
+def test_an_image_without_a_known_pose_is_named():
+    with fails(r"^a__b: has no pose; add it to the file or folder of --poses$"):
+        pairs.pose_by_name({"a": poses.Pose(body())}, "a__b", (128, 64))
