@@ -22,8 +22,8 @@ _TOPS = (
 _BOTTOMS = "1f2a44 2f4a78 54779f 23252b 3d4149 6b6f74 8c7a5b b9a27c 5a4332 47523a 6d2f3c dcd6c8"
 _SHOES = "1b1b1f f2f2ee 7a4a2b b5382f 2d4f8c 55585f e6b84c 3c2a20"
 # Walls and grounds of near brightness: the person is what differs between two pictures.
-_WALLS = "c6cdd2 d2cbbd c3cdc2 d3c3bd bccbd8 d6d2c8 ccd0d2 cdc4d2 c4cfcb d0d6d8 d2c9c0 d3d3c0"
-_GROUNDS = "b0aca4 a9adb1 bab2a4 a6aea9 b3aaa0 c0bcb4 a8abad aab3a6 b8b5b0"
+_WALLS = "cacdcf cfccc7 c9cdc9 cfc9c7 c6ccd1 d1cfcb cdcecf cdc9cf c9cecc ced1d1 cfcbc8 cfcfc8"
+_GROUNDS = "afaeab adaeb0 b3b0ab abafad b1ada9 b6b4b1 acadae adb1ab b3b1af"
 
 # Angles in degrees. An arm: forwards, sideways, turned outwards, elbow. A leg: forwards,
 # sideways, knee, toes down. The spine: forwards, turned, sideways. Right limb before left limb.
@@ -164,7 +164,7 @@ def _looks(seed: int, identity: int) -> _Looks:
     feminine = rng.random() < 0.5
     styles = "long ponytail bun bob short" if feminine else "short crop bald afro cap fringe"
     kinds = "plain horizontal vertical dots block check print"
-    top = _fabric(rng, _TOPS, kinds, [4, 3, 1.2, 1.8, 1.6, 1.0, 1.6])
+    top = _fabric(rng, _TOPS, kinds, [9, 3, 1.2, 1.8, 1.6, 1.0, 1.6])
     bottom = _fabric(rng, _BOTTOMS, "plain vertical check", [8, 0.6, 0.5])
     odds = [0.4, 0.18, 0.22, 0.2] if feminine else [0.68, 0.32, 0, 0]
     cut = str(rng.choice(["trousers", "shorts", "skirt", "dress"], p=odds))
@@ -610,7 +610,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     x = ((np.arange(width) + 0.5 - width / 2) / height).astype(np.float32)
     y = ((np.arange(height) + 0.5) / height).astype(np.float32)[:, None]
     walls, grounds = _colours(_WALLS)[..., None, None], _colours(_GROUNDS)[..., None, None]
-    tone = rng.uniform(0.94, 1.05)
+    tone = rng.uniform(0.96, 1.04)
     wall, ground = walls[rng.integers(len(walls))] * tone, grounds[rng.integers(len(grounds))]
     lean = rng.uniform(-0.15, 0.15)
     picture = wall * (1.06 - 0.16 * y + lean * x)  # (3, H, W)
@@ -650,7 +650,7 @@ def _framed(solids: _Solids, looks: _Looks, rng: np.random.Generator, ratio: flo
     """Choose scale and place so that the person fills the frame as a detector's box would."""
     low, high = solids.low.min(0)[:2], solids.high.max(0)[:2]
     extent = high - low
-    scale = rng.uniform(0.78, 0.88) / (1.76 * looks.height)
+    scale = rng.uniform(0.88, 0.95) / (1.76 * looks.height)
     scale = min(scale, 0.98 / extent[1], 0.98 * ratio / extent[0])
     free = np.maximum((ratio, 1) - scale * extent, 0)
     x, y = scale * (low + high) / 2 * (-1, 1) + (ratio / 2, 0.5)

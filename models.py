@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.resnet import Bottleneck
 
 from poses import BadInput
 
@@ -19,6 +20,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_ROWS = 256  # the height at which the paper shows its images to ResNet-50
 JOINTS = 25
+POSE_GAIN = 3.0  # of the pose vector over the descriptor; found on demo people held out
 
 
 class Descriptor(nn.Module):
@@ -39,6 +41,12 @@ class Descriptor(nn.Module):
         self.network.fc = nn.Identity()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        if not frozen:
+            # Ours: fifty random layers tell colours apart badly. Blocks whose shortcut is the
+            # identity begin as it, which leaves a dozen layers for the first steps.
+            for block in self.network.modules():
+                if isinstance(block, Bottleneck) and block.downsample is None:
+                    nn.init.zeros_(block.bn3.weight)
         self.requires_grad_(not frozen)
         self.train()
 
@@ -118,19 +126,20 @@ def instance_norm(channels: int) -> nn.GroupNorm:
 
 
 def down(channels: int, channels_out: int) -> nn.Sequential:
-    """A convolution that halves the map, instance norm, leaky ReLU."""
+    """A convolution that halves the map, batch norm, leaky ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, channels_out, 3, stride=2, padding=1),
-        instance_norm(channels_out),
+        nn.BatchNorm2d(channels_out),
         nn.LeakyReLU(0.1, inplace=True),
     )
 
 
 def up(channels: int, channels_out: int) -> nn.Sequential:
-    """A transposed convolution that doubles the map, and instance norm."""
+    """A transposed convolution that doubles the map, and batch norm."""
     return nn.Sequential(
-        nn.ConvTranspose2d(channels, channels_out, 3, stride=2, padding=1, output_padding=1),
-        instance_norm(channels_out),
+        # A kernel of 3 would paint a checkerboard: it reaches every other pixel more often.
+        nn.ConvTranspose2d(channels, channels_out, 4, stride=2, padding=1),
+        nn.BatchNorm2d(channels_out),
     )
 
 
@@ -144,6 +153,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.down = down(channels, channels)
         self.up = up(channels, channels)
+        # Ours: a block begins as the identity, so that nine of them learn as soon as one.
+        nn.init.zeros_(self.up[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.up(self.down(x))
@@ -152,14 +163,15 @@ class ResidualBlock(nn.Module):
 class Join(nn.Module):
     """Concatenate the descriptor (B, N) and the pose vector (B, M) to (B, N + M).
 
-    Ours: every entry is batch-normalised and the pose's raised to the descriptor's total variance.
-    Descriptors of different people share most of their value, and 2,048 entries outweigh 75:
-    joined as they are, the generator draws one mean person in one mean pose for a long time.
+    Ours: every entry is batch-normalised and the pose's raised to POSE_GAIN times the descriptor's
+    total deviation. Descriptors of different people share most of their value, and 2,048 entries
+    outweigh 75: joined as they are, the generator draws one mean person in one mean pose for a long
+    time.
     """
 
     def __init__(self, entries: int, pose_entries: int):
         super().__init__()
-        self.gain = math.sqrt(entries / pose_entries)
+        self.gain = POSE_GAIN * math.sqrt(entries / pose_entries)
         self.norm = nn.BatchNorm1d(entries, affine=False)
         self.pose_norm = nn.BatchNorm1d(pose_entries, affine=False)
 
@@ -197,11 +209,13 @@ class ResidualGenerator(nn.Module):
     half the image's rows, bilinear resize, 7x7 convolution, stride-2 convolutions to 256 channels,
     the blocks, transposed convolutions back, 7x7 convolution, tanh.
 
-    Ours: the first 7x7 convolution stands before the resize (the same reach at a quarter of the
-    cost); 256 rows get a third stride-2 convolution, of 32 channels, so that the blocks work at 32
-    rows as they do for 128; kernels of 3 in the blocks. A `frozen` descriptor sees the image at the
-    paper's 256 rows; one that is trained along sees it at its own size, since nothing it learned
-    asks for another. `channels` scales all widths; 64 are the first author's.
+    Ours: batch norm where he has instance norm, which takes from every picture the colours it
+    should tell from others'; the first 7x7 convolution stands before the resize (the same reach at
+    a quarter of the cost); 256 rows get a third stride-2 convolution, of 32 channels, so that the
+    blocks work at 32 rows as they do for 128; kernels of 3 and 4 in the blocks. A `frozen`
+    descriptor sees the image at the paper's 256 rows; one that is trained along sees it at its own
+    size, since nothing it learned asks for another. `channels` scales all widths; 64 are the first
+    author's.
     """
 
     def __init__(self, height: int, width: int, channels: int = 64, frozen: bool = True):
@@ -217,7 +231,7 @@ class ResidualGenerator(nn.Module):
         self.opening = Opening(2048 + 3 * JOINTS, channels, height // 2, width / height)
         self.spread = nn.Sequential(
             nn.Conv2d(self.opening.channels, widths[0], 7, padding=3, padding_mode="reflect"),
-            instance_norm(widths[0]),
+            nn.BatchNorm2d(widths[0]),
             nn.LeakyReLU(0.1, inplace=True),
         )
         self.down = nn.Sequential(*(down(a, b) for a, b in pairwise(widths)))

@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ from click.core import ParameterSource
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
 if TYPE_CHECKING:
     import numpy as np
-    from rich.progress import Progress
     from torch import nn
 
     import metrics
@@ -35,9 +35,9 @@ PAPER = {
 }
 DEMO = {
     "epochs": None,
-    "steps": 400,
+    "steps": 300,
     "batch_size": 32,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "channels": 16,
     "descriptor_weights": "none",
 }
@@ -65,9 +65,7 @@ class Size(click.ParamType):
 
 def defaults(name: str) -> str:
     """What help shows as the default of an option that differs for the demo."""
-    paper = f"{PAPER[name]:g}" if isinstance(PAPER[name], float) else PAPER[name]
-    demo = f"{DEMO[name]:g}" if isinstance(DEMO[name], float) else DEMO[name]
-    return f"{paper}; demo: {demo}"
+    return f"{PAPER[name]}; demo: {DEMO[name]}"
 
 
 data_option = click.option(
@@ -122,8 +120,7 @@ def main() -> None:
     posegan generate src.jpg pose.json
     posegan score
     """
-    handler = logging.StreamHandler(sys.stderr)
-    logging.getLogger("posegan").handlers = [handler]
+    logging.getLogger("posegan").handlers = [logging.StreamHandler(sys.stderr)]
 
 
 # ------------------------------------------------------------------------------ prepare
@@ -177,9 +174,8 @@ def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
     """Prepare a data set behind a progress line on stderr."""
     import pairs
 
-    with progress_line("images") as line:
-        task = line.add_task(f"preparing {config.data}", total=None)
-        return pairs.prepare(config, lambda i, n: line.update(task, completed=i, total=n))
+    with progress_line("preparing", "images") as update:
+        return pairs.prepare(config, lambda i, n: update(completed=i, total=n))
 
 
 def describe(prepared: "pairs.Prepared") -> None:
@@ -192,8 +188,8 @@ def describe(prepared: "pairs.Prepared") -> None:
 
 
 @contextlib.contextmanager
-def progress_line(unit: str) -> "Iterator[Progress]":
-    """A rich progress line on stderr: what, a bar, how many, their rate and the time left."""
+def progress_line(description: str, unit: str) -> Iterator[Callable]:
+    """A progress line on stderr; gives what moves it: update(completed=, total=, note=)."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -203,13 +199,10 @@ def progress_line(unit: str) -> "Iterator[Progress]":
         TimeRemainingColumn,
     )
 
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()]
     columns += [TextColumn(unit), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
-    progress = Progress(*columns, console=Console(stderr=True))
-    add_task = progress.add_task
-    progress.add_task = lambda *args, **kwargs: add_task(*args, **{"note": "", **kwargs})
-    with progress:
-        yield progress
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield partial(progress.update, progress.add_task(description, total=None, note=""))
 
 
 # ------------------------------------------------------------------------------ train
@@ -371,20 +364,18 @@ def complete(
 def train_with_progress(
     config: "training.TrainConfig", prepared: "pairs.Prepared", resume: bool
 ) -> tuple[Path, bool]:
-    """Train behind a progress line: images/s, losses, time left."""
+    """Train behind a progress line: steps, images/s, losses, time left.
+
+    The losses are reconstruction, adversarial and the discriminator's.
+    """
     import training
 
-    with progress_line("steps") as line:
-        task = line.add_task(f"training {config.model} on {config.data}", total=config.steps)
+    with progress_line("training", "") as update:
 
         def report(figures: dict) -> None:
-            note = (
-                f"{figures['images_per_second']:.1f} images/s  "
-                f"reconstruction {figures['reconstruction']:.4f}  "
-                f"adversarial {figures['adversarial']:.2f}  "
-                f"discriminator {figures['discriminator']:.2f}"
-            )
-            line.update(task, completed=figures["step"], note=note)
+            losses = "{reconstruction:.3f} {adversarial:.1f} {discriminator:.1f}".format(**figures)
+            note = f"{figures['images_per_second']:.1f} images/s, losses {losses}"
+            update(completed=figures["step"], total=config.steps, note=note)
 
         return training.train(config, prepared, resume, report)
 
@@ -438,21 +429,21 @@ def generate(
     named = list_poses(pose)
     targets = output_paths(source, named, out, sheet, overwrite)
     picture = poses.read_image(source, str(source))
-    import numpy as np
     import torch
 
     import training
 
-    path = checkpoint or training.newest_checkpoint()
-    generator = training.load_generator(path, training.pick_device(device))
+    device = training.pick_device(device)
+    generator = training.load_generator(checkpoint or training.newest_checkpoint(), device)
     size = (generator.height, generator.width)
-    target_poses = np.stack([pose_of(file, size, pose_weights) for file in named])  # (B, 25, 3)
-    own = torch.from_numpy(pose_of(source_pose, size, pose_weights)) if source_pose else None
+    target_poses, own = [poses.read_pose(file, size, pose_weights) for file in named], None
+    if source_pose:
+        own = torch.from_numpy(poses.read_pose(source_pose, size, pose_weights))[None]
     fitted = poses.fit_image(picture, size)  # (H, W, 3)
     image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)
     made = []
-    for one in torch.from_numpy(target_poses).split(1):  # one by one: any number of them fits
-        made.append(training.generate(generator, image, one, own if own is None else own[None]))
+    for one in target_poses:  # one by one: any number of them fits
+        made.append(training.generate(generator, image, torch.from_numpy(one)[None], own))
     made = training.to_pictures(torch.cat(made))
     if sheet:
         rows = [training.comparison(fitted, *two) for two in zip(target_poses, made)]
@@ -479,19 +470,6 @@ def list_poses(arguments: tuple[str, ...]) -> list[str]:
         else:
             raise poses.BadInput(path, "no such file", "check the path of the pose")
     return named
-
-
-def pose_of(file: str, size: tuple[int, int], weights: str | None) -> "np.ndarray":
-    """The pose (25, 3) in a file, fitted to the frame; a photo's is found."""
-    import poses
-
-    if Path(file).suffix.lower() not in poses.IMAGE_SUFFIXES:
-        return poses.read_pose(file, size)
-    picture = poses.read_image(Path(file), file)
-    found = poses.find_poses([picture], weights)[0]
-    if not found[:, 2].any():
-        raise poses.BadInput(file, "nobody is found in it", "give a pose as JSON")
-    return poses.fit_pose(found, picture.shape[:2], size)
 
 
 def output_paths(
@@ -596,6 +574,7 @@ def score(
         means, baselines = evaluate(prepared, generator, limit, batch_size)
         title = f"{path} on {data}"
     show_scores(means, baselines, title)
+    show_published()
     if json_file:
         write_json(Path(json_file), means, baselines)
 
@@ -603,33 +582,12 @@ def score(
 def evaluate(
     prepared: "pairs.Prepared", generator: "nn.Module", limit: int | None, batch_size: int
 ) -> tuple["metrics.Means", dict]:
-    """Score a generator on test pairs: its means and those of the baselines, by name."""
-    import metrics
-    import pairs
+    """Score a generator on test pairs behind a progress line."""
     import training
 
-    if (prepared.height, prepared.width) != (generator.height, generator.width):
-        raise click.ClickException(
-            f"{prepared.path}: images of {prepared.height}x{prepared.width}, the model makes "
-            f"{generator.height}x{generator.width}; name a checkpoint trained on this data with "
-            "--checkpoint"
-        )
-    chosen = prepared.pairs_test[:limit]
-    if not len(chosen):
-        raise click.ClickException(f"{prepared.path}: no test pairs; prepare more people")
-    means, baselines = metrics.Means(), {"source": metrics.Means(), "mean": metrics.Means()}
-    mean = pairs.mean_image(prepared)  # (3, H, W)
-    with progress_line("pairs") as line:
-        task = line.add_task("scoring", total=len(chosen))
-        for start in range(0, len(chosen), batch_size):
-            batch = pairs.gather(prepared, chosen[start : start + batch_size])
-            source, target, pose = batch["source"], batch["target"], batch["target_pose"]
-            made = training.generate(generator, source, pose, batch["source_pose"]).cpu()
-            means.add(metrics.scores(made, target, pose))
-            baselines["source"].add(metrics.scores(source, target, pose))
-            baselines["mean"].add(metrics.scores(mean.expand_as(target), target, pose))
-            line.update(task, completed=means.count)
-    return means, baselines
+    with progress_line("scoring", "pairs") as update:
+        report = lambda i, n: update(completed=i, total=n)  # noqa: E731
+        return training.evaluate(prepared, generator, limit, batch_size, report)
 
 
 def evaluate_folders(
@@ -664,40 +622,48 @@ def evaluate_folders(
 
 
 def show_scores(means: "metrics.Means", baselines: dict[str, "metrics.Means"], title: str) -> None:
-    """Print the scores, the baselines beside them, and the paper's table."""
+    """Print the scores and the baselines beside them."""
     from rich.console import Console
     from rich.table import Table
 
     import metrics
 
-    console = Console(width=None if os.isatty(1) else 110)
     table = Table(title=f"{title}, N = {means.count:,} pairs", title_justify="left")
     for heading in ("score", "generated", *(f"{name} baseline" for name in baselines), "recipe"):
         table.add_column(heading, justify="left" if heading in ("score", "recipe") else "right")
     figures, others = means.values(), [one.values() for one in baselines.values()]
     for name, note in metrics.RECIPE_NOTES.items():
         cells = [f"{f[name]:.4f}" if name in f else "–" for f in (figures, *others)]
-        text = note.text if name in figures else reasons(figures)[name]
-        table.add_row(name, *cells, f"{text}; {note.better} is better")
-    console.print(table)
-    table = Table(title="Published, Table 1 of RPT-GAN (SSIM by the dscf recipe)")
-    for heading in ("model", "Market-1501 SSIM", "DeepFashion SSIM"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    published = [row for row in metrics.PUBLISHED if row.source.startswith("RPT-GAN")]
+        arrow = "↑" if note.better == "higher" else "↓"
+        table.add_row(f"{name} {arrow}", *cells, reasons(figures).get(name, note.text))
+    Console(width=None if os.isatty(1) else 110).print(table)
+
+
+def show_published() -> None:
+    """Print the first paper's table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    import metrics
+
+    title = "Published, Table 1 of RPT-GAN (SSIM by the dscf recipe)"
+    table = Table("model", "Market-1501", "DeepFashion", title=title)
     by_model = {}
-    for row in published:
-        by_model.setdefault(row.model, {})[row.data] = row.ssim
+    for row in metrics.PUBLISHED:
+        if row.source.startswith("RPT-GAN"):
+            by_model.setdefault(row.model, {})[row.data] = f"{row.ssim:.3f}"
     for model, row in by_model.items():
-        table.add_row(model, f"{row['Market-1501']:.3f}", f"{row['DeepFashion']:.3f}")
-    console.print(table)
+        table.add_row(model, *row.values())
+    Console().print(table)
 
 
 def reasons(figures: dict) -> dict[str, str]:
     """Why scores are missing, by name."""
-    known = {
-        "mask_ssim": "needs the targets' poses: --poses",
-        "ssim_gfla": "needs images of at least 51x51 pixels",
-    }
+    import metrics
+
+    known = {"mask_ssim": "needs the targets' poses, inside the images: --poses"}
+    for name, recipe in metrics.RECIPES.items():
+        known[f"ssim_{name}"] = f"needs images of at least {recipe.window.taps} pixels a side"
     return {name: text for name, text in known.items() if name not in figures}
 
 

@@ -19,6 +19,7 @@ from click import ClickException
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+import metrics
 import models
 import pairs
 import poses
@@ -429,6 +430,40 @@ def generate(
     with autocast(device, "auto"):
         generated = generator(*move)  # (B, 3, H, W) in [-1, 1]
     return generated.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def evaluate(
+    prepared: "pairs.Prepared",
+    generator: nn.Module,
+    limit: int | None,
+    batch_size: int,
+    report: Callable[[int, int], None],
+) -> tuple[metrics.Means, dict[str, metrics.Means]]:
+    """Score a generator on the first `limit` test pairs: its means, and the baselines' by name.
+
+    `report(done, total)` hears of pairs. Raises ClickException for pictures of another size than
+    the generator's, and where there are no pairs.
+    """
+    if (prepared.height, prepared.width) != (generator.height, generator.width):
+        raise ClickException(
+            f"{prepared.path}: images of {prepared.height}x{prepared.width}, the model makes "
+            f"{generator.height}x{generator.width}; name a checkpoint trained on this data with "
+            "--checkpoint"
+        )
+    chosen = prepared.pairs_test[:limit]
+    if not len(chosen):
+        raise ClickException(f"{prepared.path}: no test pairs; prepare more people")
+    means, baselines = metrics.Means(), {"source": metrics.Means(), "mean": metrics.Means()}
+    mean = pairs.mean_image(prepared)  # (3, H, W)
+    for start in range(0, len(chosen), batch_size):
+        batch = pairs.gather(prepared, chosen[start : start + batch_size])
+        source, target, pose = batch["source"], batch["target"], batch["target_pose"]
+        made = generate(generator, source, pose, batch["source_pose"]).cpu()
+        means.add(metrics.scores(made, target, pose))
+        baselines["source"].add(metrics.scores(source, target, pose))
+        baselines["mean"].add(metrics.scores(mean.expand_as(target), target, pose))
+        report(means.count, len(chosen))
+    return means, baselines
 
 
 # ------------------------------------------------------------------------------ sheets

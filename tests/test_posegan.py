@@ -185,7 +185,7 @@ def test_a_checkpoint_is_scored_with_both_baselines(trained, few_people, tmp_pat
             assert isinstance(place[name], float), name
         assert content["recipes"][name]
     assert content["scores"]["ssim_gfla"] is None  # 64x32 is smaller than its window
-    assert "51x51" in content["reasons"]["ssim_gfla"]
+    assert "51 pixels" in content["reasons"]["ssim_gfla"]
     assert set(content["baselines"]) == {"source", "mean"}
 
 
