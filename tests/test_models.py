@@ -140,14 +140,16 @@ def test_instance_norm_equals_pytorchs():
     assert torch.allclose(models.instance_norm(6)(x), F.instance_norm(x), atol=1e-5)
 
 
-def test_joining_balances_descriptor_and_pose():
+def test_joining_weighs_descriptor_and_pose_as_said():
     join = models.Join(2048, 75).train()
     generator = torch.Generator().manual_seed(0)
     descriptor = torch.randn(64, 2048, generator=generator) + 5
     joined = join(descriptor, torch.randn(64, 75, generator=generator) * 100)
     assert joined.shape == (64, 2123)
     energy = joined.square().sum(0)
-    assert energy[:2048].sum().item() == pytest.approx(energy[2048:].sum().item(), rel=1e-2)
+    assert energy[:2048].sum().item() == pytest.approx(
+        energy[2048:].sum().item() / models.POSE_GAIN**2, rel=1e-2
+    )
     assert joined[:, :2048].mean().abs() < 1e-3
 
 

@@ -102,7 +102,7 @@ def test_four_pairs_are_learned_until_ssim_is_above_09(few_people, tmp_path, mon
     four = few_people.pairs_train[[0, 5, 23, 41]]
     prepared = dataclasses.replace(few_people, pairs_train=four)
     config = config_for(
-        prepared, tmp_path, steps=150, batch_size=4, channels=16, learning_rate=2e-3
+        prepared, tmp_path, steps=120, batch_size=4, channels=16, learning_rate=1e-3
     )
     checkpoint, _ = training.train(config, prepared, False, lambda figures: None)
     generator = training.load_generator(checkpoint, torch.device("cpu"))
