@@ -35,7 +35,7 @@ PAPER = {
 }
 DEMO = {
     "epochs": None,
-    "steps": 260,
+    "steps": 240,
     "batch_size": 32,
     "learning_rate": 1e-3,
     "channels": 16,
