@@ -5,8 +5,10 @@ a missing joint.
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +16,19 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from poses import BadInput
+from poses import JOINTS, LIMBS, BadInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_ROWS = 256  # the height at which the paper shows its images to ResNet-50
-JOINTS = 25
 POSE_GAIN = 3.0  # of the pose vector over the descriptor; found on demo people held out
+POSE_MAPS = len(JOINTS) + len(LIMBS)
+PARTS = 16  # of clothing and body that GarmentNet tells apart; about as many as parsers do
+HIDDEN_PRICE = 0.35  # mean absolute error from which on a place counts as hidden; images span 2
+UNTOLD_SHARE = 0.3  # of the sources whose pose `flow` is not told in training
+
+
+# ------------------------------------------------------------------------------ RPT-GAN
 
 
 class Descriptor(nn.Module):
@@ -59,8 +67,18 @@ class Descriptor(nn.Module):
         if self.rows != H:
             size = (self.rows, round(self.rows * W / H))
             image = F.interpolate(image, size, mode="bilinear", antialias=self.rows < H)
-        image = ((image + 1) / 2 - self.mean) / self.std  # (B, 3, rows, rows * W / H)
-        return self.network(image)  # (B, 2048)
+        return self.network(self.normalise(image))  # (B, 2048)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images in [-1, 1] as ImageNet's networks want them."""
+        return ((image + 1) / 2 - self.mean) / self.std
+
+    def early(self, image: Tensor) -> list[Tensor]:
+        """The features (B, 256, H/4, W/4) and (B, 512, H/8, W/8) of the first two stages."""
+        network = self.network
+        x = network.maxpool(network.relu(network.bn1(network.conv1(self.normalise(image)))))
+        first = network.layer1(x)
+        return [first, network.layer2(first)]
 
 
 def load_descriptor_weights(descriptor: Descriptor, weights: str) -> None:
@@ -118,6 +136,12 @@ def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:
     present = (pose[..., 2:] > 0).to(pose.dtype)  # (B, 25, 1)
     xy = (pose[..., :2] + 0.5) / pose.new_tensor([width, height]) * 2 - 1  # (B, 25, 2)
     return torch.cat([xy * present, present], dim=-1).flatten(1)  # (B, 75)
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise ValueError for sizes that the networks can't halve four times."""
+    if height % 16 or width % 16:
+        raise ValueError(f"height and width must be multiples of 16, not {height}x{width}")
 
 
 def instance_norm(channels: int) -> nn.GroupNorm:
@@ -220,15 +244,14 @@ class ResidualGenerator(nn.Module):
 
     def __init__(self, height: int, width: int, channels: int = 64, frozen: bool = True):
         super().__init__()
-        if height % 16 or width % 16:
-            raise ValueError(f"height and width must be multiples of 16, not {height}x{width}")
+        check_size(height, width)
         self.height, self.width = height, width
         self.descriptor = Descriptor(IMAGENET_ROWS if frozen else height, frozen)
         stages = min(max(round(math.log2(height / 32)), 2), 3)
         # At 128 rows: 64, 128, 256.
         widths = [4 * channels >> stage for stage in range(stages, -1, -1)]
-        self.join = Join(2048, 3 * JOINTS)
-        self.opening = Opening(2048 + 3 * JOINTS, channels, height // 2, width / height)
+        self.join = Join(2048, 3 * len(JOINTS))
+        self.opening = Opening(2048 + 3 * len(JOINTS), channels, height // 2, width / height)
         self.spread = nn.Sequential(
             nn.Conv2d(self.opening.channels, widths[0], 7, padding=3, padding_mode="reflect"),
             nn.BatchNorm2d(widths[0]),
@@ -286,6 +309,433 @@ class Discriminator(nn.Module):
         return self.real(x).squeeze(1), self.identity(x)  # (B,), (B, identities)
 
 
+# ------------------------------------------------------------------------------ poses as maps
+
+
+def heatmaps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """A Gaussian around each joint of poses (B, 25, 3): (B, 25, height / scale, width / scale).
+
+    In [0, 1]; the deviation is a 32nd of the height; a missing joint's map is empty.
+    """
+    xy = (pose[..., :2] + 0.5) / scale - 0.5  # (B, 25, 2), pixel centres at integers
+    deviation = height / scale / 32
+    x = torch.arange(width // scale, device=pose.device) - xy[..., :1]  # (B, 25, w)
+    y = torch.arange(height // scale, device=pose.device) - xy[..., 1:]  # (B, 25, h)
+    x, y = (torch.exp(-0.5 * (d / deviation).square()) for d in (x, y))
+    return y[..., None] * x[..., None, :] * (pose[..., 2:, None] > 0)  # (B, 25, h, w)
+
+
+def limb_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """The same around each limb, half as wide again: (B, 24, height / scale, width / scale).
+
+    Empty where one of its joints is missing.
+    """
+    xy = (pose[..., :2] + 0.5) / scale - 0.5
+    start, end = (xy[:, list(joints)] for joints in zip(*LIMBS))  # (B, L, 2)
+    there = (pose[:, [a for a, _ in LIMBS], 2] > 0) & (pose[:, [b for _, b in LIMBS], 2] > 0)
+    along = end - start
+    x = torch.arange(width // scale, device=pose.device) - start[..., :1]  # (B, L, w)
+    y = torch.arange(height // scale, device=pose.device) - start[..., 1:]  # (B, L, h)
+    dx, dy = along[..., :1, None], along[..., 1:, None]  # (B, L, 1, 1)
+    x, y = x[..., None, :], y[..., None]
+    place = ((x * dx + y * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)  # (B, L, h, w)
+    distance = (x - place * dx).square() + (y - place * dy).square()
+    deviation = 1.5 * height / scale / 32
+    return torch.exp(-0.5 * distance / deviation**2) * there[..., None, None]
+
+
+def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """Joints and limbs of poses (B, 25, 3): (B, POSE_MAPS, height / scale, width / scale)."""
+    sizes = (height, width, scale)
+    return torch.cat([heatmaps(pose, *sizes), limb_maps(pose, *sizes)], dim=1)
+
+
+# ------------------------------------------------------------------------------ pix2pix
+
+
+class UNetGenerator(nn.Module):
+    """pix2pix's generator (Isola et al., CVPR 2017): the first row of RPT-GAN's Table 1.
+
+    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W): a U-Net over the
+    source and both poses' heat maps, stacked. Convolutions of kernel 4 halve the map until its
+    smaller side is 1, at most eight times; widths are 1, 2, 4, 8, 8, … times `channels`, of which
+    the paper has 64.
+
+    Ours: no dropout, as we want one picture for one pose, and sizes that can't be halved so often
+    are padded with zeros.
+    """
+
+    def __init__(self, height: int, width: int, channels: int = 64):
+        super().__init__()
+        check_size(height, width)
+        self.height, self.width = height, width
+        levels = min(int(math.log2(min(height, width))), 8)
+        self.multiple = 2**levels
+        widths = [channels * min(2**level, 8) for level in range(levels)]
+        before = [3 + 2 * len(JOINTS), *widths]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, (a, b) in enumerate(pairwise(before)):
+            layers = [nn.LeakyReLU(0.2)] if level else []
+            layers.append(nn.Conv2d(a, b, 4, stride=2, padding=1))
+            # A map of one pixel has no variance to normalise by.
+            norm = 0 < level < levels - 1
+            self.down.append(nn.Sequential(*layers, nn.BatchNorm2d(b) if norm else nn.Identity()))
+        for level in reversed(range(levels)):
+            inner = widths[level] * (1 if level == levels - 1 else 2)
+            outer = widths[level - 1] if level else 3
+            self.up.append(
+                nn.Sequential(
+                    nn.ReLU(),
+                    nn.ConvTranspose2d(inner, outer, 4, stride=2, padding=1),
+                    nn.BatchNorm2d(outer) if level else nn.Tanh(),
+                )
+            )
+
+    def forward(
+        self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+    ) -> Tensor:
+        H, W = self.height, self.width
+        source_pose = torch.zeros_like(target_pose) if source_pose is None else source_pose
+        maps = [heatmaps(pose, H, W) for pose in (target_pose, source_pose)]
+        x = torch.cat([source, *maps], dim=1)  # (B, 53, H, W)
+        x = F.pad(x, (0, -W % self.multiple, 0, -H % self.multiple))
+        skips = []
+        for layer in self.down:
+            x = layer(x)
+            skips.append(x)  # (B, C, H / 2, W / 2), (B, 2 * C, H / 4, W / 4), …
+        skips.pop()
+        for layer in self.up:
+            x = layer(x)
+            if skips:
+                x = torch.cat([x, skips.pop()], dim=1)
+        return x[:, :, :H, :W]  # (B, 3, H, W)
+
+
+# ------------------------------------------------------------------------------ pose flow
+
+
+def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """x and y of every pixel: (2, height, width)."""
+    x, y = torch.arange(width, device=device), torch.arange(height, device=device)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy")).float()
+
+
+def warp(images: Tensor, flow: Tensor) -> Tensor:
+    """Look up images (B, C, H, W) where a flow (B, 2, H, W) points: dx, dy in pixels.
+
+    Bilinear; beyond the border the border goes on. A flow of (1, 0) shows each pixel's right
+    neighbour.
+    """
+    H, W = flow.shape[-2:]
+    at = pixel_grid(H, W, flow.device).to(flow.dtype) + flow
+    at = at.permute(0, 2, 3, 1)  # (B, H, W, 2)
+    at = (2 * at + 1) / at.new_tensor([W, H]) - 1
+    return F.grid_sample(images.to(at.dtype), at, padding_mode="border", align_corners=False)
+
+
+def twice(maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W) at twice the size, bilinear."""
+    return F.interpolate(maps, scale_factor=2, mode="bilinear")
+
+
+def convolution(before: int, after: int) -> nn.Sequential:
+    """A convolution, batch norm, leaky ReLU; the size stays."""
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.LeakyReLU(0.1, inplace=True),
+    )
+
+
+class RefiningBlock(nn.Module):
+    """Two convolutions whose result is added: (B, C, H, W) to the same; begins as the identity."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            convolution(channels, channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        nn.init.zeros_(self.layers[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x + self.layers(x), 0.1)
+
+
+class Features(NamedTuple):
+    """Features of one picture or pose at three scales; a pose has none at 1/2."""
+
+    half: Tensor | None  # (B, C/2, H/2, W/2)
+    quarter: Tensor  # (B, C, H/4, W/4)
+    eighth: Tensor  # (B, 2C, H/8, W/8)
+
+
+class SourceEncoder(nn.Module):
+    """The source and the maps of its pose to Features; the pose may be all missing."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.at_half = down(3, channels // 2)
+        self.at_quarter = down(channels // 2, channels)
+        self.pose = nn.Conv2d(POSE_MAPS, channels, 3, padding=1)
+        self.refine = RefiningBlock(channels)
+        self.at_eighth = nn.Sequential(
+            down(channels, 2 * channels), RefiningBlock(2 * channels), RefiningBlock(2 * channels)
+        )
+
+    def forward(self, source: Tensor, maps: Tensor) -> Features:
+        half = self.at_half(source)
+        quarter = self.refine(self.at_quarter(half) + self.pose(maps))
+        return Features(half, quarter, self.at_eighth(quarter))
+
+
+class PoseEncoder(nn.Module):
+    """The maps of the target pose to Features."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.at_quarter = nn.Sequential(convolution(POSE_MAPS, channels), RefiningBlock(channels))
+        self.at_eighth = nn.Sequential(
+            down(channels, 2 * channels), RefiningBlock(2 * channels), RefiningBlock(2 * channels)
+        )
+
+    def forward(self, maps: Tensor) -> Features:
+        quarter = self.at_quarter(maps)
+        return Features(None, quarter, self.at_eighth(quarter))
+
+
+class Correspondence(NamedTuple):
+    """Where the target finds the source, at 1/8, 1/4, 1/2 and 1 of the size."""
+
+    attention: Tensor  # (B, h * w, h * w): each target place's shares in the source's, at 1/8
+    flows: tuple[Tensor, ...]  # (B, 2, H/s, W/s), in pixels of that scale
+    visibilities: tuple[Tensor, ...]  # (B, 1, H/s, W/s) in [0, 1]: is it to be seen in the source?
+
+
+class PoseFlow(nn.Module):
+    """PFL's pose flow, learned without correspondences: Features of source and target pose in.
+
+    Ours throughout: at 1/8 every place of the target looks at every place of the source, and at
+    one place more, "nowhere". Where it looks on average is the flow, what it does not give to
+    nowhere is the visibility. Bilinear lookup alone has gradients that reach one pixel; this one
+    finds an arm that was raised on the other side. At 1/4 and 1/2 convolutions over the features,
+    warped by the flow so far, add what is missing to both.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = channels**-0.5
+        self.query = nn.Conv2d(2 * channels, channels, 1)
+        self.key = nn.Conv2d(2 * channels, channels, 1)
+        self.nowhere = nn.Parameter(torch.zeros(1))
+        self.at_quarter = nn.Sequential(
+            convolution(2 * channels, channels), convolution(channels, channels // 2)
+        )
+        self.quarter_step = nn.Conv2d(channels // 2, 3, 3, padding=1)
+        self.at_half = convolution(channels, channels // 2)
+        self.half_step = nn.Conv2d(channels // 2, 3, 3, padding=1)
+        for step in (self.quarter_step, self.half_step):
+            nn.init.zeros_(step.weight)
+            nn.init.zeros_(step.bias)
+
+    def forward(self, source: Features, pose: Features) -> Correspondence:
+        query, key = self.query(pose.eighth), self.key(source.eighth)
+        # In bfloat16 a flow of 64 pixels would know only every second half pixel.
+        with torch.autocast(query.device.type, enabled=False):
+            attention, flow, visibility = self.look(query.float(), key.float())
+        flows, visibilities = [flow], [visibility]
+        logit = torch.logit(visibility, eps=0.01)
+
+        flow = 2 * twice(flow)
+        x = self.at_quarter(torch.cat([warp(source.quarter, flow), pose.quarter], dim=1))
+        step = self.quarter_step(x).float()  # (B, 3, H/4, W/4)
+        flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
+        flows.append(flow)
+        visibilities.append(logit.sigmoid())
+
+        flow = 2 * twice(flow)
+        x = self.at_half(torch.cat([warp(source.half, flow), twice(x)], dim=1))
+        step = self.half_step(x).float()  # (B, 3, H/2, W/2)
+        flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
+        flows += [flow, 2 * twice(flow)]
+        visibilities += [logit.sigmoid(), twice(logit).sigmoid()]
+        return Correspondence(attention, tuple(flows), tuple(visibilities))
+
+    def look(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Attention, flow and visibility at 1/8 from queries and keys (B, C, h, w)."""
+        B, _, h, w = query.shape
+        affinity = self.scale * query.flatten(2).transpose(1, 2) @ key.flatten(2)  # (B, N, N)
+        affinity = torch.cat([affinity, self.nowhere.expand(B, h * w, 1)], dim=2)
+        attention = affinity.softmax(dim=2)[..., :-1]  # (B, N, N)
+        visibility = attention.sum(2, keepdim=True)  # (B, N, 1)
+        places = pixel_grid(h, w, query.device).flatten(1).T  # (N, 2)
+        flow = attention @ places / visibility.clamp(min=1e-6) - places  # (B, N, 2)
+        as_map = lambda x: x.transpose(1, 2).unflatten(2, (h, w))  # noqa: E731
+        return attention, as_map(flow), as_map(visibility)
+
+
+class GarmentNet(nn.Module):
+    """PFL's coarse network: where clothing and body parts go and how they look there.
+
+    Gives features (B, 3C/2, H/4, W/4), a coarse picture (B, 3, H/4, W/4) and the logits of the
+    target's part layout (B, PARTS, H/8, W/8). A part's look is the mean of the source's features
+    over the part there; the layout puts it where the target pose wants the part. Ours: no parser is
+    at hand, so both layouts are learned as the pictures ask for.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.source_layout = nn.Conv2d(2 * channels, PARTS, 1)
+        self.target_layout = nn.Conv2d(2 * channels, PARTS, 1)
+        self.at_eighth = nn.Sequential(
+            convolution(8 * channels, 3 * channels),
+            RefiningBlock(3 * channels),
+            RefiningBlock(3 * channels),
+            convolution(3 * channels, 3 * channels // 2),
+        )
+        self.at_quarter = nn.Sequential(
+            convolution(7 * channels // 2, 3 * channels // 2), RefiningBlock(3 * channels // 2)
+        )
+        self.picture = nn.Conv2d(3 * channels // 2, 3, 3, padding=1)
+
+    def forward(
+        self, source: Features, pose: Features, found: Correspondence
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        places = source.eighth.flatten(2)  # (B, 2C, N)
+        attended = (places @ found.attention.transpose(1, 2).to(places.dtype)).view_as(
+            source.eighth
+        )
+        shares = self.source_layout(source.eighth).flatten(2).softmax(2)  # (B, PARTS, N)
+        looks = places @ shares.transpose(1, 2).to(places.dtype)  # (B, 2C, PARTS)
+        layout = self.target_layout(pose.eighth)  # (B, PARTS, H/8, W/8)
+        dressed = looks @ layout.flatten(2).softmax(1).to(looks.dtype)  # (B, 2C, N)
+        moved = warp(source.eighth, found.flows[0]) * found.visibilities[0]
+        attended, dressed = (x.view_as(source.eighth) for x in (attended, dressed))
+        x = self.at_eighth(torch.cat([pose.eighth, attended, moved, dressed], dim=1))
+        moved = warp(source.quarter, found.flows[1]) * found.visibilities[1]
+        x = self.at_quarter(torch.cat([twice(x), pose.quarter, moved], dim=1))  # (B, 3C/2, H/4, W/4)
+        return x, torch.tanh(self.picture(x)), layout
+
+
+class SynthesisNet(nn.Module):
+    """PFL's fine network: GarmentNet's features and the aligned source to the picture.
+
+    Gives the picture (B, 3, H, W) and the source as warped (B, 3, H, W). Where it trusts the flow
+    it shows the warped source itself, whose texture no decoder would invent.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        width = 3 * channels // 4
+        self.grow = convolution(3 * channels // 2, width)
+        self.at_half = nn.Sequential(convolution(width + channels // 2, width), RefiningBlock(width))
+        self.grow_again = convolution(width, channels // 4)
+        self.full = convolution(channels // 4 + 3, channels // 4)
+        self.picture = nn.Conv2d(channels // 4, 4, 3, padding=1)
+
+    def forward(
+        self, garment: Tensor, source: Tensor, features: Features, found: Correspondence
+    ) -> tuple[Tensor, Tensor]:
+        moved = warp(features.half, found.flows[2]) * found.visibilities[2]
+        x = self.at_half(torch.cat([twice(self.grow(garment)), moved], dim=1))  # (B, 3C/4, H/2, W/2)
+        warped = warp(source, found.flows[3])
+        x = self.full(torch.cat([twice(self.grow_again(x)), warped], dim=1))  # (B, C/4, H, W)
+        x = self.picture(x).float()
+        trust = x[:, 3:].sigmoid()
+        return torch.lerp(torch.tanh(x[:, :3]), warped, trust), warped
+
+
+class Synthesis(NamedTuple):
+    """What the flow generator makes, with all it made on the way."""
+
+    image: Tensor  # (B, 3, H, W) in [-1, 1]
+    coarse: Tensor  # (B, 3, H/4, W/4), GarmentNet's
+    warped: Tensor  # (B, 3, H, W), the source moved by the flow
+    layout: Tensor  # (B, PARTS, H/8, W/8), logits
+    found: Correspondence
+
+
+class FlowGenerator(nn.Module):
+    """The generator of Pose Flow Learning: flow, GarmentNet, SynthesisNet.
+
+    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W); without a source
+    pose the source alone must do. Height and width are multiples of 16. The paper gives the parts
+    and that both networks align features at several scales; every size and width is ours.
+    `channels` is the width at a quarter of the size.
+    """
+
+    def __init__(self, height: int, width: int, channels: int = 64):
+        super().__init__()
+        check_size(height, width)
+        self.height, self.width = height, width
+        self.source_encoder, self.pose_encoder = SourceEncoder(channels), PoseEncoder(channels)
+        self.pose_flow = PoseFlow(channels)
+        self.garment_net, self.synthesis_net = GarmentNet(channels), SynthesisNet(channels)
+
+    def correspondence(
+        self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+    ) -> tuple[Features, Features, Correspondence]:
+        """Features of source and target pose, and the flow between them."""
+        if source_pose is None:
+            source_pose = torch.zeros_like(target_pose)
+        maps = [pose_maps(p, self.height, self.width, 4) for p in (source_pose, target_pose)]
+        features, pose = self.source_encoder(source, maps[0]), self.pose_encoder(maps[1])
+        return features, pose, self.pose_flow(features, pose)
+
+    def synthesise(
+        self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+    ) -> Synthesis:
+        """The picture with the flow, the visibility and the rest that explain it."""
+        features, pose, found = self.correspondence(source, target_pose, source_pose)
+        garment, coarse, layout = self.garment_net(features, pose, found)
+        image, warped = self.synthesis_net(garment, source, features, found)
+        return Synthesis(image, coarse, warped, layout, found)
+
+    def forward(
+        self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+    ) -> Tensor:
+        return self.synthesise(source, target_pose, source_pose).image
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges patches of an image beside its source and both poses: (B, 1, H/8, W/8) logits.
+
+    pix2pix's discriminator, with spectral normalisation. A discriminator that sees the poses is
+    future work of RPT-GAN. Ours: the poses join at a quarter of the size, where their maps are
+    small. Gives the features on the way as well, for matching.
+    """
+
+    def __init__(self, height: int, width: int, channels: int = 64):
+        super().__init__()
+        self.height, self.width = height, width
+        norm = nn.utils.parametrizations.spectral_norm
+        self.at_half = norm(nn.Conv2d(6, channels // 2, 4, stride=2, padding=1))
+        self.at_quarter = norm(nn.Conv2d(channels // 2, channels, 4, stride=2, padding=1))
+        self.poses = norm(nn.Conv2d(2 * POSE_MAPS, channels, 3, padding=1))
+        self.at_eighth = norm(nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1))
+        self.wide = norm(nn.Conv2d(2 * channels, 4 * channels, 3, padding=1))
+        self.real = norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
+
+    def maps(self, source_pose: Tensor, target_pose: Tensor) -> Tensor:
+        """Both poses as the maps that forward wants: (B, 2 * POSE_MAPS, H/4, W/4)."""
+        poses = (source_pose, target_pose)
+        return torch.cat([pose_maps(pose, self.height, self.width, 4) for pose in poses], dim=1)
+
+    def forward(self, image: Tensor, source: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x = F.leaky_relu(self.at_half(torch.cat([image, source], dim=1)), 0.2)
+        features = [x]  # (B, C/2, H/2, W/2)
+        x = F.leaky_relu(self.at_quarter(x) + self.poses(maps), 0.2)
+        features.append(x)  # (B, C, H/4, W/4)
+        for layer in (self.at_eighth, self.wide):
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x)  # (B, 2C, H/8, W/8), (B, 4C, H/8, W/8)
+        return self.real(x), features
+
+
+# ------------------------------------------------------------------------------ losses
+
+
 def discriminator_loss(
     real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], identity: Tensor, label: Tensor
 ) -> Tensor:
@@ -315,4 +765,211 @@ def generator_loss(
     return reconstruction, adversarial + F.cross_entropy(fake[1], identity)
 
 
-GENERATORS = {"residual": ResidualGenerator}
+def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
+    """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
+    H, W = target.shape[-2:]
+    rows, columns = gaussian_band(H, target.device), gaussian_band(W, target.device)
+    # From sum and difference, as in metrics: four moments, and exactly 0 where they are equal.
+    total, difference = generated + target + 2, generated - target  # black is 0 in SSIM
+    planes = torch.cat([total, difference, total.square(), difference.square()], dim=1)
+    means = rows @ (planes.contiguous() @ columns.T)  # (B, 12, H - 10, W - 10)
+    a, b, aa, bb = means.chunk(4, dim=1)
+    a, b = a.square(), b.square()
+    aa, bb = aa - a, bb - b
+    c1, c2 = 2 * (0.01 * 2) ** 2, 2 * (0.03 * 2) ** 2  # the range of images is 2
+    return 1 - ((a - b + c1) * (aa - bb + c2) / ((a + b + c1) * (aa + bb + c2))).mean()
+
+
+def gaussian_band(length: int, device: torch.device) -> Tensor:
+    """The matrix (length - 10, length) that takes Gaussian means of 11 neighbours."""
+    taps = torch.exp(-0.5 * (torch.arange(-5.0, 6.0, device=device) / 1.5).square())
+    band = torch.zeros(length - 10, length, device=device)
+    for offset, tap in enumerate(taps / taps.sum()):
+        band.diagonal(offset).fill_(tap)
+    return band
+
+
+def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> Tensor:
+    """Does the flow bring source pixels to where the target has the same? With what is hidden.
+
+    Brightness constancy as in UnFlow, at 1/8, 1/4 and 1/2: a visible place pays the absolute
+    difference, a hidden one HIDDEN_PRICE, so that visibility learns to tell them apart.
+    """
+    loss = 0
+    for scale, flow, visibility in zip((8, 4, 2), found.flows, found.visibilities):
+        moved = warp(F.avg_pool2d(source, scale), flow)
+        error = (moved - F.avg_pool2d(target, scale)).abs().mean(1, keepdim=True)
+        loss = loss + (visibility * error + (1 - visibility) * HIDDEN_PRICE).mean()
+    return loss / 3
+
+
+def smoothness_loss(found: Correspondence) -> Tensor:
+    """Mean absolute difference of neighbouring flows at 1/8, 1/4 and 1/2, in their pixels."""
+    loss = 0
+    for flow in found.flows[:3]:
+        loss = loss + flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
+    return loss / 3
+
+
+def random_deformation(count: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Smooth random flows (count, 2, height, width) in pixels, from the global generator.
+
+    Bicubic between 4x3 knots that move by 6 % of the height (standard deviation).
+    """
+    knots = 0.06 * height * torch.randn(count, 2, 4, 3, device=device)
+    return F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+
+
+def move_pose(pose: Tensor, flow: Tensor) -> Tensor:
+    """Poses (B, 25, 3) in the pictures that `warp` makes by a flow (B, 2, H, W).
+
+    A joint at s comes to where t + flow(t) = s, found by iteration.
+    """
+    H, W = flow.shape[-2:]
+    xy = pose[..., :2]
+    for _ in range(8):
+        at = (2 * xy + 1) / xy.new_tensor([W, H]) - 1  # (B, 25, 2)
+        step = F.grid_sample(flow, at[:, :, None], padding_mode="border", align_corners=False)
+        xy = pose[..., :2] - step.squeeze(3).transpose(1, 2)
+    return torch.cat([xy, pose[..., 2:]], dim=2)
+
+
+def deformation_error(generator: FlowGenerator, source: Tensor, source_pose: Tensor) -> Tensor:
+    """The flow's mean end-point error in pixels on the body, for a known deformation of the source.
+
+    The estimator is asked how the source, in its own pose, comes into the deformed one. It can't
+    know what the deformation did to the background, so only the body counts.
+    """
+    B, _, H, W = source.shape
+    truth = random_deformation(B, H, W, source.device)
+    moved = move_pose(source_pose, truth)
+    found = generator.correspondence(source, moved, source_pose)[2]
+    error = 0
+    for scale, flow in zip((8, 4, 2), found.flows):
+        body = limb_maps(moved, H, W, scale).amax(1)  # (B, H/s, W/s)
+        distance = (scale * flow - F.avg_pool2d(truth, scale)).square().sum(1).add(1e-4).sqrt()
+        error = error + (distance * body).sum() / body.sum().clamp(min=1)
+    return error / 3
+
+
+def perceptual_loss(descriptor: Descriptor, generated: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of ResNet-50's features after its first two stages."""
+    with torch.no_grad():
+        wanted = descriptor.early(target)
+    return sum(F.l1_loss(a, b) for a, b in zip(descriptor.early(generated), wanted))
+
+
+# ------------------------------------------------------------------------------ objectives
+# What a model descends. Every generator comes with three functions, which the loop calls:
+# synthesise(generator, batch) gives the image and what else its losses want,
+# discriminate(discriminator, batch, image) the discriminator's loss,
+# criticise(generator, discriminator, batch, image, made) the generator's, by name, unweighted.
+
+
+def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
+    """The image of a batch, float32, and nothing else."""
+    poses = batch["target_pose"], batch["source_pose"]
+    return generator(batch["source"], *poses).float(), None
+
+
+def synthesise_all(generator: FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
+    """The image of a batch and its Synthesis; of some sources the pose is not told.
+
+    So the generator learns to do without, as its user may have no source pose.
+    """
+    told = torch.rand(len(batch["source"]), 1, 1, device=batch["source"].device) >= UNTOLD_SHARE
+    made = generator.synthesise(batch["source"], batch["target_pose"], batch["source_pose"] * told)
+    return made.image, made
+
+
+def discriminate_identity(discriminator: nn.Module, batch: dict, image: Tensor) -> Tensor:
+    """RPT-GAN: real or fake, and whose identity."""
+    label = torch.empty(len(image), device=image.device).uniform_(0.8, 1.0)
+    real, fake = (as_float(discriminator(x)) for x in (batch["target"], image))
+    return discriminator_loss(real, fake, batch["identity"], label)
+
+
+def discriminate_patches(discriminator: PatchDiscriminator, batch: dict, image: Tensor) -> Tensor:
+    """The hinge loss on patches, given source and poses."""
+    maps = discriminator.maps(batch["source_pose"], batch["target_pose"])
+    real, fake = (
+        discriminator(x, batch["source"], maps)[0].float() for x in (batch["target"], image)
+    )
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def criticise_residual(
+    generator: nn.Module, discriminator: nn.Module, batch: dict, image: Tensor, made: None
+) -> dict[str, Tensor]:
+    """RPT-GAN's losses: `reconstruction` and `adversarial`."""
+    fake = as_float(discriminator(image))
+    names = ("reconstruction", "adversarial")
+    return dict(zip(names, generator_loss(image, batch["target"], fake, batch["identity"])))
+
+
+def criticise_unet(
+    generator: nn.Module, discriminator: nn.Module, batch: dict, image: Tensor, made: None
+) -> dict[str, Tensor]:
+    """pix2pix's losses: `reconstruction`, the absolute error, and `adversarial`."""
+    maps = discriminator.maps(batch["source_pose"], batch["target_pose"])
+    fake, _ = discriminator(image, batch["source"], maps)
+    return {
+        "reconstruction": F.l1_loss(image, batch["target"]),
+        "adversarial": -fake.float().mean(),
+    }
+
+
+def criticise_flow(
+    generator: FlowGenerator,
+    discriminator: PatchDiscriminator,
+    batch: dict,
+    image: Tensor,
+    made: Synthesis,
+) -> dict[str, Tensor]:
+    """The losses of `flow`, each described in the README's table of weights."""
+    source, target = batch["source"], batch["target"]
+    maps = discriminator.maps(batch["source_pose"], batch["target_pose"])
+    fake, features = discriminator(image, source, maps)
+    with torch.no_grad():
+        _, wanted = discriminator(target, source, maps)
+    few = slice(max(1, len(source) // 4))  # the deformed ones: enough, at a quarter of the cost
+    return {
+        "reconstruction": F.l1_loss(image, target),
+        "similarity": similarity_loss(image, target),
+        "coarse": F.l1_loss(made.coarse.float(), F.avg_pool2d(target, 4)),
+        "adversarial": -fake.float().mean(),
+        "matching": sum(F.l1_loss(a.float(), b.float()) for a, b in zip(features, wanted)) / 4,
+        "photometric": photometric_loss(source, target, made.found),
+        "smoothness": smoothness_loss(made.found),
+        "deformation": deformation_error(generator, source[few], batch["source_pose"][few]),
+    }
+
+
+def as_float(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    # Losses are computed in float32 whatever the networks compute in.
+    return tuple(output.float() for output in outputs)
+
+
+class Objective(NamedTuple):
+    """How a generator is trained: its opponent and its losses."""
+
+    discriminator: Callable[..., nn.Module]  # of height, width, identities, channels
+    synthesise: Callable
+    discriminate: Callable
+    criticise: Callable
+    discriminator_rate: float = 1.0  # times the generator's learning rate
+
+
+def patches(height: int, width: int, identities: int, channels: int) -> PatchDiscriminator:
+    # Identities are RPT-GAN's.
+    return PatchDiscriminator(height, width, channels)
+
+
+GENERATORS = {"residual": ResidualGenerator, "unet": UNetGenerator, "flow": FlowGenerator}
+OBJECTIVES = {
+    "residual": Objective(
+        Discriminator, synthesise_image, discriminate_identity, criticise_residual
+    ),
+    "unet": Objective(patches, synthesise_image, discriminate_patches, criticise_unet),
+    "flow": Objective(patches, synthesise_all, discriminate_patches, criticise_flow, 0.4),
+}

@@ -23,23 +23,39 @@ if TYPE_CHECKING:
     import training
 
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
-MODELS = ("residual",)
+MODELS = ("residual", "unet", "flow")
 # RPT-GAN's settings, and those with which the demo shows something within minutes on a CPU.
 PAPER = {
+    "model": "residual",
     "epochs": 60,
     "steps": None,
     "batch_size": 32,
     "learning_rate": 2e-4,
-    "channels": 64,
     "descriptor_weights": "imagenet",
 }
 DEMO = {
+    "model": "flow",
     "epochs": None,
     "steps": 240,
     "batch_size": 32,
     "learning_rate": 1e-3,
-    "channels": 16,
     "descriptor_weights": "none",
+}
+# Where each comes from: README, "The papers, and what we chose".
+LOSS_WEIGHTS = {
+    "residual": {"reconstruction": 1.0, "adversarial": 1e-3},
+    "unet": {"reconstruction": 100.0, "adversarial": 1.0, "perceptual": 0.0},
+    "flow": {
+        "reconstruction": 5.0,
+        "similarity": 2.0,
+        "coarse": 2.0,
+        "adversarial": 0.1,
+        "matching": 2.0,
+        "perceptual": 1.0,
+        "photometric": 1.0,
+        "smoothness": 0.02,
+        "deformation": 0.02,
+    },
 }
 DEMO_SCORED_PAIRS = 200  # enough to tell a model from its baselines when training ends
 
@@ -61,6 +77,25 @@ class Size(click.ParamType):
         if max(int(height), int(width)) > 1024:
             self.fail(f"{value}: at most 1024 pixels a side", param, ctx)
         return int(height), int(width)
+
+
+class LossWeight(click.ParamType):
+    """NAME=NUMBER, the number not negative."""
+
+    name = "NAME=NUMBER"
+
+    def convert(self, value, param, ctx) -> tuple[str, float]:
+        """Parse "similarity=2" to ("similarity", 2.0). Fails for anything else."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = value.partition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1.0
+        if not 0 <= weight < float("inf"):
+            self.fail(f"{value!r} is no loss weight; write such as similarity=2", param, ctx)
+        return name, weight
 
 
 def defaults(name: str) -> str:
@@ -212,7 +247,10 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @data_option
 @root_option
 @click.option(
-    "--model", default="residual", show_default=True, type=click.Choice(MODELS), help="Network."
+    "--model",
+    type=click.Choice(MODELS),
+    show_default=defaults("model"),
+    help="residual: RPT-GAN; flow: pose flow; unet: pix2pix.",
 )
 @click.option(
     "--run",
@@ -246,15 +284,25 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 )
 @click.option(
     "--channels",
+    default=64,
+    show_default=True,
     type=click.IntRange(2, 256),
-    show_default=defaults("channels"),
-    help="Width of the networks; the paper's is 64.",
+    help="Width of the networks; the papers' is 64.",
 )
 @click.option(
     "--descriptor-weights",
     metavar="imagenet|none|FILE",
-    show_default=defaults("descriptor_weights"),
-    help="ResNet-50's weights: frozen, or none to train it along.",
+    show_default="imagenet for residual on real data, else none",
+    help="ResNet-50's, frozen. residual: its descriptor, none trains it along; others: with "
+    "weights they learn by a perceptual loss too.",
+)
+@click.option(
+    "--loss-weight",
+    "loss_weights",
+    multiple=True,
+    type=LossWeight(),
+    metavar="NAME=NUMBER",
+    help="Change the weight of a loss; may be repeated. README lists them.",
 )
 @device_option
 @click.option(
@@ -292,7 +340,9 @@ def train(ctx, resume, epochs, **settings) -> None:
 
     if epochs and settings["steps"]:
         raise click.UsageError("--epochs and --steps exclude each other; give one of them")
-    settings["run"] = settings["run"] or f"runs/{settings['data']}-{settings['model']}"
+    fallback = DEMO if settings["data"] == "demo" else PAPER
+    model = settings["model"] or fallback["model"]
+    settings["run"] = settings["run"] or f"runs/{settings['data']}-{model}"
     check_run(Path(settings["run"]), resume)
     if settings["data"] == "demo" and not Path(settings["root"], "demo").exists():
         prepare_with_progress(pairs.PrepareConfig(root=settings["root"]))
@@ -343,6 +393,8 @@ def complete(
         free = {"steps", "root", "run", "device", "precision", "save_every"}
         for name, value in settings.items():
             given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+            if name == "loss_weights":
+                value = saved[name] | dict(value)
             if given and name not in free and value != saved[name]:
                 raise click.UsageError(
                     f"--{name.replace('_', '-')} {value}: the run has {saved[name]}; leave it out "
@@ -351,14 +403,29 @@ def complete(
         settings = saved | {name: settings[name] for name in free if settings[name] is not None}
     else:
         fallback = DEMO if settings["data"] == "demo" else PAPER
+        model = settings["model"] or fallback["model"]
+        if model != "residual":
+            fallback = fallback | {"descriptor_weights": "none"}
         settings = {
             name: fallback.get(name) if value is None else value for name, value in settings.items()
         }
+        settings["loss_weights"] = weigh(model, settings["loss_weights"])
         if not settings["steps"]:
             epochs = epochs or fallback["epochs"]
     if epochs:
         settings["steps"] = epochs * max(1, pairs_ // settings["batch_size"])
     return training.TrainConfig(**settings)
+
+
+def weigh(model: str, changes: tuple[tuple[str, float], ...]) -> dict[str, float]:
+    """The loss weights of a model with the user's changes; raises for names it has not."""
+    weights = LOSS_WEIGHTS[model]
+    for name, _ in changes:
+        if name not in weights:
+            raise click.UsageError(
+                f"--loss-weight {name}: {model} has no such loss; it has {', '.join(weights)}"
+            )
+    return weights | dict(changes)
 
 
 def train_with_progress(

@@ -24,8 +24,7 @@ import models
 import pairs
 import poses
 
-FORMAT = 1
-ADVERSARIAL_WEIGHT = 1e-3  # ours, beside a mean squared error of 1: the usual ratio of the two
+FORMAT = 2
 ADAM_BETAS = (0.5, 0.999)  # the first author's
 DECAY_EPOCHS = 20  # the learning rate is divided by 10 every so many epochs (RPT-GAN)
 AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
@@ -48,6 +47,7 @@ class TrainConfig:
     precision: str
     channels: int
     descriptor_weights: str
+    loss_weights: dict[str, float]
     save_every: int
     seed: int
 
@@ -61,14 +61,15 @@ class State:
     discriminator: nn.Module
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
+    perceptual: models.Descriptor | None = None  # frozen, so that no checkpoint holds it
     step: int = 0
 
     def parts(self) -> dict:
-        """The parts with a state dict, by name."""
+        """The parts that a checkpoint holds, by name."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name != "step"
+            if field.name not in ("perceptual", "step")
         }
 
 
@@ -157,7 +158,7 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
     """A fresh state: networks initialised from the seed, optimisers of the papers."""
     torch.manual_seed(config.seed)
     generator = build_generator(shape)
-    discriminator = models.Discriminator(
+    discriminator = models.OBJECTIVES[config.model].discriminator(
         shape["height"], shape["width"], shape["identities"], config.channels
     )
     for network in (generator, discriminator):
@@ -170,6 +171,33 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
         return torch.optim.Adam(trained, config.learning_rate, ADAM_BETAS, fused=True)
 
     return State(generator, average, discriminator, adam(generator), adam(discriminator))
+
+
+def describe(config: TrainConfig, prepared: "pairs.Prepared") -> dict:
+    """What a checkpoint must say of its networks so that they can be built again."""
+    options = {"channels": config.channels}
+    if config.model == "residual":
+        options["frozen"] = config.descriptor_weights != "none"
+    return {
+        "model": config.model,
+        "height": prepared.height,
+        "width": prepared.width,
+        "identities": prepared.identities,
+        "options": options,
+    }
+
+
+def load_imagenet(config: TrainConfig, state: State, device: torch.device, resume: bool) -> None:
+    """Fill in ResNet-50's weights, where the run has them: as descriptor, or for a loss."""
+    if config.descriptor_weights == "none":
+        return
+    if config.model == "residual":
+        if not resume:  # a checkpoint holds them
+            models.load_descriptor_weights(state.generator.descriptor, config.descriptor_weights)
+        return
+    state.perceptual = models.Descriptor(state.generator.height, frozen=True)
+    models.load_descriptor_weights(state.perceptual, config.descriptor_weights)
+    state.perceptual.to(device, memory_format=torch.channels_last)
 
 
 def build_generator(shape: dict) -> nn.Module:
@@ -254,27 +282,17 @@ def train(
     device = pick_device(config.device)
     run = Path(config.run)
     checkpoint = run / "latest.pt"
-    frozen = config.descriptor_weights != "none"
-    shape = {
-        "model": config.model,
-        "height": prepared.height,
-        "width": prepared.width,
-        "identities": prepared.identities,
-        "options": {"channels": config.channels, "frozen": frozen},
-    }
+    shape = describe(config, prepared)
     with processes(device) as (rank, world), interruptible() as stopped:
         # Data: a step's batch follows from (seed, step, rank).
         batches = pairs.Batches(prepared, "train", config.batch_size, config.seed, rank, world)
 
         # Model.
         state = build(config, shape, device)
+        load_imagenet(config, state, device, resume)
         if resume:
             restore(state, read_checkpoint(checkpoint))
         else:
-            if frozen:
-                models.load_descriptor_weights(
-                    state.generator.descriptor, config.descriptor_weights
-                )
             state.average.load_state_dict(state.generator.state_dict())
         if rank == 0:
             open_log(run, state.step)
@@ -283,13 +301,11 @@ def train(
         began, first = time.perf_counter(), state.step
         while state.step < config.steps and not stopped:
             rate = learning_rate(config, state.step, batches.per_epoch)
-            for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+            set_rates(config, state, rate)
             batch = pairs.to_device(batches[state.step], device)
-            draws = torch.Generator().manual_seed(step_seed(config.seed, state.step, rank))
+            torch.manual_seed(step_seed(config.seed, state.step, rank))
             with autocast(device, config.precision):
-                losses = train_step(state, batch, draws)
+                losses = train_step(config, state, batch)
             state.step += 1
             figures = {"step": state.step, "learning_rate": rate}
             figures |= {name: round(float(value), 5) for name, value in losses.items()}
@@ -312,37 +328,31 @@ def train(
     return checkpoint, state.step >= config.steps
 
 
-def train_step(state: State, batch: dict, draws: torch.Generator) -> dict[str, Tensor]:
-    """One step of both networks on a batch of images in [-1, 1]; gives the losses (RPT-GAN)."""
-    state.generator.train()
-    target, identity = batch["target"], batch["identity"]
-    generated = state.generator(batch["source"], batch["target_pose"], batch["source_pose"])
-    generated = generated.float()
+def train_step(config: TrainConfig, state: State, batch: dict) -> dict[str, Tensor]:
+    """One step of both networks on a batch of images in [-1, 1]; gives the losses by name.
 
-    label = torch.empty(len(target)).uniform_(0.8, 1.0, generator=draws).to(target.device)
-    real, fake = state.discriminator(target), state.discriminator(generated.detach())
-    discriminator_loss = models.discriminator_loss(to_float(real), to_float(fake), identity, label)
-    descend(state.discriminator, state.discriminator_optimizer, discriminator_loss)
+    Draws come from torch's global generator, which the caller seeds.
+    """
+    objective = models.OBJECTIVES[config.model]
+    state.generator.train()
+    image, made = objective.synthesise(state.generator, batch)
+
+    judgement = objective.discriminate(state.discriminator, batch, image.detach())
+    descend(state.discriminator, state.discriminator_optimizer, judgement)
 
     # The generator's gradient passes through the discriminator but must not be stored in it.
     state.discriminator.requires_grad_(False)
-    fake = to_float(state.discriminator(generated))
-    reconstruction, adversarial = models.generator_loss(generated, target, fake, identity)
-    generator_loss = reconstruction + ADVERSARIAL_WEIGHT * adversarial
-    descend(state.generator, state.generator_optimizer, generator_loss)
+    losses = objective.criticise(state.generator, state.discriminator, batch, image, made)
+    if state.perceptual is not None:
+        losses["perceptual"] = models.perceptual_loss(state.perceptual, image, batch["target"])
+    total = sum(config.loss_weights[name] * loss for name, loss in losses.items())
+    descend(state.generator, state.generator_optimizer, total)
     state.discriminator.requires_grad_(True)
 
     update_average(state)
-    return {
-        "reconstruction": reconstruction.detach(),
-        "adversarial": adversarial.detach(),
-        "discriminator": discriminator_loss.detach(),
+    return {name: loss.detach() for name, loss in losses.items()} | {
+        "discriminator": judgement.detach()
     }
-
-
-def to_float(outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    # Losses are computed in float32 whatever the networks compute in.
-    return outputs[0].float(), outputs[1].float()
 
 
 def descend(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -370,6 +380,15 @@ def update_average(state: State) -> None:
 def step_seed(seed: int, step: int, rank: int) -> int:
     """A seed that follows from (seed, step, rank) alone, well spread."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def set_rates(config: TrainConfig, state: State, rate: float) -> None:
+    """Set the learning rates of a step."""
+    factor = models.OBJECTIVES[config.model].discriminator_rate
+    optimizers = (state.generator_optimizer, rate), (state.discriminator_optimizer, factor * rate)
+    for optimizer, one in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = one
 
 
 def check_finite(figures: dict, config: TrainConfig) -> None:

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from click import ClickException
 from torchvision.models import resnet50
 
+import metrics
 import models
 
 BATCH = 2
@@ -20,7 +21,10 @@ def some_pose(height: int, width: int) -> torch.Tensor:
     return torch.cat([xy, torch.ones(BATCH, 25, 1)], dim=-1)
 
 
-@pytest.mark.parametrize("size", [(64, 32), (128, 64), (256, 256), (256, 176), (112, 48), (16, 16)])
+SIZES = [(64, 32), (128, 64), (256, 256), (256, 176), (112, 48), (16, 16)]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_every_multiple_of_16_comes_out_at_its_size(size):
     generator = models.ResidualGenerator(*size, channels=4, frozen=False).eval()
     with torch.inference_mode():
@@ -32,9 +36,155 @@ def test_every_multiple_of_16_comes_out_at_its_size(size):
     assert identity.shape == (BATCH, 7)
 
 
-def test_other_sizes_are_refused():
+@pytest.mark.parametrize("model", models.GENERATORS)
+def test_other_sizes_are_refused(model):
     with pytest.raises(ValueError, match="multiples of 16, not 100x64"):
-        models.ResidualGenerator(100, 64)
+        models.GENERATORS[model](100, 64)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("model", ["unet", "flow"])
+def test_unet_and_flow_come_out_at_every_size_with_and_without_source_pose(model, size):
+    generator = models.GENERATORS[model](*size, channels=8).train()
+    source, pose = some_images(*size), some_pose(*size)
+    for source_pose in (pose.flip(0), None):
+        image = generator(source, pose, source_pose)
+        assert image.shape == (BATCH, 3, *size)
+        assert image.abs().max() <= 1
+    discriminator = models.PatchDiscriminator(*size, channels=8)
+    real, features = discriminator(image, source, discriminator.maps(pose, pose))
+    assert real.shape == (BATCH, 1, size[0] // 8, size[1] // 8)
+    assert len(features) == 4
+
+
+@pytest.mark.parametrize("size", [(128, 64), (256, 176)])
+def test_the_flow_generator_says_what_it_made_at_every_scale(size):
+    H, W = size
+    generator = models.FlowGenerator(H, W, channels=8).eval()
+    with torch.inference_mode():
+        made = generator.synthesise(some_images(H, W), some_pose(H, W))
+    assert made.coarse.shape == (BATCH, 3, H // 4, W // 4)
+    assert made.warped.shape == made.image.shape
+    assert made.layout.shape == (BATCH, models.PARTS, H // 8, W // 8)
+    for scale, flow, visibility in zip((8, 4, 2, 1), made.found.flows, made.found.visibilities):
+        assert flow.shape == (BATCH, 2, H // scale, W // scale)
+        assert visibility.shape == (BATCH, 1, H // scale, W // scale)
+        assert visibility.min() >= 0
+        assert visibility.max() <= 1
+    places = H // 8 * (W // 8)
+    assert made.found.attention.shape == (BATCH, places, places)
+
+
+def test_the_flow_generator_has_at_most_20_million_parameters():
+    generator = models.FlowGenerator(256, 256)
+    assert sum(p.numel() for p in generator.parameters()) <= 20e6
+
+
+def test_a_flow_of_zero_is_the_identity_and_a_whole_one_a_shift():
+    for H, W in ((128, 64), (256, 256)):
+        image = some_images(H, W)
+        flow = torch.zeros(BATCH, 2, H, W)
+        assert torch.equal(models.warp(image, flow), image)
+        flow[:, 0], flow[:, 1] = 3, -2
+        moved = models.warp(image, flow)
+        assert torch.equal(moved[:, :, 2:, :-3], image[:, :, :-2, 3:])
+        assert torch.equal(moved[:, :, 0, :-3], image[:, :, 0, 3:])  # the border goes on
+
+
+def test_warping_has_the_right_gradients():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 2, 5, 4, dtype=torch.float64, generator=generator)
+    # Away from whole pixels, where a bilinear look-up has a corner.
+    flow = 0.2 + 0.6 * torch.rand(1, 2, 5, 4, dtype=torch.float64, generator=generator)
+    flow[..., -1, :] = flow[..., -1] = -0.4
+    assert torch.autograd.gradcheck(
+        models.warp, (image.requires_grad_(), flow.requires_grad_()), fast_mode=False
+    )
+
+
+def test_heat_maps_peak_at_the_joints_and_are_empty_for_missing_ones():
+    pose = torch.zeros(1, 25, 3)
+    pose[0, 4] = torch.tensor([20.0, 50.0, 0.5])
+    maps = models.heatmaps(pose, 128, 64)
+    assert maps.shape == (1, 25, 128, 64)
+    assert maps[0, 4, 50, 20] == 1
+    assert maps.sum() == maps[0, 4].sum()
+    assert maps[0, 4, 54, 20].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 4 pixels
+    pose[0, 4, :2] = torch.tensor([9.5, 5.5])  # between pixels; in the middle of one at 1/4
+    assert models.heatmaps(pose, 128, 64, 4)[0, 4, 1, 2].item() == pytest.approx(1, abs=1e-6)
+
+
+def test_limb_maps_follow_the_limb():
+    pose = torch.zeros(1, 25, 3)
+    pose[0, 3], pose[0, 4] = torch.tensor([10.0, 20, 1]), torch.tensor([10.0, 60, 1])
+    maps = models.limb_maps(pose, 128, 64)
+    limb = models.LIMBS.index((3, 4))
+    assert torch.equal(maps[0, limb, 20:61, 10], torch.ones(41))
+    assert maps[0, limb, 40, 16].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 6
+    assert maps.sum() == maps[0, limb].sum()
+
+
+def test_similarity_is_one_minus_ssim():
+    a, b = some_images(32, 48), some_images(32, 48).flip(0)
+    expected = 1 - metrics.ssim(a, b, "wang").mean().item()
+    assert models.similarity_loss(a, b).item() == pytest.approx(expected, abs=1e-5)
+    assert models.similarity_loss(a, a).item() == 0
+
+
+def test_a_moved_pose_stays_on_its_pixels():
+    H, W = 128, 64
+    torch.manual_seed(0)
+    flow = models.random_deformation(4, H, W, torch.device("cpu"))
+    joints = torch.tensor([[20.0, 30.0, 1.0], [40.0, 90.0, 0.5], [33.0, 64.0, 1.0]])
+    pose = torch.zeros(4, 25, 3)
+    pose[:, :3] = joints
+    moved = models.move_pose(pose, flow)
+    assert torch.equal(moved[..., 2], pose[..., 2])
+    dots = models.heatmaps(pose, H, W)[:, :3]
+    seen = models.warp(dots, flow).flatten(2).argmax(2)
+    found = torch.stack([seen % W, seen // W], dim=2)
+    assert (found - moved[:, :3, :2]).abs().max() <= 1
+    assert (found - pose[:, :3, :2]).abs().max() > 2  # it did move
+
+
+def test_visibility_falls_where_the_source_has_no_match():
+    H, W = 64, 32
+    places = models.pixel_grid(H, W, torch.device("cpu"))
+    source = torch.stack([torch.sin(places[0]), torch.cos(places[1] / 2), places[1] / H])[None]
+    target = source.clone()
+    target[:, :, 40:] = -target[:, :, 40:] + 0.7  # nothing in the source looks like this
+    flows = [torch.zeros(1, 2, H // s, W // s) for s in (8, 4, 2)]
+    logits = [torch.zeros(1, 1, H // s, W // s, requires_grad=True) for s in (8, 4, 2)]
+    optimizer = torch.optim.Adam(logits, 0.2)
+    for _ in range(40):
+        found = models.Correspondence(None, flows, [logit.sigmoid() for logit in logits])
+        loss = models.photometric_loss(source, target, found)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    visibility = logits[2].sigmoid()[0, 0]
+    assert visibility[:20].min() > 0.95
+    assert visibility[20:].mean() < 0.2
+
+
+def test_a_known_deformation_is_learned_to_less_than_a_pixel():
+    H, W = 64, 32
+    torch.manual_seed(0)
+    generator = models.FlowGenerator(H, W, channels=16)
+    pose = some_pose(H, W)
+    source = some_images(H // 8, W // 8)
+    source = F.interpolate(source, (H, W), mode="bicubic")
+    optimizer = torch.optim.Adam(generator.pose_flow.parameters(), 1e-2)
+    errors = []
+    for _ in range(60):
+        torch.manual_seed(1)  # the same deformation every time
+        error = models.deformation_error(generator, source, pose)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[0] > 2
+    assert errors[-1] < 1
 
 
 def test_the_published_widths_have_nine_blocks_of_256_channels():

@@ -12,14 +12,16 @@ from PIL import Image
 import metrics
 import models
 import pairs
+import posegan
 import training
 
 
 def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
+    model = changes.get("model", "residual")
     settings = {
         "data": "demo",
         "root": str(prepared.path.parent),
-        "model": "residual",
+        "model": model,
         "run": str(run),
         "steps": 4,
         "batch_size": 4,
@@ -28,6 +30,7 @@ def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
         "precision": "float32",
         "channels": 4,
         "descriptor_weights": "none",
+        "loss_weights": posegan.LOSS_WEIGHTS[model],
         "save_every": 100,
         "seed": 3,
     }
@@ -48,13 +51,14 @@ def same(a, b) -> bool:
     return a == b
 
 
-def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(few_people, tmp_path):
-    whole = config_for(few_people, tmp_path / "whole")
+@pytest.mark.parametrize("model", models.GENERATORS)
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(few_people, tmp_path, model):
+    whole = config_for(few_people, tmp_path / "whole", model=model)
     reports = []
     unbroken, ended = training.train(whole, few_people, False, reports.append)
     assert ended
     assert [figures["step"] for figures in reports] == [1, 2, 3, 4]
-    halves = config_for(few_people, tmp_path / "halves", steps=2)
+    halves = config_for(few_people, tmp_path / "halves", model=model, steps=2)
     training.train(halves, few_people, False, lambda figures: None)
     rest = dataclasses.replace(halves, steps=4)
     resumed, _ = training.train(rest, few_people, True, lambda figures: None)
@@ -97,12 +101,21 @@ def test_resuming_cuts_the_log_behind_the_checkpoint(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == "\n".join(lines[:2]) + "\n"
 
 
-def test_four_pairs_are_learned_until_ssim_is_above_09(few_people, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("model", "channels"), [("residual", 16), ("flow", 32)])
+def test_four_pairs_are_learned_until_ssim_is_above_09(
+    few_people, tmp_path, monkeypatch, model, channels
+):
     monkeypatch.setattr(training, "DECAY_EPOCHS", 1000)  # an epoch is a single step here
     four = few_people.pairs_train[[0, 5, 23, 41]]
     prepared = dataclasses.replace(few_people, pairs_train=four)
     config = config_for(
-        prepared, tmp_path, steps=120, batch_size=4, channels=16, learning_rate=1e-3
+        prepared,
+        tmp_path,
+        model=model,
+        steps=120,
+        batch_size=4,
+        channels=channels,
+        learning_rate=1e-3,
     )
     checkpoint, _ = training.train(config, prepared, False, lambda figures: None)
     generator = training.load_generator(checkpoint, torch.device("cpu"))
@@ -242,5 +255,6 @@ def average_in_one_process(rank: int, meeting: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_every_model_has_its_name():
-    assert set(models.GENERATORS) == {"residual"}
+def test_every_model_has_its_name_its_objective_and_its_weights():
+    assert list(models.GENERATORS) == list(models.OBJECTIVES) == list(posegan.MODELS)
+    assert list(posegan.LOSS_WEIGHTS) == list(posegan.MODELS)
