@@ -5,15 +5,21 @@ Every score comes as (B,) float64, one number a pair. Images that can't be score
 other types, NaN, values outside the range) raise ValueError.
 """
 
+import contextlib
+import hashlib
 import math
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import inception
 
-from poses import JOINTS, LIMBS
+from models import read_state_dict
+from poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput, find_poses
 
 LEVELS = 255.0  # the range of an image, in grey levels
 BLOCK = 12  # outputs of a filter that one matrix product computes; a tile of the BLAS is as wide
@@ -22,13 +28,26 @@ ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 G
 SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
 PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
 MASK_RADIUS = 4  # pixels; of the joints' discs, and half the width of a limb
+MASK_LIMBS = (  # PG2's, which all followers use
+    *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (2, 9), (5, 12), (9, 12)),
+    *((1, 9), (9, 10), (10, 11), (1, 12), (12, 13), (13, 14)),
+    *((0, 1), (0, 15), (15, 17), (0, 16), (16, 18), (1, 17), (1, 18), (17, 18)),
+)
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, fine to coarse
+REPLICATES = 1000  # of the bootstrap
+SPLITS = 10  # of the Inception Score, in all papers
+HEAD_SHARE = 0.5  # of the head that a joint may be off to count as right: PCKh@0.5
 
 
 class Window(NamedTuple):
-    """A separable SSIM window: Gaussian, or uniform where sigma is None; sizes in pixels."""
+    """A separable SSIM window: Gaussian, or uniform where sigma is None; sizes in pixels.
+
+    It moves over the image and `overhang` pixels more on every side, where the border goes on.
+    """
 
     taps: int
     sigma: float | None = None
+    overhang: int = 0
 
 
 class Recipe(NamedTuple):
@@ -40,9 +59,11 @@ class Recipe(NamedTuple):
 
 
 GAUSSIAN = Window(11, 1.5)
+GAUSSIAN13 = Window(13, 1.5, 1)  # 13 taps where 5 border pixels are cut reach 1 beyond the image
 CLOSING = Window(5)  # the square that closes the mask's gaps
 RECIPES = {
     "dscf": Recipe(GAUSSIAN, None, False),
+    "dscf13": Recipe(GAUSSIAN13, None, False),
     "wang": Recipe(GAUSSIAN, LEVELS, False),
     "pg2": Recipe(Window(7), LEVELS, True),
     "gfla": Recipe(Window(51), LEVELS, True),
@@ -50,7 +71,7 @@ RECIPES = {
 
 
 class Note(NamedTuple):
-    """How a score was computed, in one line, and which way is better: "higher" or "lower"."""
+    """How a score was computed, in one line, and what is better: "higher", "lower" or "target"."""
 
     text: str
     better: str
@@ -58,12 +79,21 @@ class Note(NamedTuple):
 
 RECIPE_NOTES = {
     "ssim_dscf": Note("Gaussian 11 taps, range of the generated image", "higher"),
+    "ssim_dscf13": Note("the same, 13 taps: scikit-image before 0.15", "higher"),
     "ssim_wang": Note("Gaussian 11 taps, range 255", "higher"),
     "ssim_pg2": Note("uniform 7x7, sample covariance, range 255", "higher"),
     "ssim_gfla": Note("uniform 51x51, sample covariance, range 1", "higher"),
     "mask_ssim": Note("as dscf, both images times the target pose's mask", "higher"),
+    "ms_ssim": Note("Wang 2003: 5 scales, Gaussian 11 taps, range 255", "higher"),
     "psnr": Note("dB at range 255, identical images count 100", "higher"),
     "l1": Note("mean absolute error, images in [0, 1]", "lower"),
+    "detail": Note("gradient magnitude over the targets': 1 is as sharp, 0.5 is fog", "target"),
+    "lpips": Note("AlexNet, v0.1, images in [-1, 1]", "lower"),
+    "pck": Note("PCKh@0.5: joints found within half a head of the target pose", "higher"),
+    "pose_error": Note("mean distance of the found joints in pixels", "lower"),
+    "inception_score": Note("Inception of 2015-12-05, 1008 classes, 10 splits in order", "higher"),
+    "inception_score_std": Note("population standard deviation over the splits", "lower"),
+    "fid": Note("pool3 as in pytorch-fid, against these targets", "lower"),
 }
 
 
@@ -215,13 +245,26 @@ def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -
     torch.mul(planes[:, :2], planes[:, :2], out=planes[:, 2:])
     result = dict.fromkeys(recipes)
     for window in {RECIPES[name].window for name in result}:
-        moments = _filter(planes, window, scratch)  # (H', 4, B, 3, W')
-        moments[:, :2].square_()
-        moments[:, 2:].sub_(moments[:, :2])
+        moments = _moments(planes, window, scratch)  # (H', 4, B, 3, W')
         for name in result:
             if RECIPES[name].window == window:
                 result[name] = _compare(moments, RECIPES[name], x)
     return result
+
+
+def _moments(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
+    """Squared means and variances under a window of planes s, d, s², d² (H, 4, ..., W)."""
+    if window.overhang:
+        rows, columns = (
+            torch.arange(-window.overhang, size + window.overhang, device=planes.device)
+            for size in (planes.shape[0], planes.shape[-1])
+        )
+        planes = planes[rows.clamp(0, planes.shape[0] - 1)]
+        planes = planes[..., columns.clamp(0, planes.shape[-1] - 1)]
+    moments = _filter(planes, window, scratch)
+    moments[:, :2].square_()
+    moments[:, 2:].sub_(moments[:, :2])
+    return moments
 
 
 def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
@@ -243,40 +286,64 @@ def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
     return score.div_(denominator).mean((0, 2, 3))
 
 
-def _limb_distance(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
-    """Squared distance (H, B, W) of each pixel to the nearest segment, given by ends (B, L, 2)."""
-    along = end - start
-    length = along.norm(dim=-1, keepdim=True)
-    unit = torch.where(length > 0, along / length, along.new_tensor([1.0, 0.0]))  # (B, L, 2)
-    half = length / 2  # (B, L, 1)
-    middle = (start + end) / 2
-    x = torch.arange(width, device=start.device) - middle[..., :1]  # (B, L, W)
-    y = (torch.arange(height, device=start.device) - middle[..., 1:]).permute(2, 0, 1)  # (H, B, L)
-    ux, uy = unit.unbind(-1)  # (B, L)
-    along_x, across_x = ux[..., None] * x, uy[..., None] * x  # (B, L, W)
-    along_y, across_y = uy * y, ux * y  # (H, B, L)
-    nearest = start.new_full((height, len(start), width), torch.inf)
-    for limb in range(start.shape[1]):  # one by one: all at once would need L times the memory
-        beyond = along_x[:, limb] + along_y[:, :, limb, None]  # (H, B, W)
-        beyond.abs_().sub_(half[:, limb]).clamp_(min=0)
-        across = across_x[:, limb] - across_y[:, :, limb, None]  # (H, B, W)
-        torch.minimum(nearest, beyond.square_().addcmul_(across, across), out=nearest)
-    return nearest
+def _multiscale(x: Tensor, y: Tensor, scratch: _Scratch) -> Tensor:
+    """MS-SSIM (B,) of grey levels (H, B, 3, W): contrast and structure of five scales, multiplied,
+    with the luminance of the coarsest. A negative factor counts as 0.
+    """
+    product = 1.0
+    for scale, weight in enumerate(MS_SSIM_WEIGHTS):
+        planes = torch.stack([x + y, x - y], dim=1)  # (H, 2, B, 3, W)
+        planes = torch.cat([planes, planes.square()], dim=1)
+        mean_sum, mean_difference, sum_, difference = _moments(planes, GAUSSIAN, scratch).unbind(1)
+        c1, c2 = 2 * (0.01 * LEVELS) ** 2, 2 * (0.03 * LEVELS) ** 2
+        factor = (sum_ - difference + c2) / (sum_ + difference + c2)  # (H', B, 3, W')
+        if scale == len(MS_SSIM_WEIGHTS) - 1:
+            factor *= (mean_sum - mean_difference + c1) / (mean_sum + mean_difference + c1)
+        product = product * factor.mean((0, 3)).clamp(min=0) ** weight  # (B, 3)
+        x, y = (_halved(image) for image in (x, y))
+    return product.mean(1)
+
+
+def _halved(image: Tensor) -> Tensor:
+    """Means of 2x2 pixels of (H, B, 3, W); an odd border is its own neighbour."""
+    image = image.permute(1, 2, 0, 3)
+    return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False).permute(2, 0, 1, 3)
+
+
+def _gradient(image: Tensor) -> Tensor:
+    """Mean gradient magnitude (B,) of (H, B, 3, W), by forward differences of the grey image."""
+    grey = image.mean(2)  # (H, B, W)
+    down, right = grey[1:, :, :-1] - grey[:-1, :, :-1], grey[:-1, :, 1:] - grey[:-1, :, :-1]
+    return torch.hypot(down, right).mean((0, 2))
+
+
+def _painted(pose: Tensor, height: int, width: int) -> Tensor:
+    """Limbs as rectangles and joints as discs of poses (B, 25, 3): (H, B, W) bool.
+
+    As the published program paints them: rectangles with their rims, discs without. The allowance
+    keeps rounding from deciding which pixels of a rim belong.
+    """
+    xs, ys = (torch.arange(size, device=pose.device) for size in (width, height))
+    painted = pose.new_zeros(height, len(pose), width, dtype=torch.bool)
+    joint, seen = pose[..., :2].float(), pose[..., 2] > 0
+    for a, b in MASK_LIMBS:  # one by one: all at once would need 23 times the memory
+        along = joint[:, b] - joint[:, a]
+        length = along.norm(dim=1)  # (B,)
+        drawn = seen[:, a] & seen[:, b] & (length > 0)
+        ux, uy = (along / length[:, None]).T[..., None]  # (B, 1)
+        x, y = xs - joint[:, a, :1], (ys - joint[:, a, 1:]).T[..., None]  # (B, W), (H, B, 1)
+        place, across = ux * x + uy * y, uy * x - ux * y  # (H, B, W)
+        inside = (place - length[:, None] / 2).abs() <= length[:, None] / 2 + 1e-4
+        painted |= inside & (across.abs() <= MASK_RADIUS + 1e-4) & drawn[:, None]
+    for a in COCO18:
+        x, y = xs - joint[:, a, :1], (ys - joint[:, a, 1:]).T[..., None]
+        painted |= (x * x + y * y < MASK_RADIUS**2 - 1e-3) & seen[:, a, None]
+    return painted
 
 
 def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
     """The mask of a pose with rows in front, (H, B, 1, W) float64, 1 where it covers."""
-    start, end = (pose[:, list(joints)].float() for joints in zip(*LIMBS, strict=True))
-    here, there = start[..., 2:] > 0, end[..., 2:] > 0  # (B, L, 1)
-    start, end = start[..., :2], end[..., :2]  # (B, L, 2)
-    # A limb that lacks one joint shrinks to the disc of the other; one that lacks both goes away.
-    far = start.new_tensor(1e9)
-    start, end = (
-        torch.where(here, start, torch.where(there, end, far)),
-        torch.where(there, end, torch.where(here, start, far)),
-    )
-    # The allowance keeps rounding from deciding which pixels of the rim belong.
-    mask = _limb_distance(start, end, height, width) <= MASK_RADIUS**2 + 1e-3  # (H, B, W)
+    mask = _painted(pose, height, width)
     margin, pixel = CLOSING.taps // 2, 1 / CLOSING.taps**2  # a window's mean counts its pixels
     around = (margin, margin, 0, 0, margin, margin)
     dilated = _filter(F.pad(mask.double(), around), CLOSING, scratch) > 0.5 * pixel
@@ -287,7 +354,8 @@ def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
 def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
     """Where a pose (B, 25, 3) covers the image: (B, 1, height, width) bool, closed by a 5x5 square.
 
-    Limbs are 8 px wide, joints discs of radius 4, rims included; a missing joint draws nothing.
+    PG2's mask of the joints of COCO-18, as all papers have it: limbs 8 px wide with their rims,
+    discs of radius 4 without. A missing joint draws nothing, nor do its limbs.
     """
     return _cover(pose, height, width, _Scratch()).permute(1, 2, 0, 3).bool()
 
@@ -314,7 +382,11 @@ def _check_images(generated: Tensor, target: Tensor) -> None:
 def _taps(name: str) -> int:
     """Side of the window that a score moves over its images, 1 for scores without one."""
     recipe = "dscf" if name == "mask_ssim" else name.removeprefix("ssim_")
-    return RECIPES[recipe].window.taps if recipe in RECIPES else 1
+    if name == "ms_ssim":
+        # The coarsest scale must hold a window.
+        return (GAUSSIAN.taps - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
+    window = RECIPES[recipe].window if recipe in RECIPES else Window(1)
+    return window.taps - 2 * window.overhang
 
 
 def _check_windows(names: list[str], height: int, width: int) -> None:
@@ -350,6 +422,10 @@ def _score_chunk(
         mask = _cover(pose, x.shape[0], x.shape[3], scratch)  # (H, B, 1, W)
         score = _similarities(x * mask, y * mask, ["dscf"], scratch)["dscf"]
         result["mask_ssim"] = score.where(mask.amax((0, 2, 3)) > 0, torch.nan)
+    if "ms_ssim" in names:
+        result["ms_ssim"] = _multiscale(x, y, scratch)
+    if "detail" in names:
+        result["detail"] = _gradient(x) / _gradient(y)
     if "psnr" in names:
         error = (x - y).square_().mean((0, 2, 3))  # (B,)
         result["psnr"] = (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
@@ -413,36 +489,501 @@ def l1(generated: Tensor, target: Tensor) -> Tensor:
     return _score(["l1"], generated, target)["l1"]
 
 
+def ms_ssim(generated: Tensor, target: Tensor) -> Tensor:
+    """Multi-scale SSIM (B,): Wang, Simoncelli and Bovik 2003, channel by channel, then the mean.
+
+    Raises ValueError for images whose fifth scale is smaller than the window: below 161 pixels.
+    """
+    return _score(["ms_ssim"], generated, target)["ms_ssim"]
+
+
+def detail(generated: Tensor, target: Tensor) -> Tensor:
+    """Mean gradient magnitude of the generated images over that of their targets (B,).
+
+    SSIM rewards blur, this shows it. Over many pairs it is the ratio of the means, so a flat
+    target (NaN or infinity here) does not upset it.
+    """
+    return _score(["detail"], generated, target)["detail"]
+
+
+PIXEL_SCORES = (*(f"ssim_{name}" for name in RECIPES), "mask_ssim", "ms_ssim", "psnr", "l1")
+PIXEL_SCORES += ("detail",)
+
+
 def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dict[str, Tensor]:
-    """Every score of RECIPE_NOTES that these images allow, each (B,).
+    """Every score of pixels that these images allow, each (B,).
 
     `mask_ssim` needs the target pose (B, 25, 3), and an SSIM images no smaller than its window;
     what can't be had is left out. Recipes with the same window share its moments, so this costs
     less than one score after another. Raises what the single scores raise.
     """
     side = min(target.shape[2:], default=0)
-    names = [name for name in RECIPE_NOTES if _taps(name) <= side]
+    names = [name for name in PIXEL_SCORES if _taps(name) <= side]
     if pose is None:
         names = [name for name in names if name != "mask_ssim"]
     return _score(names, generated, target, pose)
 
 
+def weighted_scores(
+    generated: Tensor, target: Tensor, pose: Tensor | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """`scores`, and what a pair weighs in their means where it is not 1, as Means wants them."""
+    return scores(generated, target, pose), {"detail": _gradient(_levels(target))}
+
+
 class Means:
-    """Running means of scores over batches, by name; a NaN (a mask of no joints) is left out."""
+    """Running means of scores over batches, by name, with bootstrap intervals.
+
+    A NaN (a mask of no joints) is left out. The bootstrap draws how often each pair counts from a
+    Poisson distribution of mean 1, which for many pairs is the bootstrap's multinomial; so the
+    replicates are running means too, and no pair needs to be kept. What it draws depends on the
+    pair's place, not on the batches.
+    """
 
     def __init__(self):
         self.count = 0  # of images
-        self._sums: dict[str, list] = {}
+        self._random = torch.Generator().manual_seed(0)
+        self._sums: dict[str, Tensor] = {}  # (1 + REPLICATES, 2): weighted values, weights
 
-    def add(self, scores: dict[str, Tensor]) -> None:
-        """Add the scores of a batch: name to (B,)."""
-        self.count += len(next(iter(scores.values())))
+    def add(self, scores: dict[str, Tensor], weights: dict[str, Tensor] | None = None) -> None:
+        """Add the scores of a batch: name to (B,); `weights` of pairs where they don't all count 1.
+
+        A ratio weighted by its denominator has the ratio of the means as its mean.
+        """
+        count = len(next(iter(scores.values())))
+        self.count += count
+        rates = torch.ones(count, REPLICATES, dtype=torch.float64)
+        draws = torch.poisson(rates, generator=self._random)  # (B, REPLICATES)
+        draws = torch.cat([torch.ones(count, 1, dtype=torch.float64), draws], dim=1)
         for name, values in scores.items():
-            known = values[~values.isnan()]
-            total = self._sums.setdefault(name, [0.0, 0])
-            total[0] += float(known.sum())
-            total[1] += len(known)
+            values = values.double().cpu()
+            weight = (weights or {}).get(name, torch.ones(count)).double().cpu()
+            weight = weight.where(values.isfinite(), 0)
+            values = values.where(values.isfinite(), 0)
+            pair = torch.stack([values * weight, weight], dim=1)  # (B, 2)
+            self._sums[name] = self._sums.get(name, 0) + draws.T @ pair
 
     def values(self) -> dict[str, float]:
         """Name to mean over all images that have the score."""
-        return {name: total / count for name, (total, count) in self._sums.items() if count}
+        sums = {name: one[0] for name, one in self._sums.items()}
+        return {name: float(total / weight) for name, (total, weight) in sums.items() if weight}
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Name to the 95 % interval of the mean; a single pair has none."""
+        found = {}
+        for name, one in self._sums.items():
+            replicates = one[1:][one[1:, 1] > 0]
+            if self.count > 1 and len(replicates):
+                ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+                low, high = (replicates[:, 0] / replicates[:, 1]).quantile(ends).tolist()
+                found[name] = (low, high)
+        return found
+
+
+# ------------------------------------------------------------------------------ Inception
+
+
+INCEPTION_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+INCEPTION_SIZE = 299
+CLASSES = 1008
+
+
+class _InsideOnly(nn.Module):
+    """Turns torchvision's 3x3 means into TensorFlow's, which don't count the padding's zeros."""
+
+    def forward(self, means: Tensor) -> Tensor:
+        inside = F.avg_pool2d(torch.ones_like(means[:1, :1]), 3, 1, 1)
+        return means / inside
+
+
+class _MaxPooled(inception.InceptionE):
+    """The last block, where TensorFlow's network of 2015-12-05 takes the maximum, not the mean."""
+
+    def _forward(self, x: Tensor) -> list[Tensor]:
+        *branches, _ = super()._forward(x)
+        return [*branches, self.branch_pool(F.max_pool2d(x, 3, 1, 1))]
+
+
+class Inception(nn.Module):
+    """The Inception network of 2015-12-05, with which the papers compute Inception Score and FID.
+
+    `weights` is a file of its weights in the names of torchvision and pytorch-fid, otherwise they
+    are fetched once into torch's cache. `official` says whether they are the published ones, by
+    their SHA-256. Raises ClickException where they can't be had or don't fit.
+    """
+
+    def __init__(self, weights: Path | None = None):
+        super().__init__()
+        path = weights or _fetched_inception()
+        state = read_state_dict(path)
+        self.official = _sha256(path) == INCEPTION_SHA256
+        network = inception.Inception3(CLASSES, False, False, init_weights=False)
+        network.Mixed_7c = _MaxPooled(2048)
+        # The published file knows nothing of the counters that batch norm got later.
+        missing, _ = network.load_state_dict(_fitting(state, network, path), strict=False)
+        lacking = [name for name in missing if not name.endswith("num_batches_tracked")]
+        if lacking:
+            problem = f"lacks {len(lacking)} tensors, the first {lacking[0]}"
+            raise BadInput(path, problem, "give the weights that pytorch-fid uses")
+        self.register_buffer("classifier", network.fc.weight.detach())  # (1008, 2048)
+        network.fc = nn.Identity()
+        self.network = _fused(network.eval()).requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)
+
+    def features(self, images: Tensor, resize: str = "tensorflow") -> Tensor:
+        """pool3 (B, 2048) of images uint8 (B, 3, H, W).
+
+        Resized to 299x299 as TensorFlow 1 does it, which the Inception Score wants, or as "torch"
+        does it, which pytorch-fid uses. Raises ValueError for other images.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be uint8 (B, 3, H, W), not {tuple(images.shape)}")
+        images = images.to(self.classifier.device).float()
+        if resize == "tensorflow":
+            x = (_resized(images) - 128) / 128
+        else:
+            size = (INCEPTION_SIZE, INCEPTION_SIZE)
+            x = 2 * F.interpolate(images / 255, size, mode="bilinear", align_corners=False) - 1
+        x = x.contiguous(memory_format=torch.channels_last)  # (B, 3, 299, 299)
+        with torch.inference_mode():
+            return self.network(x)
+
+    def logits_unbiased(self, images: Tensor) -> Tensor:
+        """The classifier without its bias (B, 1008): what the papers' Inception Score is made of.
+
+        Images as for `features`.
+        """
+        return self.features(images) @ self.classifier.T
+
+
+def _fetched_inception() -> Path:
+    path = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_URL.rpartition("/")[2])
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path), INCEPTION_SHA256, False)
+        except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
+            problem, remedy = f"can't be fetched ({error})", "give them with --inception-weights"
+            raise BadInput("Inception weights", problem, remedy) from None
+    elif _sha256(path) != INCEPTION_SHA256:
+        problem = "damaged: its SHA-256 is not the published one"
+        raise BadInput(path, problem, "delete it, and it is fetched anew")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _fitting(state: dict, network: nn.Module, path: Path) -> dict:
+    """The tensors of a state dict that the network has; raises where one has another shape."""
+    own = network.state_dict()
+    for name, value in own.items():
+        if name in state and state[name].shape != value.shape:
+            problem = f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
+            raise BadInput(path, problem, "give the weights that pytorch-fid uses")
+    return {name: value for name, value in state.items() if name in own}
+
+
+def _fused(network: nn.Module) -> nn.Module:
+    """Fold batch norms into their convolutions, and count as TensorFlow does in mean pools."""
+    for module in network.modules():
+        if isinstance(module, inception.BasicConv2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()
+    mean_pooled = (inception.InceptionA, inception.InceptionC, inception.InceptionE)
+    for block in network.children():
+        if isinstance(block, mean_pooled) and not isinstance(block, _MaxPooled):
+            block.branch_pool = nn.Sequential(_InsideOnly(), block.branch_pool)
+    return network
+
+
+def _resized(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) at 299x299, bilinear without half-pixel centres: TensorFlow 1's way."""
+    rows, columns = (_look_up(size, images.device) for size in images.shape[2:])
+    return rows @ (images @ columns.T)
+
+
+@cache
+def _look_up(size: int, device: torch.device) -> Tensor:
+    """The matrix (299, size) that looks up between pixel i * size / 299 and the next."""
+    at = torch.arange(INCEPTION_SIZE, dtype=torch.float32) * (size / INCEPTION_SIZE)
+    low = at.floor().long()
+    share = at - low
+    matrix = torch.zeros(INCEPTION_SIZE, size)
+    matrix.scatter_add_(1, low[:, None], 1 - share[:, None])
+    matrix.scatter_add_(1, (low + 1).clamp(max=size - 1)[:, None], share[:, None])
+    return matrix.to(device)
+
+
+def inception_score(probabilities: Tensor, splits: int = SPLITS) -> tuple[float, float]:
+    """Inception Score of class probabilities (N, classes): mean and population deviation.
+
+    Salimans et al. 2016 as the papers compute it: exp of the mean KL divergence between an image's
+    probabilities and their mean, for each of `splits` contiguous parts in the order of the pairs.
+    Raises ValueError for fewer images than splits.
+    """
+    score = InceptionScore(len(probabilities), splits)
+    score.add(probabilities)
+    return score.value()
+
+
+class InceptionScore:
+    """The Inception Score of `count` images, batch after batch; keeps sums only."""
+
+    def __init__(self, count: int, splits: int = SPLITS):
+        if count < splits:
+            raise ValueError(f"{count} images can't be split into {splits} parts")
+        self.ends = [count * (i + 1) // splits for i in range(splits)]
+        self.seen = 0
+        self.parts = [[0, 0.0, 0.0] for _ in self.ends]  # images, sums of p and of p log p
+
+    def add(self, probabilities: Tensor) -> None:
+        """Add the probabilities (B, classes) of the next images."""
+        for row in probabilities.double().cpu().split(1):
+            part = self.parts[sum(self.seen >= end for end in self.ends)]
+            part[0] += 1
+            part[1] = part[1] + row[0]
+            part[2] += torch.special.xlogy(row, row).sum().item()  # 0 log 0 is 0
+            self.seen += 1
+
+    def value(self) -> tuple[float, float]:
+        """Mean and population standard deviation over the splits."""
+        divergences = []
+        for images, total, negentropy in self.parts:
+            mean = total / images
+            divergences.append(negentropy / images - torch.special.xlogy(mean, mean).sum())
+        scores = torch.stack(divergences).exp()
+        return scores.mean().item(), scores.std(correction=0).item()
+
+
+class Moments:
+    """Running mean and covariance of features (B, D), in float64: memory for D x D numbers."""
+
+    def __init__(self):
+        self.count = 0
+        self._shift = self._sum = self._products = None
+
+    def add(self, features: Tensor) -> None:
+        """Add the features of a batch."""
+        features = features.double().cpu()
+        if self._shift is None:  # about the mean, so that nothing is lost when it is subtracted
+            self._shift = features.mean(0)
+            self._sum, self._products = 0, 0
+        features = features - self._shift
+        self.count += len(features)
+        self._sum = self._sum + features.sum(0)
+        self._products = self._products + features.T @ features
+
+    def mean(self) -> Tensor:
+        """The mean (D,)."""
+        return self._shift + self._sum / self.count
+
+    def covariance(self) -> Tensor:
+        """The sample covariance (D, D). Raises ValueError for fewer than two samples."""
+        if self.count < 2:
+            raise ValueError("a covariance needs at least two images")
+        mean = self._sum / self.count
+        return (self._products - self.count * torch.outer(mean, mean)) / (self.count - 1)
+
+
+def fid(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tensor) -> float:
+    """Frechet distance of two Gaussians, means (D,), covariances (D, D), in float64.
+
+    |a - b|² + Tr(A + B - 2 (AB)^½), Heusel et al. 2017. The trace of the root is the sum of the
+    roots of the eigenvalues of A^½ B A^½, which is symmetric; rounding below 0 counts as 0.
+    """
+    A, B = covariance_a.double(), covariance_b.double()
+    values, vectors = torch.linalg.eigh(A)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # A^½
+    inner = root @ B @ root
+    common = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()
+    distance = (mean_a.double() - mean_b.double()).square().sum()
+    return (distance + A.trace() + B.trace() - 2 * common).item()
+
+
+# ------------------------------------------------------------------------------ pose, perception
+
+
+def head_length(pose: Tensor) -> Tensor:
+    """The head of poses (B, 25, 3) in pixels, (B,): from nose to neck.
+
+    BODY_25 has no top of the head. Where the nose is missing too, a third of the spine, which is
+    that length in people upright; NaN where nothing tells.
+    """
+    seen = pose[..., 2] > 0  # (B, 25)
+
+    def distance(a: int, b: int) -> Tensor:
+        length = (pose[:, a, :2] - pose[:, b, :2]).norm(dim=1)
+        return length.where(seen[:, a] & seen[:, b], torch.nan)
+
+    head, spine = distance(0, NECK), distance(NECK, MID_HIP)
+    return head.where(~head.isnan(), spine / 3)
+
+
+def pose_scores(found: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """PCKh@0.5 and mean distance of poses found in images against the target's, both (B, 25, 3).
+
+    Of the joints that detectors know (COCO-17) those of the target count; one not found is wrong,
+    and has no distance. NaN where the target has none.
+    """
+    joints = list(COCO17)
+    found, wanted = found[:, joints].double(), target[:, joints].double()
+    there = wanted[..., 2] > 0  # (B, 17)
+    both = there & (found[..., 2] > 0)
+    distance = (found[..., :2] - wanted[..., :2]).norm(dim=2)
+    right = both & (distance <= HEAD_SHARE * head_length(target)[:, None])
+    share = right.sum(1) / there.sum(1)  # 0 / 0 is NaN
+    return {
+        "pck": share.where(~head_length(target).isnan(), torch.nan).double(),
+        "pose_error": (distance * both).sum(1) / both.sum(1),
+    }
+
+
+class Networks(NamedTuple):
+    """The networks that some scores need; None where they are not to be had."""
+
+    inception: Inception | None = None
+    lpips: nn.Module | None = None
+    keypoints: str | None = None  # weights of Keypoint R-CNN, "" for torchvision's own
+
+
+NEEDS = {  # score to the network it needs
+    "inception_score": "inception",
+    "inception_score_std": "inception",
+    "fid": "inception",
+    "lpips": "lpips",
+    "pck": "keypoints",
+    "pose_error": "keypoints",
+}
+
+
+def load_networks(
+    inception_weights: Path | None, pose_weights: str | None, device: torch.device, skip: set[str]
+) -> tuple[Networks, dict[str, str]]:
+    """The networks that can be had, but for those to skip, and why the others can't be."""
+    loaders = {
+        "inception": lambda: Inception(inception_weights).to(device),
+        "lpips": lambda: _lpips().to(device),
+        "keypoints": lambda: _keypoints(pose_weights),
+    }
+    loaded, reasons = {}, dict.fromkeys(skip, "skipped")
+    for name, load in loaders.items():
+        if name in skip:
+            continue
+        try:
+            loaded[name] = load()
+        except BadInput as error:
+            reasons[name] = error.message
+    return Networks(**loaded), reasons
+
+
+def _lpips() -> nn.Module:
+    try:
+        import lpips
+    except ImportError:
+        problem, remedy = "the package is not installed", "pip install 'posegan[lpips]'"
+        raise BadInput("lpips", problem, remedy) from None
+    try:
+        with contextlib.redirect_stdout(None):
+            return lpips.LPIPS(net="alex", verbose=False).requires_grad_(False)
+    except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
+        problem = f"AlexNet's weights can't be fetched ({error})"
+        raise BadInput("lpips", problem, "put torchvision's file into torch's cache") from None
+
+
+def _keypoints(weights: str | None) -> str:
+    find_poses([], weights)
+    return weights or ""
+
+
+# ------------------------------------------------------------------------------ all of them
+
+
+class Scorer:
+    """All scores of one system, batch after batch; memory does not grow with the pairs.
+
+    `count` is the number of pairs to come, which the splits of the Inception Score want to know.
+    """
+
+    def __init__(self, count: int, networks: Networks, reasons: dict[str, str]):
+        self.networks, self.means = networks, Means()
+        self._missing = {name: reasons[net] for name, net in NEEDS.items() if net in reasons}
+        self._generated, self._target = Moments(), Moments()
+        self._inception_score = None
+        if networks.inception and count >= SPLITS:
+            self._inception_score = InceptionScore(count)
+        if count < SPLITS:
+            few = f"needs at least {SPLITS} pairs, one a split"
+            names = ("inception_score", "inception_score_std")
+            self._missing = dict.fromkeys(names, few) | self._missing
+        if count < 2:
+            self._missing = {"fid": "needs at least 2 pairs"} | self._missing
+
+    def add(
+        self, generated: Tensor, target: Tensor, pose: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Add images uint8 (B, 3, H, W) and target poses (B, 25, 3); gives the scores (B,)."""
+        single, weights = weighted_scores(generated, target, pose)
+        if self.networks.lpips is not None:
+            device = self.networks.lpips.lin0.model[-1].weight.device
+            images = (x.to(device).float() / (LEVELS / 2) - 1 for x in (generated, target))
+            with torch.inference_mode():
+                single["lpips"] = self.networks.lpips(*images).flatten().cpu()
+        if self.networks.keypoints is not None and pose is not None:
+            pictures = list(generated.permute(0, 2, 3, 1).cpu().numpy())
+            found = torch.from_numpy(find_poses(pictures, self.networks.keypoints or None))
+            single |= pose_scores(found, pose)
+        self.means.add(single, weights)
+        if self.networks.inception is not None:
+            self._add_features(generated, target)
+        return single
+
+    def _add_features(self, generated: Tensor, target: Tensor) -> None:
+        network = self.networks.inception
+        if self._inception_score is not None:
+            self._inception_score.add(network.logits_unbiased(generated).double().softmax(1))
+        self._generated.add(network.features(generated, "torch"))
+        self._target.add(network.features(target, "torch"))
+
+    def values(self) -> dict[str, float]:
+        """Name to score, of those that could be had."""
+        values = self.means.values()
+        if self._inception_score is not None:
+            mean, deviation = self._inception_score.value()
+            values |= {"inception_score": mean, "inception_score_std": deviation}
+        if self._generated.count > 1:
+            sides = (self._generated, self._target)
+            values["fid"] = fid(*(x for one in sides for x in (one.mean(), one.covariance())))
+        return values
+
+    def recipe(self, name: str) -> str:
+        """How a score was computed."""
+        text = RECIPE_NOTES[name].text
+        if NEEDS.get(name) == "inception" and self.networks.inception is not None:
+            text += "" if self.networks.inception.official else "; OTHER WEIGHTS than the published"
+        return text
+
+    def reasons(self, ahead: bool = False) -> dict[str, str]:
+        """Name to why it could not be had; `ahead` of any images, as far as that is known."""
+        if ahead:
+            return self._missing
+        have = self.values()
+        known = {}
+        for name in RECIPE_NOTES:
+            if name in NEEDS:
+                known[name] = "needs the targets' poses: --poses"
+            elif name == "mask_ssim":
+                known[name] = "needs the targets' poses, inside the images: --poses"
+            else:
+                known[name] = f"needs images of at least {_taps(name)} pixels a side"
+        known |= self._missing
+        return {name: reason for name, reason in known.items() if name not in have}

@@ -614,7 +614,9 @@ class GarmentNet(nn.Module):
         attended, dressed = (x.view_as(source.eighth) for x in (attended, dressed))
         x = self.at_eighth(torch.cat([pose.eighth, attended, moved, dressed], dim=1))
         moved = warp(source.quarter, found.flows[1]) * found.visibilities[1]
-        x = self.at_quarter(torch.cat([twice(x), pose.quarter, moved], dim=1))  # (B, 3C/2, H/4, W/4)
+        x = self.at_quarter(
+            torch.cat([twice(x), pose.quarter, moved], dim=1)
+        )  # (B, 3C/2, H/4, W/4)
         return x, torch.tanh(self.picture(x)), layout
 
 
@@ -629,7 +631,9 @@ class SynthesisNet(nn.Module):
         super().__init__()
         width = 3 * channels // 4
         self.grow = convolution(3 * channels // 2, width)
-        self.at_half = nn.Sequential(convolution(width + channels // 2, width), RefiningBlock(width))
+        self.at_half = nn.Sequential(
+            convolution(width + channels // 2, width), RefiningBlock(width)
+        )
         self.grow_again = convolution(width, channels // 4)
         self.full = convolution(channels // 4 + 3, channels // 4)
         self.picture = nn.Conv2d(channels // 4, 4, 3, padding=1)
@@ -638,7 +642,9 @@ class SynthesisNet(nn.Module):
         self, garment: Tensor, source: Tensor, features: Features, found: Correspondence
     ) -> tuple[Tensor, Tensor]:
         moved = warp(features.half, found.flows[2]) * found.visibilities[2]
-        x = self.at_half(torch.cat([twice(self.grow(garment)), moved], dim=1))  # (B, 3C/4, H/2, W/2)
+        x = self.at_half(
+            torch.cat([twice(self.grow(garment)), moved], dim=1)
+        )  # (B, 3C/4, H/2, W/2)
         warped = warp(source, found.flows[3])
         x = self.full(torch.cat([twice(self.grow_again(x)), warped], dim=1))  # (B, C/4, H, W)
         x = self.picture(x).float()

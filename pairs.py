@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 import demo
 from poses import (
@@ -53,7 +54,7 @@ TEST_PAIRS = 12_000  # at most: the published choice
 DEMO_TEST_PAIRS = 1_000
 TEST_SHARE = 0.1  # of the people, where no split is published
 FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
-CHUNK = 32  # pictures in memory at once
+CHUNK = 32  # pictures in memory at once, and pairs scored
 MEAN_IMAGES = 4_000  # at most, of which the mean image is made: more don't change it
 ARRAYS = ("images.npy", "poses.npy", "pairs_train.npy", "pairs_test.npy")
 FILES = (*ARRAYS, "people.csv", "dataset.json")
@@ -642,6 +643,69 @@ def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
         problem = f"has no image called {lonely[0]} ({len(shared):,} names match)"
         raise BadInput(folder, problem, "give an image the same name in all folders")
     return {stem: {folder: files[folder][stem] for folder in folders} for stem in sorted(shared)}
+
+
+def folder_batches(
+    folders: dict[str, Path], names: dict[str, dict[Path, str]], poses: str | None, resize: bool
+) -> "Iterator[dict]":
+    """Images of folders in batches: `generated`, `target`, `target_pose` (None without poses),
+    `baselines` (name to images) and `names` (B, 2), source and target file, of each pair.
+
+    `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
+    Images of another size than their target are resized, bicubic, if `resize`; otherwise, and where
+    a pose is missing, raises ClickException. The mean baseline is that of the targets, where all
+    have one size.
+    """
+    import torch
+
+    known = read_poses(poses) if poses else None
+    mean, held = _mean_of_folder(folders["target"], names), []
+
+    def batch() -> dict:
+        images = {
+            part: torch.from_numpy(np.stack([one[part] for one in held])).permute(0, 3, 1, 2)
+            for part in folders
+        }
+        pose = torch.from_numpy(np.stack([one["pose"] for one in held])) if known else None
+        baselines = {"source": images["source"]} if "source" in images else {}
+        if mean is not None:
+            baselines["mean"] = torch.from_numpy(mean).permute(2, 0, 1).expand_as(images["target"])
+        files = np.array([one["names"] for one in held])
+        sides = {part: images[part] for part in ("generated", "target")}
+        return {**sides, "target_pose": pose, "baselines": baselines, "names": files}
+
+    for name, files in names.items():
+        one = {part: read_image(folders[part] / files[folders[part]], name) for part in folders}
+        size = one["target"].shape[:2]
+        for part in folders:
+            if one[part].shape[:2] != size:
+                one[part] = _resized(one[part], size, folders[part] / files[folders[part]], resize)
+        one["names"] = [files.get(folders.get("source"), ""), files[folders["target"]]]
+        if known:
+            one["pose"] = pose_by_name(known, name, size)
+        if held and (len(held) == CHUNK or held[0]["target"].shape[:2] != size):
+            yield batch()
+            held = []
+        held.append(one)
+    yield batch()
+
+
+def _mean_of_folder(folder: Path, names: dict[str, dict[Path, str]]) -> np.ndarray | None:
+    total = None
+    for name, files in names.items():
+        image = read_image(folder / files[folder], name)
+        if total is not None and total.shape != image.shape:
+            return None
+        total = image.astype(np.int64) if total is None else total + image
+    return (total / len(names)).round().astype(np.uint8)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], file: Path, allowed: bool) -> np.ndarray:
+    if not allowed:
+        found = "{}x{}".format(*image.shape[:2])
+        problem = f"is {found}, its target {size[0]}x{size[1]} (height x width)"
+        raise BadInput(file, problem, "make them equal, or let --resize do it")
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def _images_by_stem(folder: Path) -> dict[str, str]:

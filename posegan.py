@@ -1,11 +1,12 @@
 """posegan puts the person of one photograph into another pose: the commands."""
 
 import contextlib
+import csv
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ from click.core import ParameterSource
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
 
     import metrics
     import pairs
@@ -53,11 +53,13 @@ LOSS_WEIGHTS = {
         "matching": 2.0,
         "perceptual": 1.0,
         "photometric": 1.0,
-        "smoothness": 0.02,
-        "deformation": 0.02,
+        "smoothness": 0.2,
+        "deformation": 0.1,
     },
 }
-DEMO_SCORED_PAIRS = 200  # enough to tell a model from its baselines when training ends
+NETWORKS = ("inception", "lpips", "keypoints")  # that some scores need
+REQUIRABLE = ("inception_score", "fid", "lpips", "pck", "mask_ssim", "ms_ssim")
+SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
 
 
 class Size(click.ParamType):
@@ -98,6 +100,22 @@ class LossWeight(click.ParamType):
         return name, weight
 
 
+class Names(click.ParamType):
+    """Names from a list, with commas between."""
+
+    name = "NAMES"
+
+    def __init__(self, known: tuple[str, ...]):
+        self.known = known
+
+    def convert(self, value, param, ctx) -> frozenset[str]:
+        """Parse "a,b" to {"a", "b"}. Fails for names that are not known."""
+        names = value if isinstance(value, frozenset) else frozenset(filter(None, value.split(",")))
+        for name in sorted(names - set(self.known)):
+            self.fail(f"{name}: choose from {', '.join(self.known)}", param, ctx)
+        return names
+
+
 def defaults(name: str) -> str:
     """What help shows as the default of an option that differs for the demo."""
     return f"{PAPER[name]}; demo: {DEMO[name]}"
@@ -134,14 +152,6 @@ pose_weights_option = click.option(
     type=click.Path(dir_okay=False),
     metavar="FILE",
     help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
-)
-batch_option = click.option(
-    "--batch-size",
-    default=32,
-    show_default=True,
-    type=click.IntRange(1),
-    metavar="IMAGES",
-    help="Images computed at once.",
 )
 
 
@@ -356,9 +366,14 @@ def train(ctx, resume, epochs, **settings) -> None:
     if not ended:
         click.echo(f"{checkpoint}: stopped; go on with {command_line(config)} --resume", err=True)
         ctx.exit(130)
+    import metrics
+
     generator = training.load_generator(checkpoint, training.pick_device(config.device))
-    means, baselines = evaluate(prepared, generator, DEMO_SCORED_PAIRS, config.batch_size)
-    show_scores(means, baselines, f"{config.data}, {config.model}, step {config.steps}")
+    batches = training.test_batches(prepared, generator, SCORED_AT_THE_END)
+    count = len(prepared.pairs_test[:SCORED_AT_THE_END])
+    scorer = metrics.Scorer(count, metrics.Networks(), dict.fromkeys(NETWORKS, "see posegan score"))
+    baselines = score_batches(batches, count, scorer)
+    show_scores(scorer, baselines, f"{config.data}, {config.model}, step {config.steps}")
     click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
     click.echo(
         f"next: posegan generate PHOTO POSE --checkpoint {checkpoint}\n"
@@ -607,19 +622,54 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
     metavar="DIR",
     help="Their sources, for the baseline.",
 )
-@click.option("--poses", metavar="PATH", help="The targets' poses, for mask-SSIM.")
-@batch_option
+@click.option("--poses", metavar="PATH", help="The targets' poses, for mask-SSIM and PCKh.")
+@click.option(
+    "--resize", is_flag=True, help="Resize images to their targets, which changes every score."
+)
+@click.option(
+    "--inception-weights",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Weights of the Inception network of 2015-12-05, where they can't be fetched.",
+)
+@pose_weights_option
+@click.option(
+    "--skip",
+    type=Names(NETWORKS),
+    default="",
+    metavar="NETWORKS",
+    help="Leave out the scores of inception, lpips or keypoints (with commas between).",
+)
+@click.option(
+    "--require",
+    type=Names(REQUIRABLE),
+    default="",
+    metavar="SCORES",
+    help="Fail where one of these can't be had, such as inception_score,fid.",
+)
 @device_option
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the scores."
 )
-def score(
-    data, root, checkpoint, limit, generated, target, source, poses, batch_size, device, json_file
-) -> None:
+@click.option(
+    "--per-pair",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write every pair's scores as CSV.",
+)
+@click.option(
+    "--worst",
+    nargs=2,
+    type=(click.IntRange(1, 100), click.Path(dir_okay=False, path_type=Path)),
+    metavar="K FILE",
+    help="Draw the K pairs with the lowest ssim_dscf, and below them the K with the highest.",
+)
+def score(data, root, checkpoint, limit, generated, target, device, **options) -> None:
     """Score a model on the test pairs, or anyone's images against their targets.
 
     The baselines are what one gets without a model: the source copied, and the mean image (of the
-    training images; of the targets, where folders are scored).
+    training images; of the targets, where folders are scored). Means stand with their 95 %
+    interval (bootstrap over the pairs). What can't be had says why, and the rest is still scored.
 
     \b
     posegan score --data market1501
@@ -627,134 +677,186 @@ def score(
     """
     if (generated is None) != (target is None):
         raise click.UsageError("--generated and --target belong together; give both")
-    import pairs
-
     if generated:
-        means, baselines = evaluate_folders(generated, target, source, poses)
-        title = str(generated)
+        title, count, batches = open_folders(generated, target, options)
     else:
-        prepared = pairs.load(data, root)
-        import training
-
-        path = checkpoint or training.newest_checkpoint()
-        generator = training.load_generator(path, training.pick_device(device))
-        means, baselines = evaluate(prepared, generator, limit, batch_size)
-        title = f"{path} on {data}"
-    show_scores(means, baselines, title)
-    show_published()
-    if json_file:
-        write_json(Path(json_file), means, baselines)
-
-
-def evaluate(
-    prepared: "pairs.Prepared", generator: "nn.Module", limit: int | None, batch_size: int
-) -> tuple["metrics.Means", dict]:
-    """Score a generator on test pairs behind a progress line."""
+        title, count, batches = open_model(data, root, checkpoint, limit, device)
+    import metrics
     import training
 
-    with progress_line("scoring", "pairs") as update:
-        report = lambda i, n: update(completed=i, total=n)  # noqa: E731
-        return training.evaluate(prepared, generator, limit, batch_size, report)
+    networks, missing = metrics.load_networks(
+        options["inception_weights"],
+        options["pose_weights"],
+        training.pick_device(device),
+        options["skip"],
+    )
+    scorer = metrics.Scorer(count, networks, missing)
+    lacking = [name for name in options["require"] if name in scorer.reasons(ahead=True)]
+    if lacking:
+        reason = scorer.reasons(ahead=True)[lacking[0]]
+        raise click.ClickException(f"{lacking[0]}: can't be had: {reason}")
+    baselines = score_batches(batches, count, scorer, options["per_pair"], options["worst"])
+    show_scores(scorer, baselines, title)
+    show_published()
+    if options["json_file"]:
+        write_json(Path(options["json_file"]), scorer, baselines)
+    lacking = [name for name in options["require"] if name in scorer.reasons()]
+    if lacking:
+        raise click.ClickException(f"{lacking[0]}: {scorer.reasons()[lacking[0]]}")
 
 
-def evaluate_folders(
-    generated: Path, target: Path, source: Path | None, pose_file: str | None
-) -> tuple["metrics.Means", dict]:
-    """Score folders of images matched by file name: the means and those of the baselines."""
-    import torch
-
-    import metrics
+def open_model(
+    data: str, root: str, checkpoint: Path | None, limit: int | None, device: str
+) -> tuple[str, int, Iterator[dict]]:
+    """A checkpoint to score on test pairs: title, number of pairs, batches."""
     import pairs
-    import poses
 
-    folders = [folder for folder in (generated, target, source) if folder]
-    names = pairs.matching_names(folders)
-    known = poses.read_poses(pose_file) if pose_file else None
-    pictures = lambda folder, name: poses.read_image(folder / names[name][folder], name)  # noqa: E731
-    total = sum(pictures(target, name).astype(float) for name in names) / len(names)
-    mean = torch.from_numpy(total.round().astype("uint8")).permute(2, 0, 1)[None]
-    means, baselines = metrics.Means(), {"mean": metrics.Means()}
-    if source:
-        baselines["source"] = metrics.Means()
-    for name in names:
-        images = {folder: torch.from_numpy(pictures(folder, name)) for folder in folders}
-        images = {folder: image.permute(2, 0, 1)[None] for folder, image in images.items()}
-        pose = pairs.pose_by_name(known, name, images[target].shape[2:]) if known else None
-        pose = pose if pose is None else torch.from_numpy(pose)[None]
-        means.add(metrics.scores(images[generated], images[target], pose))
-        baselines["mean"].add(metrics.scores(mean, images[target], pose))
-        if source:
-            baselines["source"].add(metrics.scores(images[source], images[target], pose))
-    return means, baselines
+    prepared = pairs.load(data, root)
+    import training
+
+    path = checkpoint or training.newest_checkpoint()
+    generator = training.load_generator(path, training.pick_device(device))
+    count = len(prepared.pairs_test[:limit])
+    return f"{path} on {data}", count, training.test_batches(prepared, generator, limit)
 
 
-def show_scores(means: "metrics.Means", baselines: dict[str, "metrics.Means"], title: str) -> None:
+def open_folders(generated: Path, target: Path, options: dict) -> tuple[str, int, Iterator[dict]]:
+    """Folders to score: title, number of pairs, batches."""
+    import pairs
+
+    folders = {"generated": generated, "target": target}
+    if options["source"]:
+        folders["source"] = options["source"]
+    names = pairs.matching_names(list(folders.values()))
+    batches = pairs.folder_batches(folders, names, options["poses"], options["resize"])
+    return str(generated), len(names), batches
+
+
+def score_batches(
+    batches: Iterable[dict],
+    count: int,
+    scorer: "metrics.Scorer",
+    per_pair: Path | None = None,
+    worst: tuple[int, Path] | None = None,
+) -> "dict[str, metrics.Means]":
+    """Score batches behind a progress line, with what is asked for by the way.
+
+    Gives the means of the baselines by name.
+    """
+    import metrics
+    import training
+
+    baselines, extremes = {}, training.Extremes(worst[0] if worst else 1)
+    with progress_line("scoring", "pairs") as update, csv_writer(per_pair) as write:
+        for batch in batches:
+            target, pose = batch["target"], batch["target_pose"]
+            single = scorer.add(batch["generated"], target, pose)
+            for name, images in batch["baselines"].items():
+                baseline = baselines.setdefault(name, metrics.Means())
+                baseline.add(*metrics.weighted_scores(images, target, pose))
+            write(batch["names"], single)
+            if worst:
+                shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
+                rows = zip(*map(training.to_pictures, shown))
+                extremes.add(single["ssim_dscf"], map(list, rows))
+            update(completed=scorer.means.count, total=count)
+    if worst:
+        rows = extremes.rows()
+        write_pictures(training.sheet(rows, max(1, 128 // len(rows[0][0])))[None], [worst[1]])
+    return baselines
+
+
+@contextlib.contextmanager
+def csv_writer(path: Path | None) -> Iterator[Callable]:
+    """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
+    if path is None:
+        yield lambda names, scores: None
+        return
+    with writing(path, "--per-pair"), open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+
+        def write(names: "np.ndarray", scores: dict) -> None:
+            if not file.tell():
+                rows.writerow(["source", "target", *scores])
+            for pair, *values in zip(names, *(one.tolist() for one in scores.values())):
+                cells = ("" if value != value else f"{value:.6f}" for value in values)  # NaN: empty
+                rows.writerow([*pair, *cells])
+
+        yield write
+
+
+@contextlib.contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """Turn what keeps a file from being written into one line that names its option."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(
+            f"{path}: can't be written ({error.strerror}); choose another place with {option}"
+        ) from None
+
+
+def show_scores(
+    scorer: "metrics.Scorer", baselines: "dict[str, metrics.Means]", title: str
+) -> None:
     """Print the scores and the baselines beside them."""
     from rich.console import Console
     from rich.table import Table
 
     import metrics
 
-    table = Table(title=f"{title}, N = {means.count:,} pairs", title_justify="left")
-    for heading in ("score", "generated", *(f"{name} baseline" for name in baselines), "recipe"):
+    count = scorer.means.count
+    table = Table(title=f"{title}, N = {count:,} pairs", title_justify="left")
+    for heading in ("score", "generated", "95 % interval", *baselines, "recipe"):
         table.add_column(heading, justify="left" if heading in ("score", "recipe") else "right")
-    figures, others = means.values(), [one.values() for one in baselines.values()]
+    figures, reasons = scorer.values(), scorer.reasons()
+    intervals, others = scorer.means.intervals(), [one.values() for one in baselines.values()]
     for name, note in metrics.RECIPE_NOTES.items():
+        interval = "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
         cells = [f"{f[name]:.4f}" if name in f else "–" for f in (figures, *others)]
-        arrow = "↑" if note.better == "higher" else "↓"
-        table.add_row(f"{name} {arrow}", *cells, reasons(figures).get(name, note.text))
-    Console(width=None if os.isatty(1) else 110).print(table)
+        arrow = {"higher": "↑", "lower": "↓", "target": "→"}[note.better]
+        text = reasons.get(name) or scorer.recipe(name)
+        table.add_row(f"{name} {arrow}", cells[0], interval, *cells[1:], text)
+    Console(width=None if os.isatty(1) else 140).print(table)
 
 
 def show_published() -> None:
-    """Print the first paper's table."""
+    """Print the published scores, each with its recipe."""
     from rich.console import Console
     from rich.table import Table
 
     import metrics
 
-    title = "Published, Table 1 of RPT-GAN (SSIM by the dscf recipe)"
-    table = Table("model", "Market-1501", "DeepFashion", title=title)
-    by_model = {}
+    table = Table(title="Published", title_justify="left")
+    for heading in ("model", "data", "SSIM", "recipe", "IS", "LPIPS", "FID", "from"):
+        table.add_column(heading, justify="right" if heading in ("SSIM", "IS", "FID") else "left")
     for row in metrics.PUBLISHED:
-        if row.source.startswith("RPT-GAN"):
-            by_model.setdefault(row.model, {})[row.data] = f"{row.ssim:.3f}"
-    for model, row in by_model.items():
-        table.add_row(model, *row.values())
-    Console().print(table)
+        numbers = (row.ssim, row.inception_score, row.lpips, row.fid)
+        ssim, score, lpips, fid = ("–" if x is None else f"{x:g}" for x in numbers)
+        recipe = row.recipe or "–"
+        table.add_row(row.model, row.data, ssim, recipe, score, lpips, fid, row.source)
+    Console(width=None if os.isatty(1) else 140).print(table)
 
 
-def reasons(figures: dict) -> dict[str, str]:
-    """Why scores are missing, by name."""
-    import metrics
-
-    known = {"mask_ssim": "needs the targets' poses, inside the images: --poses"}
-    for name, recipe in metrics.RECIPES.items():
-        known[f"ssim_{name}"] = f"needs images of at least {recipe.window.taps} pixels a side"
-    return {name: text for name, text in known.items() if name not in figures}
-
-
-def write_json(path: Path, means: "metrics.Means", baselines: dict[str, "metrics.Means"]) -> None:
+def write_json(path: Path, scorer: "metrics.Scorer", baselines: "dict[str, metrics.Means]") -> None:
     """Write the scores for programs; a score that could not be had is null, with its reason."""
     import metrics
 
     names = metrics.RECIPE_NOTES
-    figures = means.values()
+    figures = scorer.values()
     content = {
-        "pairs": means.count,
+        "pairs": scorer.means.count,
         "scores": {name: figures.get(name) for name in names},
-        "recipes": {name: note.text for name, note in names.items()},
-        "reasons": reasons(figures),
+        "recipes": {name: scorer.recipe(name) for name in names},
+        "intervals": scorer.means.intervals(),
+        "reasons": scorer.reasons(),
         "baselines": {
-            name: {key: one.values().get(key) for key in names} for name, one in baselines.items()
+            name: {key: one.values().get(key) for key in metrics.PIXEL_SCORES}
+            for name, one in baselines.items()
         },
     }
-    try:
+    with writing(path, "--json"):
         path.write_text(json.dumps(content, indent=2) + "\n")
-    except OSError as error:
-        raise click.ClickException(
-            f"{path}: can't be written ({error.strerror}); choose another place with --json"
-        ) from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,6 @@ from click import ClickException
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-import metrics
 import models
 import pairs
 import poses
@@ -30,6 +29,7 @@ DECAY_EPOCHS = 20  # the learning rate is divided by 10 every so many epochs (RP
 AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
 LOG_EVERY_STEPS = 10
 SHEET_PAIRS = 8
+SCORED_AT_ONCE = 32  # test pairs; changes no score
 
 
 @dataclass(frozen=True)
@@ -441,27 +441,28 @@ def generate(
 ) -> Tensor:
     """Run a generator on pictures: source uint8 (B, 3, H, W) to uint8 (B, 3, H, W) on its device.
 
-    Computes in bfloat16 on CUDA, in float32 on the CPU.
+    Computes in bfloat16 on CUDA, in float32 on the CPU. Raises ClickException where NaN comes out.
     """
     device = next(generator.parameters()).device
     move = [pairs.normalise(source.to(device)), target_pose.to(device)]
     move.append(source_pose if source_pose is None else source_pose.to(device))
     with autocast(device, "auto"):
         generated = generator(*move)  # (B, 3, H, W) in [-1, 1]
+    if not generated.isfinite().all():
+        raise ClickException(
+            "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "
+            "with --checkpoint, or train anew with a lower --learning-rate"
+        )
     return generated.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def evaluate(
-    prepared: "pairs.Prepared",
-    generator: nn.Module,
-    limit: int | None,
-    batch_size: int,
-    report: Callable[[int, int], None],
-) -> tuple[metrics.Means, dict[str, metrics.Means]]:
-    """Score a generator on the first `limit` test pairs: its means, and the baselines' by name.
+def test_batches(
+    prepared: "pairs.Prepared", generator: nn.Module, limit: int | None
+) -> Iterator[dict]:
+    """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
 
-    `report(done, total)` hears of pairs. Raises ClickException for pictures of another size than
-    the generator's, and where there are no pairs.
+    The baselines are images by name, the names the files of source and target. Raises
+    ClickException for pictures of another size than the generator's, and where there are no pairs.
     """
     if (prepared.height, prepared.width) != (generator.height, generator.width):
         raise ClickException(
@@ -472,17 +473,15 @@ def evaluate(
     chosen = prepared.pairs_test[:limit]
     if not len(chosen):
         raise ClickException(f"{prepared.path}: no test pairs; prepare more people")
-    means, baselines = metrics.Means(), {"source": metrics.Means(), "mean": metrics.Means()}
     mean = pairs.mean_image(prepared)  # (3, H, W)
-    for start in range(0, len(chosen), batch_size):
-        batch = pairs.gather(prepared, chosen[start : start + batch_size])
-        source, target, pose = batch["source"], batch["target"], batch["target_pose"]
-        made = generate(generator, source, pose, batch["source_pose"]).cpu()
-        means.add(metrics.scores(made, target, pose))
-        baselines["source"].add(metrics.scores(source, target, pose))
-        baselines["mean"].add(metrics.scores(mean.expand_as(target), target, pose))
-        report(means.count, len(chosen))
-    return means, baselines
+    for start in range(0, len(chosen), SCORED_AT_ONCE):
+        part = chosen[start : start + SCORED_AT_ONCE]
+        batch = pairs.gather(prepared, part)
+        source, pose = batch["source"], batch["target_pose"]
+        batch["generated"] = generate(generator, source, pose, batch["source_pose"]).cpu()
+        batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
+        batch["names"] = prepared.files[part]  # (B, 2)
+        yield batch
 
 
 # ------------------------------------------------------------------------------ sheets
@@ -525,6 +524,29 @@ def comparison(
 ) -> list[np.ndarray]:
     """A sheet's row: the source, the target pose drawn, then the other pictures."""
     return [source, draw_pose(target_pose, source.shape[:2]), *others]
+
+
+class Extremes:
+    """Keeps the rows of pictures with the lowest and the highest score, `count` of each."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self._kept: list[tuple[float, int, list[np.ndarray]]] = []  # score, place, row
+        self._seen = 0
+
+    def add(self, scores: Tensor, rows: Iterable[list[np.ndarray]]) -> None:
+        """Add a batch: scores (B,) and as many rows; NaN is left out."""
+        for score, row in zip(scores.tolist(), rows, strict=True):
+            self._seen += 1
+            if not math.isnan(score):
+                self._kept.append((score, self._seen, row))
+        self._kept.sort(key=lambda one: one[:2])
+        if len(self._kept) > 2 * self.count:
+            self._kept[self.count : -self.count] = []
+
+    def rows(self) -> list[list[np.ndarray]]:
+        """The kept rows, lowest score first."""
+        return [row for _, _, row in self._kept]
 
 
 def write_samples(
