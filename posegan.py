@@ -49,8 +49,8 @@ LOSS_WEIGHTS = {
         "reconstruction": 5.0,
         "similarity": 2.0,
         "coarse": 2.0,
-        "adversarial": 0.1,
-        "matching": 2.0,
+        "adversarial": 0.3,
+        "matching": 4.0,
         "perceptual": 1.0,
         "photometric": 1.0,
         "smoothness": 0.2,
@@ -485,11 +485,16 @@ def command_line(config: "training.TrainConfig") -> str:
     "--source-pose", metavar="FILE", help="The person's own pose in SOURCE, for models that use it."
 )
 @click.option("--sheet", is_flag=True, help="One picture: source, pose and result side by side.")
+@click.option(
+    "--show-flow",
+    is_flag=True,
+    help="A sheet with flow (hue: direction), visibility and warped source as well.",
+)
 @pose_weights_option
 @device_option
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 def generate(
-    source, pose, checkpoint, out, source_pose, sheet, pose_weights, device, overwrite
+    source, pose, checkpoint, out, source_pose, sheet, show_flow, pose_weights, device, overwrite
 ) -> None:
     """Show the person of SOURCE in each POSE.
 
@@ -506,6 +511,7 @@ def generate(
     posegan generate src.jpg pose.json
     posegan generate src.jpg poses/ --sheet --out sheet.png
     """
+    sheet = sheet or show_flow
     import poses
 
     named = list_poses(pose)
@@ -523,12 +529,15 @@ def generate(
         own = torch.from_numpy(poses.read_pose(source_pose, size, pose_weights))[None]
     fitted = poses.fit_image(picture, size)  # (H, W, 3)
     image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    made = []
+    made, reasons = [], []
     for one in target_poses:  # one by one: any number of them fits
-        made.append(training.generate(generator, image, torch.from_numpy(one)[None], own))
+        one = torch.from_numpy(one)[None]
+        made.append(training.generate(generator, image, one, own))
+        reasons += training.explain(generator, image, one, own) if show_flow else [[]]
     made = training.to_pictures(torch.cat(made))
     if sheet:
-        rows = [training.comparison(fitted, *two) for two in zip(target_poses, made)]
+        rows = zip(target_poses, made, reasons)
+        rows = [training.comparison(fitted, pose, result, *why) for pose, result, why in rows]
         made = training.sheet(rows, max(1, 128 // size[0]))[None]
     write_pictures(made, targets)
     click.echo("\n".join(map(str, targets)))

@@ -213,6 +213,28 @@ def save(path: Path, config: TrainConfig, shape: dict, state: State) -> None:
         "state": {name: part.state_dict() for name, part in state.parts().items()}
         | {"step": state.step},
     }
+    write_checkpoint(path, content)
+
+
+def save_generator(path: Path, config: TrainConfig, shape: dict, state: State) -> None:
+    """Write the averaged generator alone, in half precision: a small checkpoint to pass on.
+
+    `generate` and `score` take it; training can't go on from it.
+    """
+    halves = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in state.average.state_dict().items()
+    }
+    content = {
+        "format": FORMAT,
+        "config": {"train": dataclasses.asdict(config), "shape": shape},
+        "state": {"average": halves, "step": state.step},
+    }
+    write_checkpoint(path, content)
+
+
+def write_checkpoint(path: Path, content: dict) -> None:
+    """Write a file of tensors whole or not at all. Raises ClickException where it can't be."""
     beside = path.with_suffix(".partial")
     try:
         torch.save(content, beside)
@@ -324,6 +346,7 @@ def train(
         # End, or an interruption: both leave a run that can be resumed.
         if rank == 0 and state.step > first:
             save(checkpoint, config, shape, state)
+            save_generator(run / "generator.pt", config, shape, state)
             write_samples(run, state, prepared, device, config.precision)
     return checkpoint, state.step >= config.steps
 
@@ -453,7 +476,12 @@ def generate(
             "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "
             "with --checkpoint, or train anew with a lower --learning-rate"
         )
-    return generated.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return to_levels(generated)
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8."""
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def test_batches(
@@ -517,6 +545,42 @@ def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
             y, x = gap + i * (H + gap), gap + j * (W + gap)
             grid[y : y + H, x : x + W] = picture
     return grid.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def draw_flow(flow: np.ndarray) -> np.ndarray:
+    """A flow (2, H, W) in colours, uint8 (H, W, 3): direction as hue, length as saturation.
+
+    White does not move; a quarter of the height has the full colour.
+    """
+    dx, dy = flow
+    hue = (np.arctan2(dy, dx) / (2 * np.pi)) % 1
+    strength = np.clip(np.hypot(dx, dy) * 4 / len(dx), 0, 1)
+    hsv = np.stack([hue, strength, np.ones_like(hue)], axis=2)
+    colours = Image.fromarray((hsv * 255).round().astype(np.uint8), "HSV")
+    return np.asarray(colours.convert("RGB"))
+
+
+@torch.inference_mode()
+def explain(
+    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+) -> list[list[np.ndarray]]:
+    """Of each picture the flow in colours, the visibility and the warped source, (H, W, 3).
+
+    Arguments as for `generate`. Raises ClickException for a model without a flow.
+    """
+    if not isinstance(generator, models.FlowGenerator):
+        raise ClickException(
+            "--show-flow: this checkpoint's model has no flow; train one with posegan train "
+            "--model flow, or name one with --checkpoint"
+        )
+    device = next(generator.parameters()).device
+    source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
+    source_pose = source_pose if source_pose is None else source_pose.to(device)
+    made = generator.synthesise(source, target_pose, source_pose)
+    flows = [draw_flow(flow) for flow in made.found.flows[3].cpu().numpy()]
+    visibility = to_pictures(to_levels(2 * made.found.visibilities[3] - 1).expand_as(made.image))
+    warped = to_pictures(to_levels(made.warped))
+    return [list(row) for row in zip(flows, visibility, warped)]
 
 
 def comparison(

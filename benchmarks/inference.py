@@ -1,12 +1,13 @@
-"""Images a second of `residual` and of a network of PATN's published form, side by side.
+"""Images a second of the generators and of a network of PATN's published form, side by side.
 
     python benchmarks/inference.py [--repeats 5]
 
 Both run on the CPU in float32, channels last, batch norm in evaluation mode, in turns; the best
 time of each counts. PATN (Zhu et al., CVPR 2019): two streams of a 7x7 convolution and two stride-2
 convolutions to 256 channels, nine pose-attentional blocks, transposed convolutions back; 41 M
-parameters. `residual` runs in its three forms: with a descriptor that was trained along (it sees
-the image at its own size), with given weights (it sees 256 rows), and at half width.
+parameters. `flow` runs as it is trained by default. `residual` runs in its three forms: with a
+descriptor that was trained along (it sees the image at its own size), with given weights (it sees
+256 rows), and at half width.
 """
 
 import time
@@ -97,9 +98,12 @@ def contestants(height: int, width: int, batch: int) -> dict:
     }
     attention = ready(AttentionGenerator())
     calls = {"PATN's form": lambda: attention(source, heatmaps)}
+    networks = {"flow": models.FlowGenerator(height, width)}
     for name, options in forms.items():
-        network = ready(models.ResidualGenerator(height, width, **options))
-        calls[name] = lambda network=network: network(source, pose)
+        networks[name] = models.ResidualGenerator(height, width, **options)
+    for name, network in networks.items():
+        calls[name] = lambda network=network: network(source, pose, pose)
+        ready(network)
     return calls
 
 

@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import shlex
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import coco
 from PIL import Image
 
+import metrics
 import pairs
 import posegan
 import training
@@ -44,6 +47,7 @@ def trained(few_people, tmp_path_factory) -> Path:
         precision="float32",
         channels=4,
         descriptor_weights="none",
+        loss_weights=posegan.LOSS_WEIGHTS["residual"],
         save_every=100,
         seed=0,
     )
@@ -70,7 +74,7 @@ def test_every_command_and_option_has_help():
     for name, command in posegan.main.commands.items():
         assert f"posegan {name}" in command.help, name
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert len(options) <= 15
+        assert len(options) <= 18
         assert all(one.help for one in options), name
         assert "Usage" in run(name, "--help")
 
@@ -107,14 +111,18 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     root = few_people.path.parent
     assert "no checkpoint to resume" in run("train", "--root", root, "--resume", code=1)
+    few = ["--root", root, "--steps", "1"]
     message = run("train", "--data", "market1501", "--root", tmp_path, code=1)
     assert "posegan prepare --data market1501" in message
+    assert "no such loss; it has recon" in run("train", "--loss-weight", "x=1", *few, code=2)
+    assert "no loss weight" in run("train", "--loss-weight", "similarity=-1", code=2)
     assert "exclude" in run("train", "--steps", "1", "--epochs", "1", code=2)
     if not torch.cuda.is_available():
         message = run("train", "--root", root, "--device", "cuda", "--steps", "1", code=1)
         assert "--device cpu" in message
     missing = tmp_path / "none.pth"
     options = ["--descriptor-weights", missing, "--channels", "4", "--steps", "1"]
+    assert "no such file" in run("train", "--root", root, "--model", "residual", *options, code=1)
     assert "no such file" in run("train", "--root", root, *options, code=1)
 
 
@@ -127,6 +135,19 @@ def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tm
     run(*base, "--out", out, "--overwrite", "--sheet")
     width, height = Image.open(out).size
     assert (width, height) == (2 * (3 * 34 + 2), 2 * 68)  # source, pose, result, twice as large
+
+
+def test_a_flow_is_shown_and_asked_of_other_models_refused(
+    trained, few_people, photo, pose_file, tmp_path
+):
+    base = ["train", "--root", few_people.path.parent, "--run", tmp_path / "run"]
+    run(*base, "--steps", "1", "--batch-size", "4", "--channels", "8", "--device", "cpu")
+    out = tmp_path / "flow.png"
+    ask = ["generate", photo, pose_file, "--show-flow", "--out", out, "--device", "cpu"]
+    run(*ask, "--checkpoint", tmp_path / "run" / "generator.pt")
+    assert Image.open(out).size == (2 * (6 * 34 + 2), 2 * 68)
+    message = run(*ask, "--overwrite", "--checkpoint", trained, code=1)
+    assert "has no flow; train one" in message
 
 
 def test_the_newest_checkpoint_is_the_default(trained, photo, pose_file, tmp_path, monkeypatch):
@@ -206,7 +227,129 @@ def test_folders_of_images_are_scored_by_name(few_people, tmp_path):
     assert content["scores"]["mask_ssim"] is None
     assert "--poses" in content["reasons"]["mask_ssim"]
     assert content["baselines"]["source"]["ssim_dscf"] < 0.9
+    assert content["intervals"]["l1"] == [0, 0]
     assert "both" in run("score", "--generated", tmp_path / "generated", code=2)
+
+
+@pytest.fixture
+def two_folders(few_people, tmp_path) -> list:
+    """Arguments that score ten pictures against others; file names are numbers."""
+    pictures = few_people.images[:20].repeat(2, 1).repeat(2, 2)  # 128x64
+    for folder, chosen in {"generated": pictures[:10], "target": pictures[10:]}.items():
+        (tmp_path / folder).mkdir()
+        for i, picture in enumerate(chosen):
+            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+    return ["score", "--generated", tmp_path / "generated", "--target", tmp_path / "target"]
+
+
+def test_every_score_is_a_number_or_has_its_reason(two_folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(metrics, "INCEPTION_URL", "http://127.0.0.1:9/inception.pth")
+    file = tmp_path / "scores.json"
+    output = run(*two_folders, "--skip", "lpips", "--json", file)
+    assert "PATN" in output and "IMAGPose" in output
+    content = json.loads(file.read_text())
+    assert content["scores"].keys() == metrics.RECIPE_NOTES.keys()
+    for name, value in content["scores"].items():
+        assert (value is None) == (name in content["reasons"]), name
+    assert "can't be fetched" in content["reasons"]["fid"]
+    assert content["reasons"]["lpips"] == "skipped"
+    low, high = content["intervals"]["ssim_dscf"]
+    assert low < content["scores"]["ssim_dscf"] < high
+    message = run(*two_folders, "--require", "fid", code=1)
+    assert re.search(r"fid: can't be had.*--inception-weights", message)
+    assert "choose from inception, lpips" in run(*two_folders, "--skip", "fid", code=2)
+
+
+def test_inception_and_lpips_are_scored_where_their_weights_are(two_folders, tmp_path, monkeypatch):
+    from torchvision.models import Inception3, alexnet
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(alexnet().state_dict(), cache / "alexnet-owt-7be5be79.pth")
+    weights = tmp_path / "inception.pth"
+    torch.save(Inception3(1008, False, False, init_weights=False).state_dict(), weights)
+    file = tmp_path / "scores.json"
+    extra = ["--inception-weights", weights, "--skip", "keypoints", "--json", file]
+    run(*two_folders, *extra, "--require", "fid,lpips")
+    content = json.loads(file.read_text())
+    for name in ("inception_score", "inception_score_std", "fid", "lpips"):
+        assert content["scores"][name] >= 0, name
+    assert "OTHER WEIGHTS" in content["recipes"]["fid"]
+    same = two_folders[:4] + [two_folders[2]]
+    run(*same, *extra)
+    content = json.loads(file.read_text())
+    assert content["scores"]["lpips"] == 0
+    assert content["scores"]["fid"] == pytest.approx(0, abs=1e-4)
+
+
+def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkeypatch):
+    pose = np.zeros((10, 25, 3), np.float32)
+    pose[:, :5] = [[30, 20, 1], [30, 40, 1], [20, 40, 1], [15, 60, 1], [15, 80, 1]]
+    people = {f"{i}.png": one for i, one in enumerate(pose)}
+    (tmp_path / "poses.json").write_text(coco(people, (128, 64)))
+    asked = []
+
+    def find(images, weights=None):
+        asked.extend(images)
+        return pose[: len(images)]
+
+    monkeypatch.setattr(metrics, "find_poses", find)
+    file = tmp_path / "scores.json"
+    run(
+        *two_folders,
+        "--poses",
+        tmp_path / "poses.json",
+        "--skip",
+        "inception,lpips",
+        "--json",
+        file,
+    )
+    content = json.loads(file.read_text())
+    assert len(asked) == 10
+    assert content["scores"]["pck"] == 1
+    assert content["scores"]["pose_error"] == 0
+    assert content["scores"]["mask_ssim"] is not None
+
+
+def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path):
+    rows, sheet = tmp_path / "pairs.csv", tmp_path / "worst.png"
+    quick = ["--skip", "inception,lpips,keypoints"]
+    run(*two_folders, *quick, "--per-pair", rows, "--worst", "2", sheet)
+    lines = list(csv.DictReader(rows.read_text().splitlines()))
+    assert [line["target"] for line in lines] == [f"{i}.png" for i in range(10)]
+    assert all(0 < float(line["ssim_dscf"]) < 1 for line in lines)
+    assert Image.open(sheet).size == (3 * 66 + 2, 4 * 130 + 2)  # mean, target, generated
+    blocked = ["--per-pair", tmp_path / "none" / "pairs.csv"]
+    assert "choose another place with --per-pair" in run(*two_folders, *quick, *blocked, code=1)
+
+
+def test_folders_that_cannot_be_scored_name_the_file(two_folders, tmp_path):
+    quick = ["--skip", "inception,lpips,keypoints"]
+    Image.new("RGB", (60, 128)).save(tmp_path / "generated" / "3.png")
+    message = run(*two_folders, *quick, code=1)
+    assert "3.png: is 128x60, its target 128x64" in message and "--resize" in message
+    assert "ssim_dscf" in run(*two_folders, *quick, "--resize")
+    (tmp_path / "generated" / "5.png").unlink()
+    message = run(*two_folders, *quick, code=1)
+    assert "has no image called 5 (9 names match)" in message
+    for file in (tmp_path / "generated").iterdir():
+        file.unlink()
+    assert "no images in it" in run(*two_folders, *quick, code=1)
+
+
+def test_a_single_pair_is_scored_without_interval(two_folders, tmp_path):
+    for folder in ("generated", "target"):
+        for i in range(1, 10):
+            (tmp_path / folder / f"{i}.png").unlink()
+    file = tmp_path / "scores.json"
+    run(*two_folders, "--skip", "inception,lpips,keypoints", "--json", file)
+    content = json.loads(file.read_text())
+    assert content["pairs"] == 1
+    assert content["intervals"] == {}
+    assert "one a split" in content["reasons"]["inception_score"]
 
 
 def test_the_published_outputs_score_as_measured_with_scikit_image(shared_data, tmp_path):

@@ -91,7 +91,9 @@ def test_a_run_leaves_log_samples_and_checkpoint(few_people, tmp_path):
     sheets = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert sheets == ["000003.png", "000004.png"]
     assert Image.open(tmp_path / "samples" / sheets[0]).size[1] > few_people.height
-    assert {path.name for path in tmp_path.iterdir()} == {"latest.pt", "log.jsonl", "samples"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("generator.pt", "latest.pt", "log.jsonl", "samples"),
+    }
 
 
 def test_resuming_cuts_the_log_behind_the_checkpoint(tmp_path):
@@ -133,6 +135,48 @@ def test_generated_pictures_do_not_depend_on_the_batch(few_people, tmp_path):
     alone = training.generate(generator, batch["source"][1:2], batch["target_pose"][1:2])
     assert together.dtype == torch.uint8
     assert (together[1].int() - alone[0].int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("model", models.GENERATORS)
+def test_a_checkpoint_of_half_size_makes_the_same_pictures(few_people, tmp_path, model):
+    config = config_for(few_people, tmp_path, model=model)
+    checkpoint, _ = training.train(config, few_people, False, lambda figures: None)
+    small = tmp_path / "generator.pt"
+    assert small.stat().st_size < checkpoint.stat().st_size / 4
+    batch = pairs.gather(few_people, few_people.pairs_test[:4])
+    inputs = pairs.normalise(batch["source"]), batch["target_pose"], batch["source_pose"]
+    with torch.inference_mode():
+        whole, half = (
+            training.load_generator(path, torch.device("cpu"))(*inputs)
+            for path in (checkpoint, small)
+        )
+    assert (whole - half).abs().max() < 1e-2
+
+
+def test_a_flow_is_drawn_by_direction_and_length():
+    flow = np.zeros((2, 64, 32))
+    flow[0, :, 16:] = 16  # to the right, a quarter of the height: full red
+    flow[1, :, :8] = -8  # half as long
+    picture = training.draw_flow(flow)
+    assert picture[0, 10].tolist() == [255, 255, 255]
+    assert picture[0, 20].tolist() == [255, 0, 0]
+    assert picture[0, 4].min() == pytest.approx(127, abs=2)
+
+
+def test_pictures_of_nan_are_refused(few_people):
+    generator = models.FlowGenerator(64, 32, channels=8).eval()
+    with torch.no_grad():
+        generator.synthesis_net.picture.bias.fill_(float("nan"))
+    batch = pairs.gather(few_people, few_people.pairs_test[:1])
+    with pytest.raises(ClickException, match=r"pictures of NaN.*--checkpoint"):
+        training.generate(generator, batch["source"], batch["target_pose"])
+
+
+def test_extremes_keep_the_lowest_and_the_highest():
+    kept = training.Extremes(2)
+    for scores in ([0.5, 0.1, float("nan")], [0.9, 0.3], [0.7, 0.2]):
+        kept.add(torch.tensor(scores), [[score] for score in scores])
+    assert kept.rows() == [[0.1], [0.2], [0.7], [0.9]]
 
 
 def test_the_learning_rate_falls_by_10_every_20_epochs(few_people, tmp_path):

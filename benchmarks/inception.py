@@ -1,0 +1,54 @@
+"""Inception features a second, ours beside torch-fidelity's, with the same weights.
+
+    python benchmarks/inception.py [--batch 32]
+
+Both in one run, in turns, on the same images and cores; the best time of each counts. The weights
+are random: they change no speed, and both sides must give the same features for them.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torchvision.models import Inception3
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import metrics
+
+
+@click.command()
+@click.option("--batch", default=32, show_default=True, metavar="IMAGES", help="At once.")
+@click.option("--repeats", default=3, show_default=True, metavar="N", help="Of which the best.")
+def main(batch: int, repeats: int) -> None:
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "inception.pth")
+        torch.save(Inception3(1008, False, False, init_weights=False).state_dict(), path)
+        ours = metrics.Inception(path)
+        theirs = FeatureExtractorInceptionV3(
+            "theirs", ["2048"], feature_extractor_weights_path=str(path)
+        )
+    images = torch.randint(0, 256, (batch, 3, 128, 64), dtype=torch.uint8)
+    calls = {"posegan": lambda: ours.features(images), "torch-fidelity": lambda: theirs(images)[0]}
+    best = dict.fromkeys(calls, float("inf"))
+    with torch.inference_mode():
+        found = {name: call() for name, call in calls.items()}
+        for _ in range(repeats):
+            for name, call in calls.items():
+                began = time.perf_counter()
+                call()
+                best[name] = min(best[name], time.perf_counter() - began)
+    for name, seconds in best.items():
+        print(f"{name:16}{batch / seconds:8.2f} images/s")
+    print(f"ratio {best['torch-fidelity'] / best['posegan']:.2f} (wanted: 1.3)")
+    a, b = found.values()
+    print(f"relative difference {((a - b).norm() / b.norm()).item():.1e}")
+
+
+if __name__ == "__main__":
+    main()
