@@ -5,9 +5,9 @@ Every score comes as (B,) float64, one number a pair. Images that can't be score
 other types, NaN, values outside the range) raise ValueError.
 """
 
-import contextlib
 import hashlib
 import math
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -893,7 +893,8 @@ def _lpips() -> nn.Module:
         problem, remedy = "the package is not installed", "pip install 'posegan[lpips]'"
         raise BadInput("lpips", problem, remedy) from None
     try:
-        with contextlib.redirect_stdout(None):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks torchvision in an old way
             return lpips.LPIPS(net="alex", verbose=False).requires_grad_(False)
     except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
         problem = f"AlexNet's weights can't be fetched ({error})"
@@ -924,9 +925,10 @@ class Scorer:
         if count < SPLITS:
             few = f"needs at least {SPLITS} pairs, one a split"
             names = ("inception_score", "inception_score_std")
-            self._missing = dict.fromkeys(names, few) | self._missing
+            self._missing |= dict.fromkeys(names, few)
         if count < 2:
-            self._missing = {"fid": "needs at least 2 pairs"} | self._missing
+            self._missing["fid"] = "needs at least 2 pairs"
+        self._known = (-1, {})  # the values at a count of pairs, as a distance takes seconds
 
     def add(
         self, generated: Tensor, target: Tensor, pose: Tensor | None = None
@@ -956,6 +958,11 @@ class Scorer:
 
     def values(self) -> dict[str, float]:
         """Name to score, of those that could be had."""
+        if self._known[0] != self.means.count:
+            self._known = (self.means.count, self._computed())
+        return self._known[1]
+
+    def _computed(self) -> dict[str, float]:
         values = self.means.values()
         if self._inception_score is not None:
             mean, deviation = self._inception_score.value()

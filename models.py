@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from poses import JOINTS, LIMBS, BadInput
+from poses import JOINTS, LIMBS, UNKNOWN_PART, BadInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -858,6 +858,20 @@ def deformation_error(generator: FlowGenerator, source: Tensor, source_pose: Ten
     return error / 3
 
 
+def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
+    """Cross-entropy of a part layout (B, PARTS, h, w) with parsing maps uint8 (B, H, W).
+
+    Each place counts as the pixel in its middle; places of unknown part don't count. Parts beyond
+    PARTS - 1 are taken for the last.
+    """
+    scale = parsing.shape[1] // layout.shape[2]
+    wanted = parsing[:, scale // 2 :: scale, scale // 2 :: scale].long()  # (B, h, w)
+    unknown = wanted == UNKNOWN_PART
+    wanted = wanted.clamp(max=PARTS - 1).masked_fill(unknown, -1)
+    loss = F.cross_entropy(layout.float(), wanted, ignore_index=-1, reduction="sum")
+    return loss / (~unknown).sum().clamp(min=1)
+
+
 def perceptual_loss(descriptor: Descriptor, generated: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of ResNet-50's features after its first two stages."""
     with torch.no_grad():
@@ -938,8 +952,10 @@ def criticise_flow(
     fake, features = discriminator(image, source, maps)
     with torch.no_grad():
         _, wanted = discriminator(target, source, maps)
+    parsed = "target_parsing" in batch
     few = slice(max(1, len(source) // 4))  # the deformed ones: enough, at a quarter of the cost
-    return {
+    losses = {"layout": layout_loss(made.layout, batch["target_parsing"])} if parsed else {}
+    return losses | {
         "reconstruction": F.l1_loss(image, target),
         "similarity": similarity_loss(image, target),
         "coarse": F.l1_loss(made.coarse.float(), F.avg_pool2d(target, 4)),

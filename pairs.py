@@ -33,6 +33,7 @@ from poses import (
     JOINTS,
     MISSING,
     SHOULDERS,
+    UNKNOWN_PART,
     BadInput,
     Pose,
     find_poses,
@@ -40,6 +41,7 @@ from poses import (
     fit_pose,
     parse_json,
     read_image,
+    read_labels,
     read_poses,
     warn_of_several,
 )
@@ -57,6 +59,7 @@ FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
 CHUNK = 32  # pictures in memory at once, and pairs scored
 MEAN_IMAGES = 4_000  # at most, of which the mean image is made: more don't change it
 ARRAYS = ("images.npy", "poses.npy", "pairs_train.npy", "pairs_test.npy")
+PARSING = "parsing.npy"  # only where the user has parsing maps
 FILES = (*ARRAYS, "people.csv", "dataset.json")
 COLUMNS = ("index", "file", "identity", "camera", "split")
 # The data sets, and what prepares each behind `posegan prepare --data NAME`.
@@ -149,6 +152,7 @@ class PrepareConfig:
     overwrite: bool = False
     pose_weights: str | None = None
     seed: int = 0
+    parsing: str | None = None
 
 
 @dataclass
@@ -398,6 +402,7 @@ class Prepared:
     labels: np.ndarray  # int64 (N,): class numbers of the training people, -1 for all others
     identities: int  # the number of those classes
     description: dict  # of dataset.json
+    parsing: np.ndarray | None = None  # uint8 (N, H, W): part numbers, UNKNOWN_PART where unknown
 
 
 def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None = None) -> Prepared:
@@ -432,7 +437,8 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
 def _check_place(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise BadInput(path, "is there already", "replace it with --overwrite")
-    if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} <= {*FILES}):
+    ours = {*FILES, PARSING}
+    if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} <= ours):
         raise BadInput(path, "holds more than a prepared data set", "choose another --root")
 
 
@@ -466,6 +472,8 @@ def _write(
                 poses[place] = pose
                 if progress:
                     progress(done, len(rows))
+    if config.parsing:
+        _write_parsing(folder / PARSING, Source(config.parsing), rows, size)
     pairs, dropped = _pair_lists(listing, poses)
     lists = {f"pairs_{split}": pairs[split] for split in pairs}
     for name, array in {"poses": poses, **lists}.items():
@@ -485,6 +493,25 @@ def _write(
     return counts
 
 
+def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
+    """Write the parsing maps, found by the pictures' names without folder, as one array."""
+    places = {PurePosixPath(_stem(row.file)).name: place for place, row in enumerate(rows)}
+    maps = {name: places.get(PurePosixPath(_stem(name)).name) for name in source.names}
+    maps = {name: place for name, place in maps.items() if place is not None}
+    if not maps:
+        remedy = "call each PNG like its picture"
+        raise BadInput(source.path, "no parsing maps of these pictures", remedy)
+    stored = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), *size))
+    stored[:] = UNKNOWN_PART
+    for name, data in source.items(maps):
+        labels = read_labels(data, f"{source.path}/{name}")
+        stored[maps[name]] = fit_image(labels, size, Image.Resampling.NEAREST)
+    stored.flush()
+    lacking = len(rows) - len(set(maps.values()))
+    if lacking:
+        log.warning("%s: %d of %d pictures have no parsing map", source.path, lacking, len(rows))
+
+
 def load(name: str, root: str | Path = "data") -> Prepared:
     """Open the prepared folder ROOT/NAME. Raises ClickException where it is not there or whole."""
     path, command = Path(root) / name, _command(name, root)
@@ -498,7 +525,11 @@ def load(name: str, root: str | Path = "data") -> Prepared:
         with open(path / "people.csv", newline="", errors="surrogateescape") as file:
             rows = list(csv.reader(file))[1:]
         height, width, counts = about["height"], about["width"], about["counts"]
+        there = (path / PARSING).exists()
+        parsing = np.load(path / PARSING, mmap_mode="r").view(np.ndarray) if there else None
         count, lengths = counts["images"], [counts["pairs_train"], counts["pairs_test"]]
+        if there and parsing.shape != images.shape[:3]:
+            raise ValueError(f"{PARSING} doesn't match")
         if (images.shape, poses.shape) != ((count, height, width, 3), (count, len(JOINTS), 3)) or (
             [len(rows), *map(len, lists)] != [count, *lengths]
         ):
@@ -510,7 +541,7 @@ def load(name: str, root: str | Path = "data") -> Prepared:
     labels = np.full(count, -1)
     people, labels[split == "train"] = np.unique(identity[split == "train"], return_inverse=True)
     arrays = (images.view(np.ndarray), *map(np.array, (poses, *lists)), files, identity, camera)
-    return Prepared(path, name, height, width, *arrays, split, labels, len(people), about)
+    return Prepared(path, name, height, width, *arrays, split, labels, len(people), about, parsing)
 
 
 def _command(name: str, root: str | Path) -> str:
@@ -580,7 +611,8 @@ class Batches:
 
 def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
     """The tensors of pairs (B, 2): `source`, `target` uint8 (B, 3, H, W), channels last;
-    `source_pose`, `target_pose` (B, 25, 3); `identity`, class numbers int64 (B,).
+    `source_pose`, `target_pose` (B, 25, 3); `identity`, class numbers int64 (B,); where there are
+    parsing maps `target_parsing` uint8 (B, H, W).
     """
     import torch
 
@@ -592,7 +624,10 @@ def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
     source_pose, target_pose = torch.from_numpy(prepared.poses[places]).chunk(2)  # (B, 25, 3)
     identity = torch.from_numpy(prepared.labels[pairs[:, 1]])  # (B,)
     poses = {"source_pose": source_pose, "target_pose": target_pose}
-    return {"source": source, "target": target, **poses, "identity": identity}
+    batch = {"source": source, "target": target, **poses, "identity": identity}
+    if prepared.parsing is not None:
+        batch["target_parsing"] = torch.from_numpy(prepared.parsing[pairs[:, 1]])  # (B, H, W)
+    return batch
 
 
 def mean_image(prepared: Prepared) -> "Tensor":

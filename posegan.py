@@ -52,6 +52,7 @@ LOSS_WEIGHTS = {
         "adversarial": 0.3,
         "matching": 4.0,
         "perceptual": 1.0,
+        "layout": 0.5,
         "photometric": 1.0,
         "smoothness": 0.2,
         "deformation": 0.1,
@@ -193,12 +194,18 @@ def main() -> None:
     help="Key-point CSV (may be repeated), COCO JSON, or folder of these or of OpenPose JSON; "
     "without it poses beside the pictures are read, or found by torchvision's Keypoint R-CNN.",
 )
+@click.option(
+    "--parsing",
+    metavar="PATH",
+    type=click.Path(),
+    help="Parsing maps, if you have them: PNGs of part numbers, called like their pictures.",
+)
 @root_option
 @click.option("--size", type=Size(), metavar="HxW", help="Pixels.  [default: the data set's own]")
 @pose_weights_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the demo.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier preparation.")
-def prepare(data, source, poses, root, size, pose_weights, seed, overwrite) -> None:
+def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwrite) -> None:
     """Make pictures, poses and pairs of people into a data set to train on.
 
     A picture is scaled to the height of --size, keeping its aspect, and cropped or padded with
@@ -211,7 +218,9 @@ def prepare(data, source, poses, root, size, pose_weights, seed, overwrite) -> N
     """
     import pairs
 
-    config = pairs.PrepareConfig(data, source, poses, root, size, overwrite, pose_weights, seed)
+    config = pairs.PrepareConfig(
+        data, source, poses, root, size, overwrite, pose_weights, seed, parsing
+    )
     describe(prepare_with_progress(config))
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger("posegan")
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
 CSV_HEADER = "name:keypoints_y:keypoints_x"
 
 
@@ -103,6 +104,21 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
     raise BadInput(name, problem, remedy)
 
 
+def read_labels(source: bytes, name: str) -> np.ndarray:
+    """Read a label map, uint8 (H, W): a PNG whose pixels, or palette places, are part numbers.
+
+    Raises ClickException, which calls it `name`, where it is none.
+    """
+    try:
+        with Image.open(BytesIO(source), formats=("PNG",)) as image:
+            if image.mode not in ("L", "P"):
+                raise ValueError(f"its pixels are {image.mode}, not part numbers")
+            return np.asarray(image)
+    except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
+        remedy = "give a PNG in grey or with a palette"
+        raise BadInput(name, f"no label map ({error})", remedy) from None
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
@@ -135,8 +151,12 @@ def fit_matrix(size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarr
     return np.array([[x, 0, (x - 1) / 2 + left], [0, y, (y - 1) / 2]])
 
 
-def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Fit a picture uint8 (H, W, 3) into a frame by `fit_matrix`; without scaling, bit for bit."""
+def fit_image(
+    image: np.ndarray, size: tuple[int, int], filter: int = Image.Resampling.BICUBIC
+) -> np.ndarray:
+    """Fit a picture uint8 (H, W, 3) or (H, W) into a frame by `fit_matrix`; without scaling, bit
+    for bit. Label maps take the filter NEAREST.
+    """
     H, W = image.shape[:2]
     width, left = _placed((H, W), size)
     first, last = max(0, left), min(size[1], left + width)  # the frame's columns that it fills
@@ -145,9 +165,10 @@ def fit_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     else:
         box = ((first - left) * W / width, 0, (last - left) * W / width, H)
         scaled = Image.fromarray(image)
-        scaled = scaled.resize((last - first, size[0]), Image.Resampling.BICUBIC, box)
+        scaled = scaled.resize((last - first, size[0]), filter, box)
         image = np.asarray(scaled)
-    return np.pad(image, ((0, 0), (first, size[1] - last), (0, 0)))
+    beside = (first, size[1] - last)
+    return np.pad(image, ((0, 0), beside, *[(0, 0)] * (image.ndim - 2)))
 
 
 def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:

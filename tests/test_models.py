@@ -314,3 +314,14 @@ def test_losses_are_cross_entropies_and_mean_squared_error():
     )
     assert reconstruction.item() == pytest.approx(0.25)
     assert adversarial.item() == pytest.approx(torch.log(torch.tensor(20.0)).item())
+
+
+def test_the_layout_loss_is_a_cross_entropy_that_knows_what_it_does_not_know():
+    parsing = torch.full((1, 16, 8), 255, dtype=torch.uint8)
+    parsing[0, 4, 4] = 2  # the middle of the upper place
+    logits = torch.zeros(1, models.PARTS, 2, 1)
+    loss = models.layout_loss(logits, parsing)
+    assert loss.item() == pytest.approx(torch.log(torch.tensor(float(models.PARTS))).item())
+    logits[0, 2, 0] = 50
+    assert models.layout_loss(logits, parsing).item() == pytest.approx(0, abs=1e-6)
+    assert models.layout_loss(logits, torch.full_like(parsing, 255)).item() == 0

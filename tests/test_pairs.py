@@ -29,6 +29,7 @@ from conftest import (
     tree,
     write,
 )
+from PIL import Image
 
 import pairs
 import poses
@@ -501,6 +502,35 @@ def damage(folder: Path, way: str) -> None:
         name = way.removeprefix("half of ").removeprefix("empty ")
         data = (folder / name).read_bytes()
         write(folder / name, data[: len(data) // 2] if way.startswith("half") else b"")
+
+
+def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_path, caplog):
+    labels = np.zeros((64, 48), np.uint8)
+    labels[:, 24:] = 3
+    palette = Image.fromarray(labels, "P")
+    palette.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 200, 0])
+    person = {f"anna/{i}.png": encoded(picture(i, (64, 48))) for i in range(3)}
+    person |= {f"anna/{i}.json": openpose(body(60, 20, 2)) for i in range(3)}
+    source = tree(tmp_path / "people", person)
+    maps = tree(tmp_path / "maps", {"0.png": encoded(palette), "1.png": encoded(labels)})
+    config = pairs.PrepareConfig(
+        "folder", str(source), root=str(tmp_path), size=(32, 32), parsing=str(maps)
+    )
+    prepared = pairs.prepare(config)
+    assert "1 of 3 pictures have no parsing map" in caplog.text
+    assert prepared.parsing.shape == (3, 32, 32)
+    # 24 columns of the picture, 4 of padding on each side.
+    assert prepared.parsing[0, 5].tolist() == [0] * 16 + [3] * 12 + [0] * 4
+    assert (prepared.parsing[1] == prepared.parsing[0]).all()
+    assert (prepared.parsing[2] == 255).all()
+    batch = pairs.gather(prepared, prepared.pairs_train[:2])
+    assert batch["target_parsing"].shape == (2, 32, 32)
+    with fails("no label map"):
+        tree(maps, {"2.png": encoded(picture(0, (64, 48)))})
+        pairs.prepare(dataclasses.replace(config, overwrite=True))
+    with fails("no parsing maps of these pictures"):
+        other = tree(tmp_path / "other", {"x.png": encoded(labels)})
+        pairs.prepare(dataclasses.replace(config, overwrite=True, parsing=str(other)))
 
 
 CUT_OFF = itertools.product(("no", "half of", "empty"), pairs.FILES)

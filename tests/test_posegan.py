@@ -287,7 +287,7 @@ def test_inception_and_lpips_are_scored_where_their_weights_are(two_folders, tmp
 
 def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkeypatch):
     pose = np.zeros((10, 25, 3), np.float32)
-    pose[:, :5] = [[30, 20, 1], [30, 40, 1], [20, 40, 1], [15, 60, 1], [15, 80, 1]]
+    pose[:, :6] = [[30, 20, 1], [30, 40, 1], [20, 40, 1], [15, 60, 1], [15, 80, 1], [40, 40, 1]]
     people = {f"{i}.png": one for i, one in enumerate(pose)}
     (tmp_path / "poses.json").write_text(coco(people, (128, 64)))
     asked = []
