@@ -8,6 +8,7 @@ other types, NaN, values outside the range) raise ValueError.
 import hashlib
 import math
 import warnings
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +16,14 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import inception
 
-from models import read_state_dict
+from models import fused, read_state_dict
 from poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput, find_poses
 
 LEVELS = 255.0  # the range of an image, in grey levels
 BLOCK = 12  # outputs of a filter that one matrix product computes; a tile of the BLAS is as wide
-CPU_PIXELS = 2**15  # of the images scored at once: what fits into the cache
+CPU_PIXELS = 2**16  # of the images scored at once: what fits into the cache
 ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 GB
 SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
 PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
@@ -48,6 +48,11 @@ class Window(NamedTuple):
     taps: int
     sigma: float | None = None
     overhang: int = 0
+
+    @property
+    def reach(self) -> int:
+        """By how much an image outgrows what the window makes of it."""
+        return self.taps - 1 - 2 * self.overhang
 
 
 class Recipe(NamedTuple):
@@ -147,51 +152,53 @@ class _Scratch(dict):
     What is taken under a name is lost when the name is taken again.
     """
 
-    def take(self, name: str, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-        size = math.prod(shape)
-        if name not in self or self[name].numel() < size:
-            self[name] = like.new_empty(size)
-        return self[name][:size].view(shape)
+    def take(
+        self, name: str, like: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    ) -> Tensor:
+        size, key = math.prod(shape), (name, dtype or like.dtype)
+        if key not in self or self[key].numel() < size:
+            self[key] = like.new_empty(size, dtype=key[1])
+        return self[key][:size].view(shape)
 
 
 @cache
-def _band(window: Window, device: torch.device) -> Tensor:
-    """The matrix whose row i holds the Gaussian's weights from column i on."""
+def _bands(window: Window, length: int, device: torch.device) -> list[tuple[slice, slice, Tensor]]:
+    """Blocks of a Gaussian's outputs along `length` pixels: outputs, inputs, and their matrix.
+
+    Blocks keep a banded matrix' zeros few. Weights that overhang the image fall to its border.
+    """
     offsets = torch.arange(window.taps, dtype=torch.float64) - window.taps // 2
     weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2)
     weights /= weights.sum()
-    band = torch.zeros(BLOCK, BLOCK + window.taps - 1, dtype=torch.float64)
-    for row in range(BLOCK):
-        band[row, row : row + window.taps] = weights
-    return band.to(device)
-
-
-def _blocks(length: int, window: Window) -> list[tuple[int, int, int]]:
-    """Start, outputs and inputs of each block of `length` outputs."""
-    starts = range(0, length, BLOCK)
-    sizes = [min(BLOCK, length - start) for start in starts]
-    return [(start, n, n + window.taps - 1) for start, n in zip(starts, sizes, strict=True)]
+    blocks, count = [], length - window.reach
+    for start in range(0, count, BLOCK):
+        end = min(start + BLOCK, count)
+        first = max(start - window.overhang, 0)
+        last = min(end + window.reach + window.overhang, length)
+        matrix = torch.zeros(end - start, last - first, dtype=torch.float64)
+        for row in range(end - start):
+            for tap, weight in enumerate(weights, start + row - window.overhang):
+                matrix[row, min(max(tap, 0), length - 1) - first] += weight
+        blocks.append((slice(start, end), slice(first, last), matrix.to(device)))
+    return blocks
 
 
 def _gaussian(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
-    """Gaussian means of (H, ..., W), wherever the window fits: (H', ..., W').
+    """Gaussian means of (H, ..., W) float64, wherever the window fits: (H', ..., W').
 
-    Rows, then columns, as products with a banded matrix. Blocks keep the band's zeros few, and rows
-    in front make every factor a plain matrix in memory, so that nothing is copied.
+    Rows, then columns, as products with banded matrices. Rows in front make every factor a plain
+    matrix in memory, so that nothing is copied.
     """
     H, *middle, W = planes.shape
-    band = _band(window, planes.device)  # (BLOCK, BLOCK + taps - 1)
-    high, wide = H - window.taps + 1, W - window.taps + 1
+    high, wide = H - window.reach, W - window.reach
     rows = planes.view(-1, W)  # (H * N, W)
     narrow = scratch.take("rows", planes, (len(rows), wide))  # (H * N, W')
-    for start, size, reach in _blocks(wide, window):
-        part = rows[:, start : start + reach]
-        torch.mm(part, band[:size, :reach].T, out=narrow[:, start : start + size])
+    for outputs, inputs, band in _bands(window, W, planes.device):
+        torch.mm(rows[:, inputs], band.T, out=narrow[:, outputs])
     columns = narrow.view(H, -1)  # (H, N * W')
     result = scratch.take("filtered", planes, (high, columns.shape[1]))  # (H', N * W')
-    for start, size, reach in _blocks(high, window):
-        part = columns[start : start + reach]
-        torch.mm(band[:size, :reach], part, out=result[start : start + size])
+    for outputs, inputs, band in _bands(window, H, planes.device):
+        torch.mm(band, columns[inputs], out=result[outputs])
     return result.view(high, *middle, wide)
 
 
@@ -217,13 +224,18 @@ def _sums(planes: Tensor, dim: int, taps: int, result: Tensor, scratch: _Scratch
 
 
 def _uniform(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
-    """Means of (H, ..., W) over squares, wherever they fit: (H', ..., W')."""
+    """Means of (H, ..., W) over squares, wherever they fit: (H', ..., W') float64.
+
+    Integers stay integers, exact and half as wide, until the division.
+    """
     H, *middle, W = planes.shape
     high, wide = H - window.taps + 1, W - window.taps + 1
     rows = scratch.take("rows", planes, (H, *middle, wide))
     _sums(planes, -1, window.taps, rows, scratch)
-    result = scratch.take("filtered", planes, (high, *middle, wide))
-    return _sums(rows, 0, window.taps, result, scratch).div_(window.taps**2)
+    sums = scratch.take("sums", planes, (high, *middle, wide))
+    _sums(rows, 0, window.taps, sums, scratch)
+    result = scratch.take("filtered", planes, (high, *middle, wide), torch.float64)
+    return result.copy_(sums).div_(window.taps**2)
 
 
 def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
@@ -232,7 +244,7 @@ def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
 
 
 def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -> dict[str, Tensor]:
-    """SSIM (B,) of grey levels (H, B, 3, W) by each recipe.
+    """SSIM (B,) of grey levels (H, B, 3, W), whole ones as int32, by each recipe.
 
     Of s = x + y and d = x - y only means and variances are needed, four moments, not five:
     SSIM = (E[s]² - E[d]² + 2C1) (V[s] - V[d] + 2C2) / ((E[s]² + E[d]² + 2C1) (V[s] + V[d] + 2C2)).
@@ -244,8 +256,12 @@ def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -
     torch.sub(x, y, out=planes[:, 1])
     torch.mul(planes[:, :2], planes[:, :2], out=planes[:, 2:])
     result = dict.fromkeys(recipes)
-    for window in {RECIPES[name].window for name in result}:
-        moments = _moments(planes, window, scratch)  # (H', 4, B, 3, W')
+    windows = {RECIPES[name].window for name in result}
+    exact = planes  # whole numbers where the levels are
+    if planes.dtype != torch.float64 and any(window.sigma for window in windows):
+        planes = scratch.take("levels", planes, planes.shape, torch.float64).copy_(planes)
+    for window in windows:
+        moments = _moments(planes if window.sigma else exact, window, scratch)  # (H', 4, B, 3, W')
         for name in result:
             if RECIPES[name].window == window:
                 result[name] = _compare(moments, RECIPES[name], x)
@@ -254,13 +270,6 @@ def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -
 
 def _moments(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
     """Squared means and variances under a window of planes s, d, s², d² (H, 4, ..., W)."""
-    if window.overhang:
-        rows, columns = (
-            torch.arange(-window.overhang, size + window.overhang, device=planes.device)
-            for size in (planes.shape[0], planes.shape[-1])
-        )
-        planes = planes[rows.clamp(0, planes.shape[0] - 1)]
-        planes = planes[..., columns.clamp(0, planes.shape[-1] - 1)]
     moments = _filter(planes, window, scratch)
     moments[:, :2].square_()
     moments[:, 2:].sub_(moments[:, :2])
@@ -271,8 +280,10 @@ def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
     """SSIM (B,) from squared means and variances of sum and difference, (H', 4, B, 3, W')."""
     data_range = recipe.data_range
     if data_range is None:
-        data_range = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)
-        data_range = data_range[:, None, None]  # (B, 1, 1)
+        low, high = x.amin(0), x.amax(0)  # (B, 3, W): rows first, which is quicker
+        data_range = (high.amax((1, 2)) - low.amin((1, 2))).double().clamp(min=SMALLEST_RANGE)
+        # In full, as a number that repeats along the last dimension only would slow every sum.
+        data_range = data_range[:, None, None].expand_as(moments[0, 0]).contiguous()  # (B, 3, W')
     samples = recipe.window.taps**2
     correction = samples / (samples - 1) if recipe.sample_covariance else 1.0
     mean_sum, mean_difference, sum_, difference = moments.unbind(1)  # (H', B, 3, W')
@@ -290,7 +301,7 @@ def _multiscale(x: Tensor, y: Tensor, scratch: _Scratch) -> Tensor:
     """MS-SSIM (B,) of grey levels (H, B, 3, W): contrast and structure of five scales, multiplied,
     with the luminance of the coarsest. A negative factor counts as 0.
     """
-    product = 1.0
+    product, x, y = 1.0, x.double(), y.double()
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         planes = torch.stack([x + y, x - y], dim=1)  # (H, 2, B, 3, W)
         planes = torch.cat([planes, planes.square()], dim=1)
@@ -310,11 +321,16 @@ def _halved(image: Tensor) -> Tensor:
     return F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False).permute(2, 0, 1, 3)
 
 
+def _mean(levels: Tensor) -> Tensor:
+    """The mean (B,) of (H, B, 3, W), float64; integers are summed as such."""
+    return levels.sum((0, 2, 3)).double() / levels[:, 0].numel()
+
+
 def _gradient(image: Tensor) -> Tensor:
     """Mean gradient magnitude (B,) of (H, B, 3, W), by forward differences of the grey image."""
-    grey = image.mean(2)  # (H, B, W)
+    grey = image[:, :, 0] + image[:, :, 1] + image[:, :, 2]  # (H, B, W)
     down, right = grey[1:, :, :-1] - grey[:-1, :, :-1], grey[:-1, :, 1:] - grey[:-1, :, :-1]
-    return torch.hypot(down, right).mean((0, 2))
+    return (down.square_() + right.square_()).double().sqrt_().mean((0, 2)) / 3
 
 
 def _painted(pose: Tensor, height: int, width: int) -> Tensor:
@@ -324,21 +340,25 @@ def _painted(pose: Tensor, height: int, width: int) -> Tensor:
     keeps rounding from deciding which pixels of a rim belong.
     """
     xs, ys = (torch.arange(size, device=pose.device) for size in (width, height))
-    painted = pose.new_zeros(height, len(pose), width, dtype=torch.bool)
     joint, seen = pose[..., :2].float(), pose[..., 2] > 0
+    shape = (height, len(pose), width)
+    limbs, discs = (joint.new_full(shape, torch.inf) for _ in range(2))  # how far outside
+    along, across = (joint.new_empty(shape) for _ in range(2))
     for a, b in MASK_LIMBS:  # one by one: all at once would need 23 times the memory
-        along = joint[:, b] - joint[:, a]
-        length = along.norm(dim=1)  # (B,)
-        drawn = seen[:, a] & seen[:, b] & (length > 0)
-        ux, uy = (along / length[:, None]).T[..., None]  # (B, 1)
-        x, y = xs - joint[:, a, :1], (ys - joint[:, a, 1:]).T[..., None]  # (B, W), (H, B, 1)
-        place, across = ux * x + uy * y, uy * x - ux * y  # (H, B, W)
-        inside = (place - length[:, None] / 2).abs() <= length[:, None] / 2 + 1e-4
-        painted |= inside & (across.abs() <= MASK_RADIUS + 1e-4) & drawn[:, None]
+        length = (joint[:, b] - joint[:, a]).norm(dim=1, keepdim=True)  # (B, 1)
+        ux, uy = ((joint[:, b] - joint[:, a]) / length.clamp(min=1e-6)).T[..., None]  # (B, 1)
+        middle = (joint[:, a] + joint[:, b]) / 2
+        x, y = xs - middle[:, :1], (ys - middle[:, 1:]).T[..., None]  # (B, W), (H, B, 1)
+        drawn = (seen[:, a] & seen[:, b])[:, None] & (length > 0)
+        half = (length / 2).where(drawn, -torch.inf)
+        torch.add(uy * y, ux * x, out=along).abs_().sub_(half)
+        torch.sub(ux * y, uy * x, out=across).abs_().sub_(MASK_RADIUS)
+        torch.minimum(limbs, torch.maximum(along, across, out=along), out=limbs)
     for a in COCO18:
         x, y = xs - joint[:, a, :1], (ys - joint[:, a, 1:]).T[..., None]
-        painted |= (x * x + y * y < MASK_RADIUS**2 - 1e-3) & seen[:, a, None]
-    return painted
+        x = (x * x).where(seen[:, a, None], torch.inf)
+        torch.minimum(discs, torch.add(y * y, x, out=along), out=discs)
+    return (limbs <= 1e-4) | (discs < MASK_RADIUS**2 - 1e-3)
 
 
 def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
@@ -346,8 +366,8 @@ def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
     mask = _painted(pose, height, width)
     margin, pixel = CLOSING.taps // 2, 1 / CLOSING.taps**2  # a window's mean counts its pixels
     around = (margin, margin, 0, 0, margin, margin)
-    dilated = _filter(F.pad(mask.double(), around), CLOSING, scratch) > 0.5 * pixel
-    eroded = _filter(F.pad(dilated.double(), around, value=1.0), CLOSING, scratch) > 1 - 0.5 * pixel
+    dilated = _filter(F.pad(mask.int(), around), CLOSING, scratch) > 0.5 * pixel
+    eroded = _filter(F.pad(dilated.int(), around, value=1), CLOSING, scratch) > 1 - 0.5 * pixel
     return eroded[:, :, None].double()  # (H, B, 1, W)
 
 
@@ -385,8 +405,7 @@ def _taps(name: str) -> int:
     if name == "ms_ssim":
         # The coarsest scale must hold a window.
         return (GAUSSIAN.taps - 1) * 2 ** (len(MS_SSIM_WEIGHTS) - 1) + 1
-    window = RECIPES[recipe].window if recipe in RECIPES else Window(1)
-    return window.taps - 2 * window.overhang
+    return (RECIPES[recipe].window if recipe in RECIPES else Window(1)).reach + 1
 
 
 def _check_windows(names: list[str], height: int, width: int) -> None:
@@ -404,10 +423,14 @@ def _check_pose(pose: Tensor, count: int) -> None:
         raise ValueError("the poses hold NaN or infinite numbers")
 
 
-def _levels(images: Tensor) -> Tensor:
-    """(B, 3, H, W) as float64 grey levels (H, B, 3, W): rows first, as _filter wants them."""
-    images = images.permute(2, 0, 1, 3)  # (H, B, 3, W)
-    levels = images.to(torch.float64, memory_format=torch.contiguous_format)
+def _levels(images: Tensor, whole: bool = False) -> Tensor:
+    """(B, 3, H, W) as grey levels (H, B, 3, W): rows first, as _filter wants them.
+
+    float64, or int32 of uint8 images if `whole`: the sums of a 51x51 window of squared sums of two
+    pixels are still below 2^31.
+    """
+    dtype = torch.int32 if whole and images.dtype == torch.uint8 else torch.float64
+    levels = images.permute(2, 0, 1, 3).to(dtype, memory_format=torch.contiguous_format)
     return levels if images.dtype == torch.uint8 else levels.add_(1).mul_(LEVELS / 2)
 
 
@@ -419,18 +442,19 @@ def _score_chunk(
     similarities = _similarities(x, y, recipes, scratch) if recipes else {}
     result = {f"ssim_{recipe}": score for recipe, score in similarities.items()}
     if "mask_ssim" in names:
-        mask = _cover(pose, x.shape[0], x.shape[3], scratch)  # (H, B, 1, W)
+        mask = _cover(pose, x.shape[0], x.shape[3], scratch).to(x.dtype)  # (H, B, 1, W)
         score = _similarities(x * mask, y * mask, ["dscf"], scratch)["dscf"]
         result["mask_ssim"] = score.where(mask.amax((0, 2, 3)) > 0, torch.nan)
     if "ms_ssim" in names:
         result["ms_ssim"] = _multiscale(x, y, scratch)
     if "detail" in names:
         result["detail"] = _gradient(x) / _gradient(y)
+    difference = x - y
     if "psnr" in names:
-        error = (x - y).square_().mean((0, 2, 3))  # (B,)
+        error = _mean(difference.square())
         result["psnr"] = (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
     if "l1" in names:
-        result["l1"] = (x - y).abs_().mean((0, 2, 3)) / LEVELS
+        result["l1"] = _mean(difference.abs_()) / LEVELS
     return result
 
 
@@ -446,10 +470,12 @@ def _score(
     device = generated.device
     pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
     size = max(1, pixels // generated[0, 0].numel())
+    uniform = any(f"ssim_{name}" in names for name in RECIPES if not RECIPES[name].window.sigma)
+    whole = uniform and generated.dtype == target.dtype  # pays for windows that only add
     scratch, parts = _Scratch(), []
     for start in range(0, len(generated), size):
         chunk = slice(start, start + size)
-        x, y = _levels(generated[chunk]), _levels(target[chunk].to(device))
+        x, y = _levels(generated[chunk], whole), _levels(target[chunk].to(device), whole)
         shown = None if pose is None else pose[chunk].to(device)
         parts.append(_score_chunk(names, x, y, shown, scratch))
     return {name: torch.cat([part[name] for part in parts]) for name in names}
@@ -510,15 +536,20 @@ PIXEL_SCORES = (*(f"ssim_{name}" for name in RECIPES), "mask_ssim", "ms_ssim", "
 PIXEL_SCORES += ("detail",)
 
 
-def scores(generated: Tensor, target: Tensor, pose: Tensor | None = None) -> dict[str, Tensor]:
-    """Every score of pixels that these images allow, each (B,).
+def scores(
+    generated: Tensor,
+    target: Tensor,
+    pose: Tensor | None = None,
+    names: Collection[str] = PIXEL_SCORES,
+) -> dict[str, Tensor]:
+    """The named scores of pixels that these images allow, each (B,).
 
     `mask_ssim` needs the target pose (B, 25, 3), and an SSIM images no smaller than its window;
     what can't be had is left out. Recipes with the same window share its moments, so this costs
     less than one score after another. Raises what the single scores raise.
     """
     side = min(target.shape[2:], default=0)
-    names = [name for name in PIXEL_SCORES if _taps(name) <= side]
+    names = [name for name in names if _taps(name) <= side]
     if pose is None:
         names = [name for name in names if name != "mask_ssim"]
     return _score(names, generated, target, pose)
@@ -631,7 +662,7 @@ class Inception(nn.Module):
             raise BadInput(path, problem, "give the weights that pytorch-fid uses")
         self.register_buffer("classifier", network.fc.weight.detach())  # (1008, 2048)
         network.fc = nn.Identity()
-        self.network = _fused(network.eval()).requires_grad_(False)
+        self.network = _counting_inside(fused(network)).requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor, resize: str = "tensorflow") -> Tensor:
@@ -693,12 +724,8 @@ def _fitting(state: dict, network: nn.Module, path: Path) -> dict:
     return {name: value for name, value in state.items() if name in own}
 
 
-def _fused(network: nn.Module) -> nn.Module:
-    """Fold batch norms into their convolutions, and count as TensorFlow does in mean pools."""
-    for module in network.modules():
-        if isinstance(module, inception.BasicConv2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-            module.bn = nn.Identity()
+def _counting_inside(network: nn.Module) -> nn.Module:
+    """Let the mean pools count as TensorFlow's do."""
     mean_pooled = (inception.InceptionA, inception.InceptionC, inception.InceptionE)
     for block in network.children():
         if isinstance(block, mean_pooled) and not isinstance(block, _MaxPooled):

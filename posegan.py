@@ -36,7 +36,7 @@ PAPER = {
 DEMO = {
     "model": "flow",
     "epochs": None,
-    "steps": 240,
+    "steps": 200,
     "batch_size": 32,
     "learning_rate": 1e-3,
     "descriptor_weights": "none",

@@ -442,7 +442,7 @@ def open_log(run: Path, step: int) -> None:
 
 
 def load_generator(path: Path, device: torch.device) -> nn.Module:
-    """The averaged generator of a checkpoint, ready to run; it knows its height and width.
+    """The averaged generator of a checkpoint, ready to run (only); it knows its height and width.
 
     Raises ClickException for a file that is no checkpoint of ours.
     """
@@ -455,7 +455,7 @@ def load_generator(path: Path, device: torch.device) -> nn.Module:
             f"{path}: its model can't be rebuilt by this posegan; use the posegan that wrote it, "
             "or train anew"
         ) from None
-    return generator.to(device, memory_format=torch.channels_last).eval()
+    return models.fused(generator).to(device, memory_format=torch.channels_last)
 
 
 @torch.inference_mode()

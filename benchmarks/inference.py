@@ -2,10 +2,11 @@
 
     python benchmarks/inference.py [--repeats 5]
 
-Both run on the CPU in float32, channels last, batch norm in evaluation mode, in turns; the best
-time of each counts. PATN (Zhu et al., CVPR 2019): two streams of a 7x7 convolution and two stride-2
-convolutions to 256 channels, nine pose-attentional blocks, transposed convolutions back; 41 M
-parameters. `flow` runs as it is trained by default. `residual` runs in its three forms: with a
+Both run on the CPU in float32, channels last, in turns; the best time of each counts. Ours run as
+`posegan generate` loads them, with batch norms folded into convolutions; PATN's form in evaluation
+mode, as its authors run it. PATN (Zhu et al., CVPR 2019): two streams of a 7x7 convolution and two
+stride-2 convolutions to 256 channels, nine pose-attentional blocks, transposed convolutions back;
+41 M parameters. `flow` runs as it is trained by default. `residual` runs in its three forms: with a
 descriptor that was trained along (it sees the image at its own size), with given weights (it sees
 256 rows), and at half width.
 """
@@ -103,7 +104,7 @@ def contestants(height: int, width: int, batch: int) -> dict:
         networks[name] = models.ResidualGenerator(height, width, **options)
     for name, network in networks.items():
         calls[name] = lambda network=network: network(source, pose, pose)
-        ready(network)
+        ready(models.fused(network))  # as `posegan generate` and `score` load it
     return calls
 
 
