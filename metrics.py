@@ -894,7 +894,10 @@ NEEDS = {  # score to the network it needs
 
 
 def load_networks(
-    inception_weights: Path | None, pose_weights: str | None, device: torch.device, skip: set[str]
+    inception_weights: Path | None,
+    pose_weights: str | None,
+    device: torch.device,
+    skip: Collection[str],
 ) -> tuple[Networks, dict[str, str]]:
     """The networks that can be had, but for those to skip, and why the others can't be."""
     loaders = {

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
+from augment import move_pose, pixel_grid, smooth_flow, warp
 from poses import JOINTS, LIMBS, UNKNOWN_PART, BadInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -431,25 +432,6 @@ class UNetGenerator(nn.Module):
 # ------------------------------------------------------------------------------ pose flow
 
 
-def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
-    """x and y of every pixel: (2, height, width)."""
-    x, y = torch.arange(width, device=device), torch.arange(height, device=device)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy")).float()
-
-
-def warp(images: Tensor, flow: Tensor) -> Tensor:
-    """Look up images (B, C, H, W) where a flow (B, 2, H, W) points: dx, dy in pixels.
-
-    Bilinear; beyond the border the border goes on. A flow of (1, 0) shows each pixel's right
-    neighbour.
-    """
-    H, W = flow.shape[-2:]
-    at = pixel_grid(H, W, flow.device).to(flow.dtype) + flow
-    at = at.permute(0, 2, 3, 1)  # (B, H, W, 2)
-    at = (2 * at + 1) / at.new_tensor([W, H]) - 1
-    return F.grid_sample(images.to(at.dtype), at, padding_mode="border", align_corners=False)
-
-
 def twice(maps: Tensor) -> Tensor:
     """Maps (B, C, H, W) at twice the size, bilinear."""
     return F.interpolate(maps, scale_factor=2, mode="bilinear")
@@ -840,21 +822,7 @@ def random_deformation(count: int, height: int, width: int, device: torch.device
     Bicubic between 4x3 knots that move by 6 % of the height (standard deviation).
     """
     knots = 0.06 * height * torch.randn(count, 2, 4, 3, device=device)
-    return F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
-
-
-def move_pose(pose: Tensor, flow: Tensor) -> Tensor:
-    """Poses (B, 25, 3) in the pictures that `warp` makes by a flow (B, 2, H, W).
-
-    A joint at s comes to where t + flow(t) = s, found by iteration.
-    """
-    H, W = flow.shape[-2:]
-    xy = pose[..., :2]
-    for _ in range(8):
-        at = (2 * xy + 1) / xy.new_tensor([W, H]) - 1  # (B, 25, 2)
-        step = F.grid_sample(flow, at[:, :, None], padding_mode="border", align_corners=False)
-        xy = pose[..., :2] - step.squeeze(3).transpose(1, 2)
-    return torch.cat([xy, pose[..., 2:]], dim=2)
+    return smooth_flow(knots, height, width)
 
 
 def deformation_error(generator: FlowGenerator, source: Tensor, source_pose: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
 MODELS = ("residual", "unet", "flow")
+AUGMENTATIONS = ("padding", "erasing", "crop", "jitter", "flip", "distortion")
 # RPT-GAN's settings, and those with which the demo shows something within minutes on a CPU.
 PAPER = {
     "model": "residual",
@@ -32,6 +33,7 @@ PAPER = {
     "batch_size": 32,
     "learning_rate": 2e-4,
     "descriptor_weights": "imagenet",
+    "augment": AUGMENTATIONS,
 }
 DEMO = {
     "model": "flow",
@@ -40,6 +42,7 @@ DEMO = {
     "batch_size": 32,
     "learning_rate": 1e-3,
     "descriptor_weights": "none",
+    "augment": (),
 }
 # Where each comes from: README, "The papers, and what we chose".
 LOSS_WEIGHTS = {
@@ -109,12 +112,13 @@ class Names(click.ParamType):
     def __init__(self, known: tuple[str, ...]):
         self.known = known
 
-    def convert(self, value, param, ctx) -> frozenset[str]:
-        """Parse "a,b" to {"a", "b"}. Fails for names that are not known."""
-        names = value if isinstance(value, frozenset) else frozenset(filter(None, value.split(",")))
-        for name in sorted(names - set(self.known)):
-            self.fail(f"{name}: choose from {', '.join(self.known)}", param, ctx)
-        return names
+    def convert(self, value, param, ctx) -> tuple[str, ...]:
+        """Parse "b,a" to ("a", "b"), in the list's order. Fails for names that are not known."""
+        names = value.split(",") if isinstance(value, str) else value
+        for name in names:
+            if name and name not in self.known:
+                self.fail(f"{name}: choose from {', '.join(self.known)}", param, ctx)
+        return tuple(name for name in self.known if name in names)
 
 
 def defaults(name: str) -> str:
@@ -323,6 +327,14 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     metavar="NAME=NUMBER",
     help="Change the weight of a loss; may be repeated. README lists them.",
 )
+@click.option(
+    "--augment",
+    type=Names(AUGMENTATIONS),
+    metavar="NAMES",
+    show_default="all; demo: none",
+    help=f"Of {', '.join(AUGMENTATIONS)} (with commas between).",
+)
+@click.option("--no-augment", is_flag=True, help="Train on the pictures as they are.")
 @device_option
 @click.option(
     "--precision",
@@ -344,7 +356,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     "--resume", is_flag=True, help="Go on with the run, with its own settings but for the length."
 )
 @click.pass_context
-def train(ctx, resume, epochs, **settings) -> None:
+def train(ctx, resume, epochs, no_augment, **settings) -> None:
     """Train a model on a prepared data set; without one, on drawn demo people.
 
     Ctrl-C stops between two steps and leaves a run that --resume continues. Several GPUs:
@@ -357,6 +369,10 @@ def train(ctx, resume, epochs, **settings) -> None:
     """
     import pairs
 
+    if no_augment and settings["augment"]:
+        raise click.UsageError("--augment and --no-augment exclude each other; give one of them")
+    if no_augment:
+        settings["augment"] = ()
     if epochs and settings["steps"]:
         raise click.UsageError("--epochs and --steps exclude each other; give one of them")
     fallback = DEMO if settings["data"] == "demo" else PAPER

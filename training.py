@@ -19,6 +19,7 @@ from click import ClickException
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+import augment
 import models
 import pairs
 import poses
@@ -48,6 +49,7 @@ class TrainConfig:
     channels: int
     descriptor_weights: str
     loss_weights: dict[str, float]
+    augment: tuple[str, ...]
     save_every: int
     seed: int
 
@@ -309,6 +311,8 @@ def train(
         # Data: a step's batch follows from (seed, step, rank).
         batches = pairs.Batches(prepared, "train", config.batch_size, config.seed, rank, world)
 
+        samples = rank + world * torch.arange(config.batch_size, device=device)
+
         # Model.
         state = build(config, shape, device)
         load_imagenet(config, state, device, resume)
@@ -325,6 +329,7 @@ def train(
             rate = learning_rate(config, state.step, batches.per_epoch)
             set_rates(config, state, rate)
             batch = pairs.to_device(batches[state.step], device)
+            batch = augment.augment(batch, config.augment, config.seed, state.step, samples)
             torch.manual_seed(step_seed(config.seed, state.step, rank))
             with autocast(device, config.precision):
                 losses = train_step(config, state, batch)

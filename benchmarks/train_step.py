@@ -2,10 +2,10 @@
 
     python benchmarks/train_step.py [--repeats 3]
 
-Ours is the whole step as `posegan train` takes it: both networks, all losses, both optimisers and
-the moving average. Theirs is the generator alone, without losses, discriminators or optimiser. Both
-in one run, in turns, on the CPU in float32; the best time of each counts. The peak memory of a step
-of ours at batch 32 is measured in a process of its own.
+Ours is the whole step as `posegan train` takes it: augmentation, both networks, all losses, both
+optimisers and the moving average. Theirs is the generator alone, without losses, discriminators or
+optimiser. Both in one run, in turns, on the CPU in float32; the best time of each counts. The peak
+memory of a step of ours at batch 32 is measured in a process of its own.
 """
 
 import subprocess
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from inference import AttentionGenerator, race
 
+import augment
 import models
 import posegan
 import training
@@ -44,6 +45,7 @@ def step_of_ours(height: int, width: int, count: int):
         channels=64,
         descriptor_weights="none",
         loss_weights=posegan.LOSS_WEIGHTS["flow"],
+        augment=posegan.AUGMENTATIONS,
         save_every=1,
         seed=0,
     )
@@ -53,7 +55,13 @@ def step_of_ours(height: int, width: int, count: int):
     source, target = (x.contiguous(memory_format=torch.channels_last) for x in images)
     pose = torch.rand(count, 25, 3) * torch.tensor([width, height, 1])
     batch = {"source": source, "target": target, "source_pose": pose, "target_pose": pose.flip(0)}
-    return lambda: training.train_step(config, state, batch)
+    samples = torch.arange(count)
+
+    def step():
+        moved = augment.augment(batch, config.augment, config.seed, 0, samples)
+        training.train_step(config, state, moved)
+
+    return step
 
 
 def step_of_theirs(height: int, width: int, count: int):

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from click import ClickException
 from torchvision.models import resnet50
 
+import augment
 import metrics
 import models
 
@@ -98,28 +99,6 @@ def test_folded_batch_norms_change_no_picture(model):
     assert torch.allclose(before, after, atol=1e-4)
 
 
-def test_a_flow_of_zero_is_the_identity_and_a_whole_one_a_shift():
-    for H, W in ((128, 64), (256, 256)):
-        image = some_images(H, W)
-        flow = torch.zeros(BATCH, 2, H, W)
-        assert torch.equal(models.warp(image, flow), image)
-        flow[:, 0], flow[:, 1] = 3, -2
-        moved = models.warp(image, flow)
-        assert torch.equal(moved[:, :, 2:, :-3], image[:, :, :-2, 3:])
-        assert torch.equal(moved[:, :, 0, :-3], image[:, :, 0, 3:])  # the border goes on
-
-
-def test_warping_has_the_right_gradients():
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(1, 2, 5, 4, dtype=torch.float64, generator=generator)
-    # Away from whole pixels, where a bilinear look-up has a corner.
-    flow = 0.2 + 0.6 * torch.rand(1, 2, 5, 4, dtype=torch.float64, generator=generator)
-    flow[..., -1, :] = flow[..., -1] = -0.4
-    assert torch.autograd.gradcheck(
-        models.warp, (image.requires_grad_(), flow.requires_grad_()), fast_mode=False
-    )
-
-
 def test_heat_maps_peak_at_the_joints_and_are_empty_for_missing_ones():
     pose = torch.zeros(1, 25, 3)
     pose[0, 4] = torch.tensor([20.0, 50.0, 0.5])
@@ -149,25 +128,9 @@ def test_similarity_is_one_minus_ssim():
     assert models.similarity_loss(a, a).item() == 0
 
 
-def test_a_moved_pose_stays_on_its_pixels():
-    H, W = 128, 64
-    torch.manual_seed(0)
-    flow = models.random_deformation(4, H, W, torch.device("cpu"))
-    joints = torch.tensor([[20.0, 30.0, 1.0], [40.0, 90.0, 0.5], [33.0, 64.0, 1.0]])
-    pose = torch.zeros(4, 25, 3)
-    pose[:, :3] = joints
-    moved = models.move_pose(pose, flow)
-    assert torch.equal(moved[..., 2], pose[..., 2])
-    dots = models.heatmaps(pose, H, W)[:, :3]
-    seen = models.warp(dots, flow).flatten(2).argmax(2)
-    found = torch.stack([seen % W, seen // W], dim=2)
-    assert (found - moved[:, :3, :2]).abs().max() <= 1
-    assert (found - pose[:, :3, :2]).abs().max() > 2  # it did move
-
-
 def test_visibility_falls_where_the_source_has_no_match():
     H, W = 64, 32
-    places = models.pixel_grid(H, W, torch.device("cpu"))
+    places = augment.pixel_grid(H, W, torch.device("cpu"))
     source = torch.stack([torch.sin(places[0]), torch.cos(places[1] / 2), places[1] / H])[None]
     target = source.clone()
     target[:, :, 40:] = -target[:, :, 40:] + 0.7  # nothing in the source looks like this

@@ -48,6 +48,7 @@ def trained(few_people, tmp_path_factory) -> Path:
         channels=4,
         descriptor_weights="none",
         loss_weights=posegan.LOSS_WEIGHTS["residual"],
+        augment=(),
         save_every=100,
         seed=0,
     )
@@ -74,7 +75,7 @@ def test_every_command_and_option_has_help():
     for name, command in posegan.main.commands.items():
         assert f"posegan {name}" in command.help, name
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert len(options) <= 18
+        assert len(options) <= 19
         assert all(one.help for one in options), name
         assert "Usage" in run(name, "--help")
 
@@ -82,7 +83,7 @@ def test_every_command_and_option_has_help():
 def test_the_settings_of_a_run_are_the_options_of_train():
     names = {one.name for one in posegan.main.commands["train"].params}
     fields = set(training.TrainConfig.__dataclass_fields__)
-    assert names - {"epochs", "resume"} == fields
+    assert names - {"epochs", "no_augment", "resume"} == fields
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--steps", "0"], ["score", "--x"]])
@@ -116,6 +117,9 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     assert "posegan prepare --data market1501" in message
     assert "no such loss; it has recon" in run("train", "--loss-weight", "x=1", *few, code=2)
     assert "no loss weight" in run("train", "--loss-weight", "similarity=-1", code=2)
+    both = ["--augment", "flip,erasing", "--no-augment"]
+    assert "exclude" in run("train", *both, code=2)
+    assert "choose from padding" in run("train", "--augment", "blur", code=2)
     assert "exclude" in run("train", "--steps", "1", "--epochs", "1", code=2)
     if not torch.cuda.is_available():
         message = run("train", "--root", root, "--device", "cuda", "--steps", "1", code=1)

@@ -9,6 +9,7 @@ import torch
 from click import ClickException
 from PIL import Image
 
+import augment
 import metrics
 import models
 import pairs
@@ -31,6 +32,7 @@ def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
         "channels": 4,
         "descriptor_weights": "none",
         "loss_weights": posegan.LOSS_WEIGHTS[model],
+        "augment": posegan.AUGMENTATIONS,
         "save_every": 100,
         "seed": 3,
     }
@@ -114,6 +116,7 @@ def test_four_pairs_are_learned_until_ssim_is_above_09(
         prepared,
         tmp_path,
         model=model,
+        augment=(),
         steps=120 if model == "residual" else 200,
         batch_size=4,
         channels=channels,
@@ -305,4 +308,5 @@ def average_in_one_process(rank: int, meeting: str) -> None:
 
 def test_every_model_has_its_name_its_objective_and_its_weights():
     assert list(models.GENERATORS) == list(models.OBJECTIVES) == list(posegan.MODELS)
+    assert posegan.AUGMENTATIONS == augment.AUGMENTATIONS
     assert list(posegan.LOSS_WEIGHTS) == list(posegan.MODELS)

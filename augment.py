@@ -1,0 +1,368 @@
+"""Augmentation and corruption of batches: images and their poses, moved together, on any device.
+
+Images are (B, 3, H, W) in [-1, 1]; poses are (B, 25, 3): x and y in pixels and a confidence, 0 for
+a missing joint. What a sample draws follows from (seed, step, sample) alone, whatever the batch.
+"""
+
+from collections.abc import Collection
+from functools import cache
+from math import log
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from poses import FLIP
+
+# RPT-GAN's six. It says of erasing that the target stays whole, and calls all of them robustness;
+# ours: so do the targets of padding, crop and distortion stay whole, which lets the generator learn
+# to undo them. A flip and a jitter it could not undo: they change source and target alike.
+AUGMENTATIONS = ("padding", "erasing", "crop", "jitter", "flip", "distortion")
+SHARES = {  # of the samples that an augmentation changes; the paper gives none
+    "padding": 0.3,
+    "erasing": 0.5,
+    "crop": 0.3,
+    "jitter": 0.8,
+    "flip": 0.5,
+    "distortion": 0.5,
+}
+SHRINK = (0.6, 1.0)  # of the frame that a padded picture fills
+CROP = (0.6, 1.0)  # of the picture, in height and width, that a crop keeps
+ERASED_AREA = (0.02, 0.25)  # of the picture
+ERASED_ASPECT = (0.4, 2.5)  # height over width
+JITTER = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}  # hue in turns
+DISTORTION = 0.02  # standard deviation of the knots in heights of the picture
+KNOTS = (5, 4)  # rows and columns of the coarse grid
+GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue
+DRAWS = 32  # uniform numbers a sample may use, besides its knots
+
+
+@cache
+def constant(values: tuple, device: torch.device) -> Tensor:
+    """A tensor of these numbers, made once a device: to make one anew is to wait for the device."""
+    return torch.tensor(values, device=device)
+
+
+# ------------------------------------------------------------------------------ geometry
+
+
+def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """x and y of every pixel: (2, height, width)."""
+    x, y = torch.arange(width, device=device), torch.arange(height, device=device)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy")).float()
+
+
+def look_up(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
+    """Images (B, C, H, W) at points (B, 2, h, w), x and y in their pixels: (B, C, h, w), bilinear.
+
+    Beyond the border the border goes on, or `padding` "zeros" are found.
+    """
+    H, W = images.shape[-2:]
+    extent = constant((W, H), at.device)
+    at = (2 * at.permute(0, 2, 3, 1) + 1) / extent - 1  # (B, h, w, 2)
+    return F.grid_sample(images.to(at.dtype), at, padding_mode=padding, align_corners=False)
+
+
+def warp(images: Tensor, flow: Tensor) -> Tensor:
+    """Look up images (B, C, H, W) where a flow (B, 2, H, W) points: dx, dy in pixels.
+
+    Beyond the border the border goes on. A flow of (1, 0) shows each pixel's right neighbour.
+    """
+    return look_up(images, pixel_grid(*flow.shape[-2:], flow.device).to(flow.dtype) + flow)
+
+
+def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
+    """A flow (B, 2, height, width) through knots (B, 2, rows, columns), bicubic between them."""
+    return F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+
+
+def move_pose(pose: Tensor, flow: Tensor) -> Tensor:
+    """Poses (B, 25, 3) in the pictures that `warp` makes by a smooth flow (B, 2, H, W).
+
+    A joint at s comes to where t + flow(t) = s, found by iteration.
+    """
+    xy = pose[..., :2]
+    for _ in range(8):
+        step = look_up(flow, xy.transpose(1, 2)[..., None])  # (B, 2, 25, 1)
+        xy = pose[..., :2] - step.squeeze(3).transpose(1, 2)
+    return torch.cat([xy, pose[..., 2:]], dim=2)
+
+
+def drop_outside(pose: Tensor, height: int, width: int) -> Tensor:
+    """Poses (B, 25, 3) whose joints outside the frame are missing, all zeros."""
+    extent = constant((width, height), pose.device)
+    low, high = pose[..., :2] >= -0.5, pose[..., :2] <= extent - 0.5
+    return pose * ((low & high).all(-1) & (pose[..., 2] > 0))[..., None]
+
+
+def flip_pose(pose: Tensor, width: int) -> Tensor:
+    """Poses (B, 25, 3) of the mirrored pictures: x mirrored, left and right joints swapped."""
+    pose = pose.index_select(1, constant(FLIP, pose.device))
+    x = (width - 1 - pose[..., :1]).where(pose[..., 2:] > 0, 0)
+    return torch.cat([x, pose[..., 1:]], dim=2)
+
+
+# ------------------------------------------------------------------------------ draws
+
+
+def mix(x: "int | Tensor") -> "int | Tensor":
+    """Scramble 32-bit numbers, in int64 or Python's: a bijection whose bits depend on all bits."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def uniforms(seed: int, step: int, samples: Tensor, count: int) -> Tensor:
+    """Uniform numbers in [0, 1), (B, count) float32, that follow from seed, step and sample (B,).
+
+    Computed where `samples` is, the same on every device.
+    """
+    state = mix(mix(mix(seed & 0xFFFFFFFF) ^ (seed >> 32)) ^ step)
+    state = mix(mix(samples + 1) ^ state)[:, None]  # (B, 1)
+    places = torch.arange(1, count + 1, device=samples.device)
+    return (mix(state ^ mix(places * 0x9E3779B1 & 0xFFFFFFFF)) >> 8).float() / 2**24
+
+
+def between(share: Tensor, low: float, high: float) -> Tensor:
+    """Uniform numbers in [0, 1) taken to [low, high)."""
+    return low + share * (high - low)
+
+
+class Draws:
+    """The uniform numbers of a batch, handed out by name, the same whatever else is drawn."""
+
+    def __init__(self, seed: int, step: int, samples: Tensor):
+        self.numbers = uniforms(seed, step, samples, DRAWS + 2 * KNOTS[0] * KNOTS[1])
+        self.seed, self.step = seed, step
+
+    def of(self, name: str, count: int = 4) -> tuple[Tensor, ...]:
+        """Whether the samples (B,) take part in an augmentation, and numbers for it, each (B,)."""
+        first = 5 * AUGMENTATIONS.index(name)
+        part, *rest = self.numbers[:, first : first + 1 + count].unbind(1)
+        return part < SHARES[name], *rest
+
+    def knots(self) -> Tensor:
+        """Numbers of deviation 1 for the knots of a distortion: (B, 2, rows, columns)."""
+        return (self.numbers[:, DRAWS:] - 0.5).mul(12**0.5).unflatten(1, (2, *KNOTS))
+
+
+# ------------------------------------------------------------------------------ what is done
+
+
+class Geometry(NamedTuple):
+    """Where a picture's pixels are looked up: `scale` * (place + flow) + `shift`, (B, 2) each."""
+
+    scale: Tensor
+    shift: Tensor
+    flow: Tensor | None = None  # (B, 2, H, W)
+
+    def move(self, images: Tensor) -> Tensor:
+        """The pictures (B, 3, H, W); what lies outside is black."""
+        H, W = images.shape[-2:]
+        at = pixel_grid(H, W, images.device)
+        at = at if self.flow is None else at + self.flow
+        at = self.scale[..., None, None] * at + self.shift[..., None, None]
+        return look_up(images + 1, at, "zeros") - 1
+
+    def move_pose(self, pose: Tensor, height: int, width: int) -> Tensor:
+        """Their poses (B, 25, 3); joints that leave the frame are missing."""
+        xy = (pose[..., :2] - self.shift[:, None]) / self.scale[:, None]
+        moved = torch.cat([xy, pose[..., 2:]], dim=2)
+        moved = moved if self.flow is None else move_pose(moved, self.flow)
+        return drop_outside(moved, height, width)
+
+
+def unmoved(count: int, device: torch.device) -> Geometry:
+    """The geometry that leaves everything where it is."""
+    return Geometry(torch.ones(count, 2, device=device), torch.zeros(count, 2, device=device))
+
+
+def zoomed(geometry: Geometry, factor: Tensor, place: Tensor, size: tuple[int, int]) -> Geometry:
+    """Show a part `factor` (B,) of the frame as large as the frame, or for factors above 1 the
+    frame as a part; `place` (B, 2) in [0, 1] says where the spare room goes.
+    """
+    extent = constant((size[1], size[0]), factor.device)
+    start = place * (1 - factor[:, None]) * extent - 0.5  # of the part, in the picture's pixels
+    scale = factor[:, None]
+    # A place p of the new frame shows (p + 0.5) * factor + start of the old one.
+    shift = 0.5 * scale + start
+    return geometry._replace(
+        scale=geometry.scale * scale, shift=geometry.scale * shift + geometry.shift
+    )
+
+
+def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
+    """Fill boxes (B, 4) top, left, bottom, right in pixels of images with noise (1, 3, H, W)."""
+    H, W = images.shape[-2:]
+    y, x = (torch.arange(size, device=images.device) for size in (H, W))
+    top, left, bottom, right = boxes.T[..., None]  # (B, 1)
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)  # (B, H), (B, W)
+    return torch.where((rows[:, :, None] & columns[:, None])[:, None], noise, images)
+
+
+def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
+    """Brightness, contrast, saturation (factors (B,), 1: none) and hue (turns, 0: none) at once.
+
+    All four are linear in red, green and blue but for the mean grey that contrast turns about, so
+    a picture needs one 3x3 matrix and one offset. Hue turns about the grey axis.
+    """
+    B = len(images)
+    grey = constant(GREY, images.device)
+    eye = torch.eye(3, device=images.device)
+    to_grey = grey.expand(3, 3)
+    column = lambda name: factors[name][:, None, None]  # noqa: E731
+    angle = column("hue") * (2 * torch.pi)
+    axis = torch.full_like(eye, 1 / 3)
+    cross = constant(((0, -1, 1), (1, 0, -1), (-1, 1, 0)), images.device) / 3**0.5
+    turn = axis + angle.cos() * (eye - axis) + angle.sin() * cross  # (B, 3, 3), Rodrigues
+    saturate = column("saturation") * eye + (1 - column("saturation")) * to_grey
+    linear = column("brightness") * (turn @ saturate)  # of pictures in [0, 1]
+    pictures = (images + 1) / 2
+    mean = (linear @ pictures.mean((2, 3))[..., None]).squeeze(2) @ grey  # (B,)
+    offset = (1 - factors["contrast"]) * mean  # (B,)
+    flat = (column("contrast") * linear) @ pictures.flatten(2)  # (B, 3, H * W)
+    changed = (flat + offset[:, None, None]).clamp(0, 1) * 2 - 1
+    return changed.view(B, 3, *images.shape[2:])
+
+
+# ------------------------------------------------------------------------------ augmentation
+
+
+def augment(
+    batch: dict[str, Tensor], names: Collection[str], seed: int, step: int, samples: Tensor
+) -> dict[str, Tensor]:
+    """A batch (`source`, `target`, `source_pose`, `target_pose`) with the named AUGMENTATIONS.
+
+    `samples` (B,) int64 are the numbers of the samples in the step; every sample has its own draws.
+    All geometry is one look-up, all colour one matrix product; what is not named costs nothing.
+    """
+    if not names:
+        return batch
+    batch, draws = dict(batch), Draws(seed, step, samples)
+    source, target = batch["source"], batch["target"]
+    H, W = source.shape[-2:]
+    if "flip" in names:
+        flipped, *_ = draws.of("flip", 0)
+        for side in ("source", "target"):
+            mirrored = batch[side].flip(3).where(flipped[:, None, None, None], batch[side])
+            pose = batch[f"{side}_pose"]
+            batch[f"{side}_pose"] = flip_pose(pose, W).where(flipped[:, None, None], pose)
+            batch[side] = mirrored
+        source, target = batch["source"], batch["target"]
+    if {"padding", "crop", "distortion"} & set(names):
+        geometry = draw_geometry(draws, names, (H, W))
+        source = geometry.move(source)
+        batch["source_pose"] = geometry.move_pose(batch["source_pose"], H, W)
+    if "jitter" in names:
+        factors = draw_colours(draws)
+        source, target = recolour(source, factors), recolour(target, factors)
+    if "erasing" in names:
+        noise = draw_noise(seed, step, H, W, samples)
+        source = erase(source, draw_boxes(draws, H, W), noise)
+    # As they came: convolutions want channels last.
+    keep = {"memory_format": torch.channels_last}
+    return batch | {"source": source.contiguous(**keep), "target": target.contiguous(**keep)}
+
+
+def draw_geometry(draws: Draws, names: Collection[str], size: tuple[int, int]) -> Geometry:
+    """The geometry of the named augmentations: first distorted, then cropped, then padded."""
+    numbers = draws.numbers
+    geometry = unmoved(len(numbers), numbers.device)
+    if "crop" in names:
+        part, factor, x, y = draws.of("crop", 3)
+        factor = between(factor, *CROP).where(part, 1)
+        geometry = zoomed(geometry, factor, torch.stack([x, y], 1), size)
+    if "padding" in names:
+        part, factor, x, y = draws.of("padding", 3)
+        factor = (1 / between(factor, *SHRINK)).where(part, 1)
+        geometry = zoomed(geometry, factor, torch.stack([x, y], 1), size)
+    if "distortion" in names:
+        part, *_ = draws.of("distortion", 0)
+        knots = DISTORTION * size[0] * draws.knots() * part[:, None, None, None]
+        geometry = geometry._replace(flow=smooth_flow(knots, *size))
+    return geometry
+
+
+def draw_colours(draws: Draws) -> dict[str, Tensor]:
+    """The factors that `recolour` takes."""
+    part, *numbers = draws.of("jitter", 4)
+    factors = {}
+    for (name, span), number in zip(JITTER.items(), numbers):
+        middle = 0.0 if name == "hue" else 1.0
+        factors[name] = between(number, middle - span, middle + span).where(part, middle)
+    return factors
+
+
+def draw_boxes(draws: Draws, height: int, width: int) -> Tensor:
+    """The boxes that `erase` takes, inside the picture; empty for samples that stay whole."""
+    part, area, aspect, y, x = draws.of("erasing", 4)
+    area = between(area, *ERASED_AREA) * height * width
+    rows = (area * between(aspect, *map(log, ERASED_ASPECT)).exp()).sqrt()
+    columns = (area / rows).clamp(max=width).floor() * part
+    rows = rows.clamp(max=height).floor() * part
+    top, left = (y * (height - rows + 1)).floor(), (x * (width - columns + 1)).floor()
+    return torch.stack([top, left, top + rows, left + columns], dim=1)
+
+
+def draw_noise(seed: int, step: int, height: int, width: int, like: Tensor) -> Tensor:
+    """Random values (1, 3, height, width) in [-1, 1) for a step: each erased box shows its part."""
+    rows = torch.arange(3 * height, device=like.device) + 2**31  # no sample has these numbers
+    return uniforms(seed, step, rows, width).view(1, 3, height, width) * 2 - 1
+
+
+# ------------------------------------------------------------------------------ corruption
+
+# What happens to a source at severities 1 to 5; the target stays as it is. Ours throughout: the
+# paper claims robustness against these four and measures none.
+SEVERITIES = 5
+CORRUPTIONS = {
+    "occlusion": (0.05, 0.1, 0.2, 0.35, 0.5),  # of the picture, under one box of noise
+    "scale": (0.9, 0.8, 0.7, 0.6, 0.5),  # of the picture is seen, by turns zoomed in and padded
+    "illumination": (0.8, 0.65, 0.5, 0.38, 0.28),  # of the light, or as much more contrast of it
+    "distortion": (0.01, 0.02, 0.03, 0.045, 0.06),  # of the height that knots move by
+}
+
+
+def corrupt(
+    source: Tensor, pose: Tensor, kind: str, severity: int, samples: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sources (B, 3, H, W) and their poses (B, 25, 3) under one of CORRUPTIONS.
+
+    Severity 0 changes nothing; a sample's number alone decides what it draws, and a higher severity
+    of the same sample is more of the same. Raises ValueError for other kinds and severities.
+    """
+    if kind not in CORRUPTIONS or severity not in range(SEVERITIES + 1):
+        raise ValueError(f"there is no corruption {kind!r} of severity {severity}")
+    if not severity:
+        return source, pose
+    H, W = source.shape[-2:]
+    strength = CORRUPTIONS[kind][severity - 1]
+    numbers = uniforms(0, list(CORRUPTIONS).index(kind), samples, 2 + 2 * KNOTS[0] * KNOTS[1])
+    even = samples % 2 == 0
+    if kind == "occlusion":
+        rows, columns = (round(size * strength**0.5) for size in (H, W))
+        # Near the middle, where the person is: a box in a corner hides nothing.
+        spare = constant((H - rows, W - columns), source.device)
+        corner = (spare * between(numbers[:, :2], 0.25, 0.75)).round()  # (B, 2)
+        boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)
+        return erase(source, boxes, draw_noise(0, 0, H, W, samples)), pose
+    if kind == "illumination":
+        factor = torch.full_like(numbers[:, 0], strength)
+        one = torch.ones_like(factor)
+        factors = {
+            "brightness": factor.where(even, 1 / factor),
+            "contrast": one,
+            "saturation": factor.sqrt(),
+            "hue": 0 * one,
+        }
+        return recolour(source, factors), pose
+    geometry = unmoved(len(source), source.device)
+    if kind == "scale":
+        factor = torch.full_like(numbers[:, 0], strength)
+        place = between(numbers[:, :2], 0.25, 0.75)
+        geometry = zoomed(geometry, factor.where(even, 1 / factor), place, (H, W))
+    else:
+        knots = (numbers[:, 2:] - 0.5).mul(12**0.5).unflatten(1, (2, *KNOTS))
+        geometry = geometry._replace(flow=smooth_flow(strength * H * knots, H, W))
+    return geometry.move(source), geometry.move_pose(pose, H, W)

@@ -1,0 +1,89 @@
+"""Augmented images a second: ours on a batch, torchvision's transforms one image at a time.
+
+    python benchmarks/augmentation.py [--batch 32] [--device cpu]
+
+All six augmentations at 128x64, float32, both sides in one run, in turns; the best time of each
+counts. Ours moves the poses as well, and every pair has two images: both are counted. Theirs are
+six transforms.v2 with like ranges, on a source and a target, without poses.
+"""
+
+import time
+
+import click
+import torch
+from torchvision.transforms import v2
+
+import augment
+
+H, W = 128, 64
+
+
+def chain_of_theirs() -> v2.Compose:
+    return v2.Compose(
+        [
+            v2.RandomApply([v2.RandomZoomOut(0.0, (1.0, 1.6)), v2.Resize((H, W))], 0.3),
+            v2.RandomApply([v2.RandomResizedCrop((H, W), (0.4, 1.0))], 0.3),
+            v2.RandomApply([v2.ColorJitter(0.3, 0.3, 0.3, 0.05)], 0.8),
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomApply([v2.ElasticTransform(alpha=50.0, sigma=5.0)], 0.5),
+            v2.RandomErasing(0.5, (0.02, 0.25), (0.4, 2.5), value="random"),
+        ]
+    )
+
+
+def best_of(call, repeats: int, device: str) -> float:
+    best = float("inf")
+    for step in range(repeats + 1):
+        began = time.perf_counter()
+        call(step)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+@click.command()
+@click.option("--batch", default=32, show_default=True, metavar="PAIRS", help="At once.")
+@click.option("--repeats", default=10, show_default=True, metavar="N", help="Of which the best.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+def main(batch: int, repeats: int, device: str) -> None:
+    last = {"memory_format": torch.channels_last}
+    images = [torch.rand(batch, 3, H, W).to(device).contiguous(**last) * 2 - 1 for _ in range(2)]
+    pose = (torch.rand(batch, 25, 3) * torch.tensor([W, H, 1])).to(device)
+    pairs = dict(zip(("source", "target"), images))
+    pairs |= {"source_pose": pose, "target_pose": pose}
+    samples = torch.arange(batch, device=device)
+
+    def ours(step: int) -> None:
+        augment.augment(pairs, augment.AUGMENTATIONS, 0, step, samples)
+
+    ours(0)  # makes the constants
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("error")  # from here on, waiting for the device is an error
+
+    chain, single = chain_of_theirs(), [(image.cpu() + 1) / 2 for image in images]
+
+    def theirs(step: int) -> None:
+        for side in single:
+            for image in side:
+                chain(image)
+
+    fast = best_of(ours, repeats, device)
+    if device == "cuda":
+        torch.cuda.set_sync_debug_mode("default")
+    slow = best_of(theirs, repeats, "cpu")
+    rates = 2 * batch / fast, 2 * batch / slow
+    print(f"{H}x{W}, {torch.get_num_threads()} threads, all six, images/s")
+    print(f"posegan on {device} {rates[0]:.0f}, torchvision on the CPU {rates[1]:.0f}")
+    print(f"ratio {rates[0] / rates[1]:.1f} (wanted: 5)")
+    for name in augment.AUGMENTATIONS:
+        alone = best_of(
+            lambda step, name=name: augment.augment(pairs, (name,), 0, step, samples),
+            repeats,
+            device,
+        )
+        print(f"  {name:12}{alone * 1e3 / batch:7.3f} ms a pair")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Augmentation and corruption: what moves together, what must not change, what is drawn."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.transforms.v2 import functional as transforms
+
+import augment
+import metrics
+import models
+from poses import JOINTS
+
+H, W = 128, 64
+GEOMETRY = ("padding", "crop", "distortion", "flip")
+
+
+def some_images(height: int, width: int, count: int = 2) -> torch.Tensor:
+    """Smooth noise in [-1, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, height // 8, width // 8, generator=generator)
+    return F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 2 - 1
+
+
+def some_pose(height: int, width: int, count: int = 2) -> torch.Tensor:
+    """Joints well inside the frame, every seventh missing."""
+    generator = torch.Generator().manual_seed(1)
+    xy = torch.rand(count, 25, 2, generator=generator) * 0.6 + 0.2
+    pose = torch.cat([xy * torch.tensor([width, height]), torch.ones(count, 25, 1)], dim=2)
+    pose[:, ::7] = 0
+    return pose
+
+
+def some_batch(count: int = 16) -> dict[str, torch.Tensor]:
+    images, poses = some_images(H, W, 2 * count), some_pose(H, W, 2 * count)
+    sides = ("source", "target")
+    batch = dict(zip(sides, images.split(count)))
+    return batch | {f"{side}_pose": pose for side, pose in zip(sides, poses.split(count))}
+
+
+def augmented(batch: dict, *names: str, step: int = 0, first: int = 0) -> dict:
+    samples = torch.arange(first, first + len(batch["source"]))
+    return augment.augment(batch, names, 7, step, samples)
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_flow_of_zero_is_the_identity_and_a_whole_one_a_shift():
+    for H, W in ((128, 64), (256, 256)):
+        image = some_images(H, W)
+        flow = torch.zeros(2, 2, H, W)
+        assert torch.equal(augment.warp(image, flow), image)
+        flow[:, 0], flow[:, 1] = 3, -2
+        moved = augment.warp(image, flow)
+        assert torch.equal(moved[:, :, 2:, :-3], image[:, :, :-2, 3:])
+        assert torch.equal(moved[:, :, 0, :-3], image[:, :, 0, 3:])  # the border goes on
+
+
+def test_warping_has_the_right_gradients():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 2, 5, 4, dtype=torch.float64, generator=generator)
+    # Away from whole pixels, where a bilinear look-up has a corner.
+    flow = 0.2 + 0.6 * torch.rand(1, 2, 5, 4, dtype=torch.float64, generator=generator)
+    flow[..., -1, :] = flow[..., -1] = -0.4
+    assert torch.autograd.gradcheck(
+        augment.warp, (image.requires_grad_(), flow.requires_grad_()), fast_mode=False
+    )
+
+
+def test_a_moved_pose_stays_on_its_pixels():
+    H, W = 128, 64
+    torch.manual_seed(0)
+    flow = models.random_deformation(4, H, W, torch.device("cpu"))
+    joints = torch.tensor([[20.0, 30.0, 1.0], [40.0, 90.0, 0.5], [33.0, 64.0, 1.0]])
+    pose = torch.zeros(4, 25, 3)
+    pose[:, :3] = joints
+    moved = augment.move_pose(pose, flow)
+    assert torch.equal(moved[..., 2], pose[..., 2])
+    dots = models.heatmaps(pose, H, W)[:, :3]
+    seen = augment.warp(dots, flow).flatten(2).argmax(2)
+    found = torch.stack([seen % W, seen // W], dim=2)
+    assert (found - moved[:, :3, :2]).abs().max() <= 1
+    assert (found - pose[:, :3, :2]).abs().max() > 2  # it did move
+
+
+def test_a_flip_twice_is_the_identity():
+    pose = some_pose(H, W)
+    assert torch.allclose(augment.flip_pose(augment.flip_pose(pose, W), W), pose, atol=1e-5)
+    batch = some_batch()
+    once = augmented(batch, "flip")
+    twice = augmented(once, "flip")
+    assert not same(batch, once)
+    for name, value in batch.items():
+        assert torch.allclose(twice[name], value, atol=1e-5), name
+
+
+def test_a_flip_swaps_left_and_right_joints_of_source_and_target():
+    batch = some_batch()
+    once = augmented(batch, "flip")
+    changed = (once["source"] != batch["source"]).flatten(1).any(1)
+    assert 0 < changed.sum() < len(changed)
+    left, right = (JOINTS.index(f"{side}_wrist") for side in ("left", "right"))
+    for side in ("source", "target"):
+        before, after = batch[f"{side}_pose"][changed], once[f"{side}_pose"][changed]
+        assert torch.allclose(after[:, left, 0], W - 1 - before[:, right, 0])
+        assert torch.equal(once[side][changed], batch[side][changed].flip(3))
+        assert torch.equal(once[side][~changed], batch[side][~changed])
+
+
+@pytest.mark.parametrize("names", [*[(name,) for name in GEOMETRY], GEOMETRY])
+def test_joints_stay_on_the_body(names):
+    """Bright dots at the joints are found again where the poses say."""
+    count = 24
+    generator = torch.Generator().manual_seed(4)
+    pose = torch.zeros(count, 25, 3)
+    pose[:, 4, :2] = torch.rand(count, 2, generator=generator) * torch.tensor([W - 20.0, H - 20])
+    pose[:, 4, :2] = pose[:, 4, :2].round() + 10
+    pose[:, 4, 2] = 1
+    dots = models.heatmaps(pose, H, W)[:, 4:5].expand(-1, 3, -1, -1) * 2 - 1
+    batch = {"source": dots, "target": dots, "source_pose": pose, "target_pose": pose}
+    moved = augmented(batch, *names)
+    assert not torch.equal(moved["source_pose"], pose)
+    for side in ("source", "target"):
+        wrist = moved[f"{side}_pose"][:, [JOINTS.index(f"{s}_wrist") for s in ("left", "right")]]
+        assert (wrist[..., 2].sum(1) <= 1).all()
+        wrist = wrist.sum(1)  # one of the two is there, or none
+        inside = (wrist[:, :2] > 4).all(1) & (wrist[:, :2] < torch.tensor([W - 5, H - 5])).all(1)
+        assert inside.sum() > count / 2
+        brightest = moved[side].sum(1).flatten(1).argmax(1)
+        found = torch.stack([brightest % W, brightest // W], dim=1)
+        assert ((found - wrist[:, :2]).abs()[inside] <= 1).all()
+
+
+@pytest.mark.parametrize("names", [GEOMETRY, augment.AUGMENTATIONS])
+def test_missing_joints_stay_missing_and_joints_that_leave_become_so(names):
+    batch = some_batch(64)
+    moved = augmented(batch, *names)
+    for side in ("source_pose", "target_pose"):
+        pose = moved[side]
+        gone = pose[..., 2] == 0
+        assert (pose[gone] == 0).all()
+        assert gone.sum() >= (batch[side][..., 2] == 0).sum()
+        assert (pose[..., :2] >= -0.5).all()
+        assert (pose[..., :2] <= torch.tensor([W - 0.5, H - 0.5])).all()
+    left = (moved["source_pose"][..., 2] > 0).sum() < (batch["source_pose"][..., 2] > 0).sum()
+    assert left  # a crop has cut some off
+
+
+@pytest.mark.parametrize("name", augment.AUGMENTATIONS)
+def test_the_target_stays_whole_but_for_what_no_generator_could_undo(name):
+    batch = some_batch()
+    after = augmented(batch, name)
+    together = name in ("flip", "jitter")
+    assert not torch.equal(after["source"], batch["source"])
+    assert torch.equal(after["target"], batch["target"]) != together
+    assert torch.equal(after["target_pose"], batch["target_pose"]) == (name != "flip")
+
+
+def test_erased_pixels_are_one_box_of_the_source():
+    batch = some_batch(64)
+    after = augmented(batch, "erasing")
+    changed = (after["source"] != batch["source"]).any(1)  # (B, H, W)
+    erased = changed.flatten(1).any(1)
+    assert 20 < erased.sum() < 44
+    for one in changed[erased]:
+        rows, columns = one.any(1).nonzero(), one.any(0).nonzero()
+        area = (rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1)
+        assert one.sum() / area > 0.98  # noise may equal the picture here and there
+        assert 0.01 < area / (H * W) < 0.3
+    values = after["source"].permute(0, 2, 3, 1)[changed]
+    assert values.std() == pytest.approx(2 / 12**0.5, abs=0.05)
+
+
+def test_recolouring_is_torchvisions():
+    images = some_images(H, W)
+    pictures = (images + 1) / 2
+    none = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+
+    def ours(**change) -> torch.Tensor:
+        factors = {name: torch.full((2,), value) for name, value in (none | change).items()}
+        return (augment.recolour(images, factors) + 1) / 2
+
+    assert torch.allclose(ours(), pictures, atol=1e-6)
+    for factor in (0.6, 1.3):
+        brighter = transforms.adjust_brightness(pictures, factor)
+        assert torch.allclose(ours(brightness=factor), brighter, atol=1e-5)
+        assert torch.allclose(
+            ours(saturation=factor), transforms.adjust_saturation(pictures, factor), atol=2e-3
+        )
+        assert torch.allclose(
+            ours(contrast=factor), transforms.adjust_contrast(pictures, factor), atol=2e-3
+        )
+    red = torch.zeros(1, 3, 4, 4)
+    red[:, 0] = 1
+    factors = {name: torch.tensor([value]) for name, value in (none | {"hue": 1 / 3}).items()}
+    green = (augment.recolour(red * 2 - 1, factors) + 1) / 2
+    assert torch.allclose(green[0, :, 0, 0], torch.tensor([0.0, 1, 0]), atol=1e-5)
+
+
+def test_jitter_keeps_to_its_bounds():
+    draws = augment.Draws(0, 0, torch.arange(500))
+    factors = augment.draw_colours(draws)
+    for name, span in augment.JITTER.items():
+        middle = 0 if name == "hue" else 1
+        off = (factors[name] - middle).abs()
+        assert off.max() <= span
+        assert off.max() > 0.95 * span
+        assert 0.1 < (off == 0).float().mean() < 0.3  # those that don't take part
+
+
+def test_draws_follow_from_seed_step_and_sample_whatever_the_batch():
+    batch = some_batch(12)
+    whole = augmented(batch, *augment.AUGMENTATIONS)
+    for first in (0, 4, 8):
+        part = {name: value[first : first + 4] for name, value in batch.items()}
+        alone = augmented(part, *augment.AUGMENTATIONS, first=first)
+        for name, value in alone.items():
+            assert torch.allclose(value, whole[name][first : first + 4], atol=1e-5), name
+    assert same(whole, augmented(batch, *augment.AUGMENTATIONS))
+    assert not same(whole, augmented(batch, *augment.AUGMENTATIONS, step=1))
+
+
+def test_uniform_numbers_are_uniform_and_independent():
+    numbers = augment.uniforms(3, 5, torch.arange(4000), 8)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    assert numbers.mean(0) == pytest.approx(0.5, abs=0.02)
+    assert numbers.std(0) == pytest.approx(12**-0.5, abs=0.01)
+    correlation = torch.corrcoef(numbers.T) - torch.eye(8)
+    assert correlation.abs().max() < 0.06
+    other = augment.uniforms(3, 6, torch.arange(4000), 8)
+    assert torch.corrcoef(torch.stack([numbers.flatten(), other.flatten()]))[0, 1].abs() < 0.03
+
+
+def test_nothing_named_is_nothing_done():
+    batch = some_batch(2)
+    assert augmented(batch) is batch
+
+
+@pytest.mark.parametrize("kind", augment.CORRUPTIONS)
+def test_severity_0_is_the_identity_and_each_severity_hurts_more(kind):
+    images, pose = some_images(H, W, 24), some_pose(H, W, 24)
+    samples = torch.arange(24)
+    clean, same_pose = augment.corrupt(images, pose, kind, 0, samples)
+    assert torch.equal(clean, images) and torch.equal(same_pose, pose)
+    similar = []
+    for severity in range(1, augment.SEVERITIES + 1):
+        spoilt, _ = augment.corrupt(images, pose, kind, severity, samples)
+        assert spoilt.min() >= -1.001 and spoilt.max() <= 1.001
+        similar.append(metrics.ssim(spoilt.clamp(-1, 1), images, "wang").mean().item())
+        again, _ = augment.corrupt(images[5:9], pose[5:9], kind, severity, samples[5:9])
+        assert torch.allclose(again, spoilt[5:9], atol=1e-5)
+    assert similar == sorted(similar, reverse=True)
+    assert similar[0] < 1
+    with pytest.raises(ValueError, match="no corruption"):
+        augment.corrupt(images, pose, kind, 6, samples)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_the_cpu_and_cuda_agree():
+    batch = some_batch(8)
+    here = augmented(batch, *augment.AUGMENTATIONS)
+    there = {name: value.cuda() for name, value in batch.items()}
+    there = augment.augment(there, augment.AUGMENTATIONS, 7, 0, torch.arange(8).cuda())
+    for name, value in here.items():
+        assert torch.allclose(value, there[name].cpu(), atol=1e-3), name
