@@ -698,7 +698,30 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
     metavar="K FILE",
     help="Draw the K pairs with the lowest ssim_dscf, and below them the K with the highest.",
 )
-def score(data, root, checkpoint, limit, generated, target, device, **options) -> None:
+@click.option(
+    "--corruptions",
+    is_flag=True,
+    help="Score the model on spoilt sources as well: occlusion, scale, illumination, distortion, "
+    "each at 5 severities.",
+)
+@click.option(
+    "--write-corrupted",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the spoilt pictures of --source, for any system to be measured on, and no scores.",
+)
+def score(
+    data,
+    root,
+    checkpoint,
+    limit,
+    generated,
+    target,
+    device,
+    corruptions,
+    write_corrupted,
+    **options,
+) -> None:
     """Score a model on the test pairs, or anyone's images against their targets.
 
     The baselines are what one gets without a model: the source copied, and the mean image (of the
@@ -708,7 +731,13 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     \b
     posegan score --data market1501
     posegan score --generated results --target real --poses poses.csv --json scores.json
+    posegan score --source photos --write-corrupted spoilt
     """
+    if options["write_corrupted"]:
+        write_corrupted_pictures(options["source"], options["write_corrupted"])
+        return
+    if options["corruptions"] and generated:
+        raise click.UsageError("--corruptions: needs a model; folders take --write-corrupted")
     if (generated is None) != (target is None):
         raise click.UsageError("--generated and --target belong together; give both")
     if generated:
@@ -732,15 +761,24 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     baselines = score_batches(batches, count, scorer, options["per_pair"], options["worst"])
     show_scores(scorer, baselines, title)
     show_published()
+    robustness = {}
+    if options["corruptions"]:
+        robustness = score_corrupted(data, root, checkpoint, limit, device)
+        show_corrupted(robustness, scorer.means.values()["ssim_dscf"], title)
     if options["json_file"]:
-        write_json(Path(options["json_file"]), scorer, baselines)
+        write_json(Path(options["json_file"]), scorer, baselines, robustness)
     lacking = [name for name in options["require"] if name in scorer.reasons()]
     if lacking:
         raise click.ClickException(f"{lacking[0]}: {scorer.reasons()[lacking[0]]}")
 
 
 def open_model(
-    data: str, root: str, checkpoint: Path | None, limit: int | None, device: str
+    data: str,
+    root: str,
+    checkpoint: Path | None,
+    limit: int | None,
+    device: str,
+    corruption: tuple[str, int] | None = None,
 ) -> tuple[str, int, Iterator[dict]]:
     """A checkpoint to score on test pairs: title, number of pairs, batches."""
     import pairs
@@ -751,7 +789,8 @@ def open_model(
     path = checkpoint or training.newest_checkpoint()
     generator = training.load_generator(path, training.pick_device(device))
     count = len(prepared.pairs_test[:limit])
-    return f"{path} on {data}", count, training.test_batches(prepared, generator, limit)
+    batches = training.test_batches(prepared, generator, limit, corruption)
+    return f"{path} on {data}", count, batches
 
 
 def open_folders(generated: Path, target: Path, options: dict) -> tuple[str, int, Iterator[dict]]:
@@ -872,7 +911,80 @@ def show_published() -> None:
     Console(width=None if os.isatty(1) else 140).print(table)
 
 
-def write_json(path: Path, scorer: "metrics.Scorer", baselines: "dict[str, metrics.Means]") -> None:
+def score_corrupted(
+    data: str, root: str, checkpoint: Path | None, limit: int | None, device: str
+) -> "dict[str, list[metrics.Means]]":
+    """ssim_dscf of a model on spoilt sources: the means at severities 1 to 5, by corruption."""
+    import augment
+    import metrics
+
+    found: dict[str, list] = {}
+    total = len(augment.CORRUPTIONS) * augment.SEVERITIES
+    with progress_line("corrupted", "severities") as update:
+        for kind in augment.CORRUPTIONS:
+            for severity in range(1, augment.SEVERITIES + 1):
+                corruption = (kind, severity)
+                _, _, batches = open_model(data, root, checkpoint, limit, device, corruption)
+                means = metrics.Means()
+                for batch in batches:
+                    sides = batch["generated"], batch["target"]
+                    means.add(metrics.scores(*sides, names=["ssim_dscf"]))
+                found.setdefault(kind, []).append(means)
+                update(completed=sum(map(len, found.values())), total=total)
+    return found
+
+
+def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, title: str) -> None:
+    """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{title}: ssim_dscf on spoilt sources", title_justify="left")
+    for heading in ("source", "clean", "1", "2", "3", "4", "5", "mean change", "curve"):
+        table.add_column(heading, justify="left" if heading in ("source", "curve") else "right")
+    for kind, severities in robustness.items():
+        values = [clean, *(one.values()["ssim_dscf"] for one in severities)]
+        change = sum(values[1:]) / len(severities) - clean
+        # Full bars are the clean score, empty ones none.
+        bars = ["▁▂▃▄▅▆▇█"[min(7, max(0, int(8 * value / max(clean, 1e-9))))] for value in values]
+        cells = [f"{value:.4f}" for value in values]
+        table.add_row(kind, *cells, f"{change:+.4f}", "".join(bars))
+    Console(width=None if os.isatty(1) else 140).print(table)
+
+
+def write_corrupted_pictures(source: Path | None, folder: Path) -> None:
+    """Write every picture of a folder under every corruption: FOLDER/KIND-SEVERITY/NAME.png."""
+    if source is None:
+        raise click.UsageError("--write-corrupted: say which pictures with --source DIR")
+    import pairs
+    import poses
+
+    names = pairs.matching_names([source])
+    import torch
+
+    import augment
+    import training
+
+    kinds = [(kind, s + 1) for kind in augment.CORRUPTIONS for s in range(augment.SEVERITIES)]
+    with progress_line("writing", "pictures") as update:
+        for place, (name, files) in enumerate(names.items()):
+            picture = poses.read_image(source / files[source], files[source])
+            picture = torch.from_numpy(picture).permute(2, 0, 1)[None]
+            nobody = torch.zeros(1, len(poses.JOINTS), 3)
+            for kind, severity in kinds:
+                spoilt, _ = training.corrupt_pictures(picture, nobody, (kind, severity), place)
+                path = folder / f"{kind}-{severity}" / f"{name}.png"
+                write_pictures(training.to_pictures(spoilt), [path])
+            update(completed=place + 1, total=len(names))
+    click.echo(f"{folder}: {len(names):,} pictures in {len(kinds)} folders")
+
+
+def write_json(
+    path: Path,
+    scorer: "metrics.Scorer",
+    baselines: "dict[str, metrics.Means]",
+    robustness: "dict[str, list[metrics.Means]]",
+) -> None:
     """Write the scores for programs; a score that could not be had is null, with its reason."""
     import metrics
 
@@ -889,6 +1001,16 @@ def write_json(path: Path, scorer: "metrics.Scorer", baselines: "dict[str, metri
             for name, one in baselines.items()
         },
     }
+    if robustness:
+        clean = figures["ssim_dscf"]
+        content["corruptions"] = {
+            kind: {
+                "ssim_dscf": [one.values()["ssim_dscf"] for one in severities],
+                "change": [one.values()["ssim_dscf"] - clean for one in severities],
+                "intervals": [one.intervals().get("ssim_dscf") for one in severities],
+            }
+            for kind, severities in robustness.items()
+        }
     with writing(path, "--json"):
         path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -490,12 +490,16 @@ def to_levels(images: Tensor) -> Tensor:
 
 
 def test_batches(
-    prepared: "pairs.Prepared", generator: nn.Module, limit: int | None
+    prepared: "pairs.Prepared",
+    generator: nn.Module,
+    limit: int | None,
+    corruption: tuple[str, int] | None = None,
 ) -> Iterator[dict]:
     """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
 
-    The baselines are images by name, the names the files of source and target. Raises
-    ClickException for pictures of another size than the generator's, and where there are no pairs.
+    The baselines are images by name, the names the files of source and target; sources are spoilt
+    by a corruption (kind and severity). Raises ClickException for pictures of another size than the
+    generator's, and where there are no pairs.
     """
     if (prepared.height, prepared.width) != (generator.height, generator.width):
         raise ClickException(
@@ -510,11 +514,26 @@ def test_batches(
     for start in range(0, len(chosen), SCORED_AT_ONCE):
         part = chosen[start : start + SCORED_AT_ONCE]
         batch = pairs.gather(prepared, part)
+        if corruption:
+            sides = ("source", "source_pose")
+            spoilt = corrupt_pictures(*(batch[side] for side in sides), corruption, start)
+            batch |= dict(zip(sides, spoilt))
         source, pose = batch["source"], batch["target_pose"]
         batch["generated"] = generate(generator, source, pose, batch["source_pose"]).cpu()
         batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
         batch["names"] = prepared.files[part]  # (B, 2)
         yield batch
+
+
+def corrupt_pictures(
+    pictures: Tensor, pose: Tensor, corruption: tuple[str, int], first: int
+) -> tuple[Tensor, Tensor]:
+    """uint8 pictures (B, 3, H, W) and their poses under a corruption; `first` is the number of the
+    first in its set, which decides what it draws.
+    """
+    samples = first + torch.arange(len(pictures))
+    spoilt, pose = augment.corrupt(pairs.normalise(pictures), pose, *corruption, samples)
+    return to_levels(spoilt), pose
 
 
 # ------------------------------------------------------------------------------ sheets

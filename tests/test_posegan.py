@@ -75,7 +75,7 @@ def test_every_command_and_option_has_help():
     for name, command in posegan.main.commands.items():
         assert f"posegan {name}" in command.help, name
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert len(options) <= 19
+        assert len(options) <= 20
         assert all(one.help for one in options), name
         assert "Usage" in run(name, "--help")
 
@@ -212,6 +212,40 @@ def test_a_checkpoint_is_scored_with_both_baselines(trained, few_people, tmp_pat
     assert content["scores"]["ssim_gfla"] is None  # 64x32 is smaller than its window
     assert "51 pixels" in content["reasons"]["ssim_gfla"]
     assert set(content["baselines"]) == {"source", "mean"}
+
+
+def test_a_checkpoint_is_scored_on_spoilt_sources(trained, few_people, tmp_path):
+    file = tmp_path / "scores.json"
+    base = ["score", "--root", few_people.path.parent, "--checkpoint", trained, "--limit", "5"]
+    quick = ["--skip", "inception,lpips,keypoints", "--device", "cpu"]
+    output = run(*base, *quick, "--corruptions", "--json", file)
+    assert "mean change" in output
+    content = json.loads(file.read_text())
+    assert set(content["corruptions"]) == {"occlusion", "scale", "illumination", "distortion"}
+    for found in content["corruptions"].values():
+        assert len(found["ssim_dscf"]) == len(found["intervals"]) == 5
+        change = [value - content["scores"]["ssim_dscf"] for value in found["ssim_dscf"]]
+        assert found["change"] == pytest.approx(change)
+
+
+def test_spoilt_pictures_are_written_for_anyones_system(few_people, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i, picture in enumerate(few_people.images[:2]):
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{i}.png")
+    spoilt = tmp_path / "spoilt"
+    run("score", "--source", tmp_path / "photos", "--write-corrupted", spoilt)
+    assert len(list(spoilt.iterdir())) == 20
+    for i, picture in enumerate(few_people.images[:2]):
+        light = np.asarray(Image.open(spoilt / "occlusion-1" / f"{i}.png"))
+        heavy = np.asarray(Image.open(spoilt / "occlusion-5" / f"{i}.png"))
+        assert 0 < (light != picture).mean() < 0.1 < (heavy != picture).mean()
+    # The same that a prepared data set's model is measured on.
+    pose = torch.zeros(2, 25, 3)
+    pictures = torch.from_numpy(few_people.images[:2]).permute(0, 3, 1, 2)
+    expected, _ = training.corrupt_pictures(pictures, pose, ("scale", 3), 0)
+    written = np.asarray(Image.open(spoilt / "scale-3" / "1.png"))
+    assert (training.to_pictures(expected)[1] == written).all()
+    assert "--source" in run("score", "--write-corrupted", spoilt, code=2)
 
 
 def test_folders_of_images_are_scored_by_name(few_people, tmp_path):
