@@ -710,18 +710,7 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
     metavar="DIR",
     help="Write the spoilt pictures of --source, for any system to be measured on, and no scores.",
 )
-def score(
-    data,
-    root,
-    checkpoint,
-    limit,
-    generated,
-    target,
-    device,
-    corruptions,
-    write_corrupted,
-    **options,
-) -> None:
+def score(data, root, checkpoint, limit, generated, target, device, **options) -> None:
     """Score a model on the test pairs, or anyone's images against their targets.
 
     The baselines are what one gets without a model: the source copied, and the mean image (of the
@@ -754,10 +743,7 @@ def score(
         options["skip"],
     )
     scorer = metrics.Scorer(count, networks, missing)
-    lacking = [name for name in options["require"] if name in scorer.reasons(ahead=True)]
-    if lacking:
-        reason = scorer.reasons(ahead=True)[lacking[0]]
-        raise click.ClickException(f"{lacking[0]}: can't be had: {reason}")
+    demand(options["require"], scorer.reasons(ahead=True))
     baselines = score_batches(batches, count, scorer, options["per_pair"], options["worst"])
     show_scores(scorer, baselines, title)
     show_published()
@@ -767,9 +753,14 @@ def score(
         show_corrupted(robustness, scorer.means.values()["ssim_dscf"], title)
     if options["json_file"]:
         write_json(Path(options["json_file"]), scorer, baselines, robustness)
-    lacking = [name for name in options["require"] if name in scorer.reasons()]
-    if lacking:
-        raise click.ClickException(f"{lacking[0]}: {scorer.reasons()[lacking[0]]}")
+    demand(options["require"], scorer.reasons())
+
+
+def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
+    """Raise where one of the scores that are required can't be had."""
+    for name in names:
+        if name in reasons:
+            raise click.ClickException(f"{name}: can't be had: {reasons[name]}")
 
 
 def open_model(
