@@ -62,7 +62,8 @@ LOSS_WEIGHTS = {
     },
 }
 NETWORKS = ("inception", "lpips", "keypoints")  # that some scores need
-REQUIRABLE = ("inception_score", "fid", "lpips", "pck", "mask_ssim", "ms_ssim")
+REQUIRABLE = ("inception", "inception_score", "fid", "lpips", "pck", "mask_ssim", "ms_ssim")
+WORST_SHEET = Path("worst.png")
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
 
 
@@ -396,9 +397,10 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     generator = training.load_generator(checkpoint, training.pick_device(config.device))
     batches = training.test_batches(prepared, generator, SCORED_AT_THE_END)
     count = len(prepared.pairs_test[:SCORED_AT_THE_END])
-    scorer = metrics.Scorer(count, metrics.Networks(), dict.fromkeys(NETWORKS, "see posegan score"))
+    scorer = metrics.Scorer(count, metrics.Networks(), dict.fromkeys(NETWORKS, "skipped"))
     baselines = score_batches(batches, count, scorer)
-    show_scores(scorer, baselines, f"{config.data}, {config.model}, step {config.steps}")
+    title = f"{config.data}, {config.model}, step {config.steps}"
+    show_scores(scorer, baselines, title, brief=True)
     click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
     click.echo(
         f"next: posegan generate PHOTO POSE --checkpoint {checkpoint}\n"
@@ -679,7 +681,7 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
     type=Names(REQUIRABLE),
     default="",
     metavar="SCORES",
-    help="Fail where one of these can't be had, such as inception_score,fid.",
+    help="Fail where one of these can't be had, such as inception,fid.",
 )
 @device_option
 @click.option(
@@ -693,10 +695,10 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
 )
 @click.option(
     "--worst",
-    nargs=2,
-    type=(click.IntRange(1, 100), click.Path(dir_okay=False, path_type=Path)),
-    metavar="K FILE",
-    help="Draw the K pairs with the lowest ssim_dscf, and below them the K with the highest.",
+    type=click.IntRange(1, 100),
+    metavar="K",
+    help=f"Draw the K pairs with the lowest ssim_dscf, and below them the K with the highest, into "
+    f"{WORST_SHEET}.",
 )
 @click.option(
     "--corruptions",
@@ -759,6 +761,7 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
 def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
     """Raise where one of the scores that are required can't be had."""
     for name in names:
+        name = "inception_score" if name == "inception" else name
         if name in reasons:
             raise click.ClickException(f"{name}: can't be had: {reasons[name]}")
 
@@ -801,7 +804,7 @@ def score_batches(
     count: int,
     scorer: "metrics.Scorer",
     per_pair: Path | None = None,
-    worst: tuple[int, Path] | None = None,
+    worst: int | None = None,
 ) -> "dict[str, metrics.Means]":
     """Score batches behind a progress line, with what is asked for by the way.
 
@@ -810,7 +813,7 @@ def score_batches(
     import metrics
     import training
 
-    baselines, extremes = {}, training.Extremes(worst[0] if worst else 1)
+    baselines, extremes = {}, training.Extremes(worst or 1)
     with progress_line("scoring", "pairs") as update, csv_writer(per_pair) as write:
         for batch in batches:
             target, pose = batch["target"], batch["target_pose"]
@@ -826,7 +829,9 @@ def score_batches(
             update(completed=scorer.means.count, total=count)
     if worst:
         rows = extremes.rows()
-        write_pictures(training.sheet(rows, max(1, 128 // len(rows[0][0])))[None], [worst[1]])
+        sheet = training.sheet(rows, max(1, 128 // len(rows[0][0])))
+        write_pictures(sheet[None], [WORST_SHEET])
+        click.echo(f"worst and best pairs: {WORST_SHEET}")
     return baselines
 
 
@@ -861,9 +866,12 @@ def writing(path: Path, option: str) -> Iterator[None]:
 
 
 def show_scores(
-    scorer: "metrics.Scorer", baselines: "dict[str, metrics.Means]", title: str
+    scorer: "metrics.Scorer",
+    baselines: "dict[str, metrics.Means]",
+    title: str,
+    brief: bool = False,
 ) -> None:
-    """Print the scores and the baselines beside them."""
+    """Print the scores and the baselines beside them; if `brief` only those that there are."""
     from rich.console import Console
     from rich.table import Table
 
@@ -876,6 +884,8 @@ def show_scores(
     figures, reasons = scorer.values(), scorer.reasons()
     intervals, others = scorer.means.intervals(), [one.values() for one in baselines.values()]
     for name, note in metrics.RECIPE_NOTES.items():
+        if brief and name in reasons:
+            continue
         interval = "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
         cells = [f"{f[name]:.4f}" if name in f else "–" for f in (figures, *others)]
         arrow = {"higher": "↑", "lower": "↓", "target": "→"}[note.better]

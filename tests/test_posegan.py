@@ -294,6 +294,7 @@ def test_every_score_is_a_number_or_has_its_reason(two_folders, tmp_path, monkey
     assert content["reasons"]["lpips"] == "skipped"
     low, high = content["intervals"]["ssim_dscf"]
     assert low < content["scores"]["ssim_dscf"] < high
+    assert "inception_score: can't be had" in run(*two_folders, "--require", "inception", code=1)
     message = run(*two_folders, "--require", "fid", code=1)
     assert re.search(r"fid: can't be had.*--inception-weights", message)
     assert "choose from inception, lpips" in run(*two_folders, "--skip", "fid", code=2)
@@ -352,10 +353,11 @@ def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkey
     assert content["scores"]["mask_ssim"] is not None
 
 
-def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path):
+def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     rows, sheet = tmp_path / "pairs.csv", tmp_path / "worst.png"
     quick = ["--skip", "inception,lpips,keypoints"]
-    run(*two_folders, *quick, "--per-pair", rows, "--worst", "2", sheet)
+    run(*two_folders, *quick, "--per-pair", rows, "--worst", "2")
     lines = list(csv.DictReader(rows.read_text().splitlines()))
     assert [line["target"] for line in lines] == [f"{i}.png" for i in range(10)]
     assert all(0 < float(line["ssim_dscf"]) < 1 for line in lines)
