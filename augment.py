@@ -41,7 +41,8 @@ DRAWS = 32  # uniform numbers a sample may use, besides its knots
 @cache
 def constant(values: tuple, device: torch.device) -> Tensor:
     """A tensor of these numbers, made once a device: to make one anew is to wait for the device."""
-    return torch.tensor(values, device=device)
+    with torch.inference_mode(False):  # or training could not use it later
+        return torch.tensor(values, device=device)
 
 
 # ------------------------------------------------------------------------------ geometry
@@ -129,6 +130,11 @@ def between(share: Tensor, low: float, high: float) -> Tensor:
     return low + share * (high - low)
 
 
+def as_knots(numbers: Tensor) -> Tensor:
+    """Uniform numbers (B, 2 * rows * columns) as KNOTS of deviation 1: (B, 2, rows, columns)."""
+    return (numbers - 0.5).mul(12**0.5).unflatten(1, (2, *KNOTS))
+
+
 class Draws:
     """The uniform numbers of a batch, handed out by name, the same whatever else is drawn."""
 
@@ -144,7 +150,7 @@ class Draws:
 
     def knots(self) -> Tensor:
         """Numbers of deviation 1 for the knots of a distortion: (B, 2, rows, columns)."""
-        return (self.numbers[:, DRAWS:] - 0.5).mul(12**0.5).unflatten(1, (2, *KNOTS))
+        return as_knots(self.numbers[:, DRAWS:])
 
 
 # ------------------------------------------------------------------------------ what is done
@@ -249,6 +255,9 @@ def augment(
             pose = batch[f"{side}_pose"]
             batch[f"{side}_pose"] = flip_pose(pose, W).where(flipped[:, None, None], pose)
             batch[side] = mirrored
+        if "target_parsing" in batch:  # left and right parts keep their numbers: we can't know them
+            parsing = batch["target_parsing"]
+            batch["target_parsing"] = parsing.flip(2).where(flipped[:, None, None], parsing)
         source, target = batch["source"], batch["target"]
     if {"padding", "crop", "distortion"} & set(names):
         geometry = draw_geometry(draws, names, (H, W))
@@ -363,6 +372,6 @@ def corrupt(
         place = between(numbers[:, :2], 0.25, 0.75)
         geometry = zoomed(geometry, factor.where(even, 1 / factor), place, (H, W))
     else:
-        knots = (numbers[:, 2:] - 0.5).mul(12**0.5).unflatten(1, (2, *KNOTS))
-        geometry = geometry._replace(flow=smooth_flow(strength * H * knots, H, W))
+        knots = strength * H * as_knots(numbers[:, 2:])
+        geometry = geometry._replace(flow=smooth_flow(knots, H, W))
     return geometry.move(source), geometry.move_pose(pose, H, W)

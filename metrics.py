@@ -36,6 +36,7 @@ MASK_LIMBS = (  # PG2's, which all followers use
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, fine to coarse
 REPLICATES = 1000  # of the bootstrap
 SPLITS = 10  # of the Inception Score, in all papers
+LPIPS_PIXELS = 32  # a side, below which AlexNet's layers shrink to nothing
 HEAD_SHARE = 0.5  # of the head that a joint may be off to count as right: PCKh@0.5
 
 
@@ -100,6 +101,9 @@ RECIPE_NOTES = {
     "inception_score_std": Note("population standard deviation over the splits", "lower"),
     "fid": Note("pool3 as in pytorch-fid, against these targets", "lower"),
 }
+
+
+OF_ALL_PAIRS = ("inception_score", "inception_score_std", "fid")  # that no single pair has
 
 
 class Published(NamedTuple):
@@ -942,11 +946,12 @@ def _keypoints(weights: str | None) -> str:
 class Scorer:
     """All scores of one system, batch after batch; memory does not grow with the pairs.
 
-    `count` is the number of pairs to come, which the splits of the Inception Score want to know.
+    `count` is the number of pairs to come, which the splits of the Inception Score want to know;
+    `reasons` says why networks are missing, `posed` whether target poses will come.
     """
 
-    def __init__(self, count: int, networks: Networks, reasons: dict[str, str]):
-        self.networks, self.means = networks, Means()
+    def __init__(self, count: int, networks: Networks, reasons: dict[str, str], posed: bool = True):
+        self.networks, self.means, self._size = networks, Means(), ()
         self._missing = {name: reasons[net] for name, net in NEEDS.items() if net in reasons}
         self._generated, self._target = Moments(), Moments()
         self._inception_score = None
@@ -958,14 +963,18 @@ class Scorer:
             self._missing |= dict.fromkeys(names, few)
         if count < 2:
             self._missing["fid"] = "needs at least 2 pairs"
+        if not posed:
+            names = ("mask_ssim", "pck", "pose_error")
+            self._missing |= dict.fromkeys(names, "needs the targets' poses: --poses")
         self._known = (-1, {})  # the values at a count of pairs, as a distance takes seconds
 
     def add(
         self, generated: Tensor, target: Tensor, pose: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Add images uint8 (B, 3, H, W) and target poses (B, 25, 3); gives the scores (B,)."""
+        self._size = generated.shape[2:]
         single, weights = weighted_scores(generated, target, pose)
-        if self.networks.lpips is not None:
+        if self.networks.lpips is not None and min(generated.shape[2:]) >= LPIPS_PIXELS:
             device = self.networks.lpips.lin0.model[-1].weight.device
             images = (x.to(device).float() / (LEVELS / 2) - 1 for x in (generated, target))
             with torch.inference_mode():
@@ -1014,13 +1023,13 @@ class Scorer:
         if ahead:
             return self._missing
         have = self.values()
-        known = {}
-        for name in RECIPE_NOTES:
-            if name in NEEDS:
-                known[name] = "needs the targets' poses: --poses"
-            elif name == "mask_ssim":
-                known[name] = "needs the targets' poses, inside the images: --poses"
-            else:
-                known[name] = f"needs images of at least {_taps(name)} pixels a side"
+        known = {
+            name: f"needs images of at least {_taps(name)} pixels a side" for name in RECIPE_NOTES
+        }
+        known["lpips"] = f"needs images of at least {LPIPS_PIXELS} pixels a side"
+        known["detail"] = "the targets are flat"
+        known |= dict.fromkeys(("pck", "pose_error"), "no target joint was found in the images")
+        if not _taps("mask_ssim") > min(self._size, default=0):
+            known["mask_ssim"] = "no target pose lies inside its image"
         known |= self._missing
         return {name: reason for name, reason in known.items() if name not in have}

@@ -773,11 +773,13 @@ def generator_loss(
 def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
     """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
     H, W = target.shape[-2:]
+    generated, target = generated.float(), target.float()
     rows, columns = gaussian_band(H, target.device), gaussian_band(W, target.device)
     # From sum and difference, as in metrics: four moments, and exactly 0 where they are equal.
     total, difference = generated + target + 2, generated - target  # black is 0 in SSIM
     planes = torch.cat([total, difference, total.square(), difference.square()], dim=1)
-    means = rows @ (planes.contiguous() @ columns.T)  # (B, 12, H - 10, W - 10)
+    with torch.autocast(planes.device.type, enabled=False):  # bfloat16 knows no variances
+        means = rows @ (planes.contiguous() @ columns.T)  # (B, 12, H - 10, W - 10)
     a, b, aa, bb = means.chunk(4, dim=1)
     a, b = a.square(), b.square()
     aa, bb = aa - a, bb - b
@@ -861,7 +863,8 @@ def perceptual_loss(descriptor: Descriptor, generated: Tensor, target: Tensor) -
     """Mean absolute difference of ResNet-50's features after its first two stages."""
     with torch.no_grad():
         wanted = descriptor.early(target)
-    return sum(F.l1_loss(a, b) for a, b in zip(descriptor.early(generated), wanted))
+    made = descriptor.early(generated)
+    return sum(F.l1_loss(a.float(), b.float()) for a, b in zip(made, wanted))
 
 
 # ------------------------------------------------------------------------------ objectives

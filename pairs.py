@@ -493,11 +493,26 @@ def _write(
     return counts
 
 
+def _calls(name: str) -> list[str]:
+    """What a file may be called: its path without suffix, and the ends of that, longest first."""
+    parts = _stem(name).split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
 def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
-    """Write the parsing maps, found by the pictures' names without folder, as one array."""
-    places = {PurePosixPath(_stem(row.file)).name: place for place, row in enumerate(rows)}
-    maps = {name: places.get(PurePosixPath(_stem(name)).name) for name in source.names}
-    maps = {name: place for name, place in maps.items() if place is not None}
+    """Write the parsing maps as one array.
+
+    A map has its picture's name, with as many of the folders above it as tell it from others'.
+    """
+    places: dict[str, int | None] = {}
+    for place, row in enumerate(rows):
+        for call in _calls(row.file):
+            places[call] = None if call in places else place  # None: several would be meant
+    maps = {}
+    for name in source.names:
+        known = [places[call] for call in _calls(name) if places.get(call) is not None]
+        if known:
+            maps[name] = known[0]
     if not maps:
         remedy = "call each PNG like its picture"
         raise BadInput(source.path, "no parsing maps of these pictures", remedy)
@@ -687,59 +702,45 @@ def folder_batches(
     `baselines` (name to images) and `names` (B, 2), source and target file, of each pair.
 
     `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
-    Images of another size than their target are resized, bicubic, if `resize`; otherwise, and where
-    a pose is missing, raises ClickException. The mean baseline is that of the targets, where all
-    have one size.
+    All have the size of the first target: others are resized, bicubic, if `resize`; otherwise, and
+    where a pose is missing, raises ClickException.
     """
     import torch
 
     known = read_poses(poses) if poses else None
-    mean, held = _mean_of_folder(folders["target"], names), []
+    first = next(iter(names.values()))[folders["target"]]
+    size = read_image(folders["target"] / first, first).shape[:2]
 
-    def batch() -> dict:
-        images = {
-            part: torch.from_numpy(np.stack([one[part] for one in held])).permute(0, 3, 1, 2)
-            for part in folders
-        }
-        pose = torch.from_numpy(np.stack([one["pose"] for one in held])) if known else None
-        baselines = {"source": images["source"]} if "source" in images else {}
-        if mean is not None:
-            baselines["mean"] = torch.from_numpy(mean).permute(2, 0, 1).expand_as(images["target"])
-        files = np.array([one["names"] for one in held])
-        sides = {part: images[part] for part in ("generated", "target")}
-        return {**sides, "target_pose": pose, "baselines": baselines, "names": files}
+    def pictures(part: str, chosen: list[str]) -> "Tensor":
+        paths = [folders[part] / names[name][folders[part]] for name in chosen]
+        images = np.stack([_read_sized(path, size, resize) for path in paths])
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
 
-    for name, files in names.items():
-        one = {part: read_image(folders[part] / files[folders[part]], name) for part in folders}
-        size = one["target"].shape[:2]
-        for part in folders:
-            if one[part].shape[:2] != size:
-                one[part] = _resized(one[part], size, folders[part] / files[folders[part]], resize)
-        one["names"] = [files.get(folders.get("source"), ""), files[folders["target"]]]
+    calls = list(names)
+    chunks = [calls[start : start + CHUNK] for start in range(0, len(calls), CHUNK)]
+    total = sum(pictures("target", chunk).sum(0, dtype=torch.int64) for chunk in chunks)
+    mean = (total / len(calls)).round().to(torch.uint8)  # (3, H, W)
+    for chunk in chunks:
+        batch = {part: pictures(part, chunk) for part in folders}
+        batch["baselines"] = {"source": batch.pop("source")} if "source" in batch else {}
+        batch["baselines"]["mean"] = mean.expand_as(batch["target"])
+        batch["target_pose"] = None
         if known:
-            one["pose"] = pose_by_name(known, name, size)
-        if held and (len(held) == CHUNK or held[0]["target"].shape[:2] != size):
-            yield batch()
-            held = []
-        held.append(one)
-    yield batch()
+            found = [pose_by_name(known, name, size) for name in chunk]
+            batch["target_pose"] = torch.from_numpy(np.stack(found))
+        sides = (folders.get("source"), folders["target"])
+        batch["names"] = np.array([[names[name].get(side, "") for side in sides] for name in chunk])
+        yield batch
 
 
-def _mean_of_folder(folder: Path, names: dict[str, dict[Path, str]]) -> np.ndarray | None:
-    total = None
-    for name, files in names.items():
-        image = read_image(folder / files[folder], name)
-        if total is not None and total.shape != image.shape:
-            return None
-        total = image.astype(np.int64) if total is None else total + image
-    return (total / len(names)).round().astype(np.uint8)
-
-
-def _resized(image: np.ndarray, size: tuple[int, int], file: Path, allowed: bool) -> np.ndarray:
-    if not allowed:
+def _read_sized(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray:
+    image = read_image(path, str(path))
+    if image.shape[:2] == size:
+        return image
+    if not resize:
         found = "{}x{}".format(*image.shape[:2])
-        problem = f"is {found}, its target {size[0]}x{size[1]} (height x width)"
-        raise BadInput(file, problem, "make them equal, or let --resize do it")
+        problem = f"is {found}, the first target {size[0]}x{size[1]} (height x width)"
+        raise BadInput(path, problem, "make them equal, or let --resize do it")
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 

@@ -17,6 +17,8 @@ from click.core import ParameterSource
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
 if TYPE_CHECKING:
     import numpy as np
+    from rich.table import Table
+    from torch import nn
 
     import metrics
     import pairs
@@ -64,6 +66,7 @@ LOSS_WEIGHTS = {
 NETWORKS = ("inception", "lpips", "keypoints")  # that some scores need
 REQUIRABLE = ("inception", "inception_score", "fid", "lpips", "pck", "mask_ssim", "ms_ssim")
 WORST_SHEET = Path("worst.png")
+SEEDS = click.IntRange(0, 2**63 - 1)
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
 
 
@@ -77,7 +80,7 @@ class Size(click.ParamType):
         if isinstance(value, tuple):
             return value
         height, _, width = value.lower().partition("x")
-        if not (height.isdigit() and width.isdigit()):
+        if not (height.isdecimal() and width.isdecimal()):
             self.fail(f"{value!r} is no size; write height x width, such as 128x64", param, ctx)
         if int(height) % 16 or int(width) % 16 or min(int(height), int(width)) < 16:
             self.fail(f"{value}: height and width must be multiples of 16, such as 128x64")
@@ -208,7 +211,7 @@ def main() -> None:
 @root_option
 @click.option("--size", type=Size(), metavar="HxW", help="Pixels.  [default: the data set's own]")
 @pose_weights_option
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the demo.")
+@click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of demo and split.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier preparation.")
 def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwrite) -> None:
     """Make pictures, poses and pairs of people into a data set to train on.
@@ -260,7 +263,8 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 
     columns = [TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()]
     columns += [TextColumn(unit), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    silent = int(os.environ.get("RANK", 0)) > 0  # of several processes one speaks
+    with Progress(*columns, console=Console(stderr=True), disable=silent) as progress:
         yield partial(progress.update, progress.add_task(description, total=None, note=""))
 
 
@@ -352,7 +356,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     metavar="STEPS",
     help="Steps between checkpoints and sample sheets.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of all draws.")
+@click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of all draws.")
 @click.option(
     "--resume", is_flag=True, help="Go on with the run, with its own settings but for the length."
 )
@@ -368,44 +372,73 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     posegan train --data market1501
     posegan train --data market1501 --resume
     """
-    import pairs
-
     if no_augment and settings["augment"]:
         raise click.UsageError("--augment and --no-augment exclude each other; give one of them")
     if no_augment:
         settings["augment"] = ()
     if epochs and settings["steps"]:
         raise click.UsageError("--epochs and --steps exclude each other; give one of them")
-    fallback = DEMO if settings["data"] == "demo" else PAPER
-    model = settings["model"] or fallback["model"]
+    model = settings["model"] or fallback(settings["data"])["model"]
     settings["run"] = settings["run"] or f"runs/{settings['data']}-{model}"
     check_run(Path(settings["run"]), resume)
-    if settings["data"] == "demo" and not Path(settings["root"], "demo").exists():
-        prepare_with_progress(pairs.PrepareConfig(root=settings["root"]))
-    prepared = pairs.load(settings["data"], settings["root"])
     import training
 
-    config = complete(ctx, settings, epochs, len(prepared.pairs_train), resume)
+    settings = saved_settings(ctx, settings) if resume else complete(settings, model)
+    prepared = open_or_draw(settings["data"], settings["root"])
+    if not settings["steps"] or epochs:
+        epochs = epochs or fallback(settings["data"])["epochs"]
+        together = settings["batch_size"] * int(os.environ.get("WORLD_SIZE", 1))
+        settings["steps"] = epochs * max(1, len(prepared.pairs_train) // together)
+    config = training.TrainConfig(**settings)
     checkpoint, ended = train_with_progress(config, prepared, resume)
     if int(os.environ.get("RANK", 0)):
         return
     if not ended:
         click.echo(f"{checkpoint}: stopped; go on with {command_line(config)} --resume", err=True)
         ctx.exit(130)
-    import metrics
-
-    generator = training.load_generator(checkpoint, training.pick_device(config.device))
-    batches = training.test_batches(prepared, generator, SCORED_AT_THE_END)
-    count = len(prepared.pairs_test[:SCORED_AT_THE_END])
-    scorer = metrics.Scorer(count, metrics.Networks(), dict.fromkeys(NETWORKS, "skipped"))
-    baselines = score_batches(batches, count, scorer)
-    title = f"{config.data}, {config.model}, step {config.steps}"
-    show_scores(scorer, baselines, title, brief=True)
+    if len(prepared.pairs_test):
+        show_first_scores(config, prepared, checkpoint)
+    else:
+        click.echo(f"{prepared.path}: no test pairs, so there are no scores", err=True)
     click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
     click.echo(
         f"next: posegan generate PHOTO POSE --checkpoint {checkpoint}\n"
         f"      posegan score --data {config.data} --checkpoint {checkpoint}"
     )
+
+
+def fallback(data: str) -> dict:
+    """The settings of a data set where the user gives none."""
+    return DEMO if data == "demo" else PAPER
+
+
+def open_or_draw(data: str, root: str) -> "pairs.Prepared":
+    """Open a prepared data set; the demo is drawn first where there is none."""
+    import pairs
+
+    if data == "demo" and not Path(root, "demo").exists():
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise click.ClickException(
+                f"{root}/demo: not prepared yet; run posegan prepare once before several processes"
+            )
+        prepare_with_progress(pairs.PrepareConfig(root=root))
+    return pairs.load(data, root)
+
+
+def show_first_scores(
+    config: "training.TrainConfig", prepared: "pairs.Prepared", checkpoint: Path
+) -> None:
+    """Score a model that has just been trained on a few test pairs."""
+    import metrics
+    import training
+
+    generator = training.load_generator(checkpoint, training.pick_device(config.device))
+    batches = training.scored_batches(prepared, generator, SCORED_AT_THE_END)
+    count = len(prepared.pairs_test[:SCORED_AT_THE_END])
+    scorer = metrics.Scorer(count, metrics.Networks(), dict.fromkeys(NETWORKS, "skipped"))
+    baselines, _ = score_batches(batches, count, scorer)
+    title = f"{config.data}, {config.model}, step {config.steps}"
+    show_scores(scorer, baselines, title, brief=True)
 
 
 def check_run(run: Path, resume: bool) -> None:
@@ -423,40 +456,35 @@ def check_run(run: Path, resume: bool) -> None:
         )
 
 
-def complete(
-    ctx: click.Context, settings: dict, epochs: int | None, pairs_: int, resume: bool
-) -> "training.TrainConfig":
-    """The settings with their defaults filled in, for a resumed run from its checkpoint."""
+def complete(settings: dict, model: str) -> dict:
+    """The settings of a new run with their defaults filled in."""
+    known = fallback(settings["data"])
+    if model != "residual":
+        known = known | {"descriptor_weights": "none"}
+    given = {name: value for name, value in settings.items() if value is not None}
+    settings = settings | known | given
+    settings["loss_weights"] = weigh(model, settings["loss_weights"])
+    if model == "residual" and settings["batch_size"] == 1:
+        raise click.UsageError("--batch-size 1: residual normalises over the batch; give 2 or more")
+    return {name: value for name, value in settings.items() if name != "epochs"}
+
+
+def saved_settings(ctx: click.Context, settings: dict) -> dict:
+    """The settings of a run to resume, of which some may change; raises where others do."""
     import training
 
-    if resume:
-        path = Path(settings["run"]) / "latest.pt"
-        saved = training.read_checkpoint(path)["config"]["train"]
-        free = {"steps", "root", "run", "device", "precision", "save_every"}
-        for name, value in settings.items():
-            given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
-            if name == "loss_weights":
-                value = saved[name] | dict(value)
-            if given and name not in free and value != saved[name]:
-                raise click.UsageError(
-                    f"--{name.replace('_', '-')} {value}: the run has {saved[name]}; leave it out "
-                    "or start another run with --run"
-                )
-        settings = saved | {name: settings[name] for name in free if settings[name] is not None}
-    else:
-        fallback = DEMO if settings["data"] == "demo" else PAPER
-        model = settings["model"] or fallback["model"]
-        if model != "residual":
-            fallback = fallback | {"descriptor_weights": "none"}
-        settings = {
-            name: fallback.get(name) if value is None else value for name, value in settings.items()
-        }
-        settings["loss_weights"] = weigh(model, settings["loss_weights"])
-        if not settings["steps"]:
-            epochs = epochs or fallback["epochs"]
-    if epochs:
-        settings["steps"] = epochs * max(1, pairs_ // settings["batch_size"])
-    return training.TrainConfig(**settings)
+    saved = training.read_checkpoint(Path(settings["run"]) / "latest.pt")["config"]["train"]
+    free = {"steps", "root", "run", "device", "precision", "save_every", "learning_rate"}
+    for name, value in settings.items():
+        given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if name == "loss_weights":
+            value = saved[name] | dict(value)
+        if given and name not in free and value != saved[name]:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} {value}: the run has {saved[name]}; leave it out "
+                "or start another run with --run"
+            )
+    return saved | {name: settings[name] for name in free if settings[name] is not None}
 
 
 def weigh(model: str, changes: tuple[tuple[str, float], ...]) -> dict[str, float]:
@@ -553,18 +581,19 @@ def generate(
     size = (generator.height, generator.width)
     target_poses, own = [poses.read_pose(file, size, pose_weights) for file in named], None
     if source_pose:
-        own = torch.from_numpy(poses.read_pose(source_pose, size, pose_weights))[None]
+        own = poses.read_pose(source_pose, size, pose_weights, picture.shape[:2])
+        own = torch.from_numpy(own)[None]
     fitted = poses.fit_image(picture, size)  # (H, W, 3)
     image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    made, reasons = [], []
+    made, flows = [], []
     for one in target_poses:  # one by one: any number of them fits
         one = torch.from_numpy(one)[None]
         made.append(training.generate(generator, image, one, own))
-        reasons += training.explain(generator, image, one, own) if show_flow else [[]]
+        flows += training.explain(generator, image, one, own) if show_flow else [[]]
     made = training.to_pictures(torch.cat(made))
     if sheet:
-        rows = zip(target_poses, made, reasons)
-        rows = [training.comparison(fitted, pose, result, *why) for pose, result, why in rows]
+        rows = zip(target_poses, made, flows)
+        rows = [training.comparison(fitted, pose, result, *flow) for pose, result, flow in rows]
         made = training.sheet(rows, max(1, 128 // size[0]))[None]
     write_pictures(made, targets)
     click.echo("\n".join(map(str, targets)))
@@ -612,8 +641,11 @@ def output_paths(
     return paths
 
 
-def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
-    """Write pictures (B, H, W, 3) to as many files, or all to one animation."""
+def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--out") -> None:
+    """Write pictures (B, H, W, 3) to as many files, or all to one animation.
+
+    `remedy` is the option, or what else, that names another place.
+    """
     from PIL import Image
 
     made = [Image.fromarray(picture) for picture in pictures]
@@ -627,7 +659,7 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
                 picture.save(path)
     except (OSError, ValueError) as error:
         raise click.ClickException(
-            f"{paths[0]}: can't be written ({error}); choose another place with --out, with an "
+            f"{paths[0]}: can't be written ({error}); choose another place with {remedy}, with an "
             "ending such as .png"
         ) from None
 
@@ -685,7 +717,11 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path]) -> None:
 )
 @device_option
 @click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write the scores."
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the scores.",
 )
 @click.option(
     "--per-pair",
@@ -727,35 +763,65 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     if options["write_corrupted"]:
         write_corrupted_pictures(options["source"], options["write_corrupted"])
         return
-    if options["corruptions"] and generated:
-        raise click.UsageError("--corruptions: needs a model; folders take --write-corrupted")
-    if (generated is None) != (target is None):
-        raise click.UsageError("--generated and --target belong together; give both")
+    check_score_options(generated, target, checkpoint, options)
     if generated:
-        title, count, batches = open_folders(generated, target, options)
+        title, count, batches = open_folders(generated, target, limit, options)
     else:
-        title, count, batches = open_model(data, root, checkpoint, limit, device)
-    import metrics
-    import training
+        title, prepared, generator = open_model(data, root, checkpoint, device)
+        import training
 
-    networks, missing = metrics.load_networks(
-        options["inception_weights"],
-        options["pose_weights"],
-        training.pick_device(device),
-        options["skip"],
-    )
-    scorer = metrics.Scorer(count, networks, missing)
+        count = len(prepared.pairs_test[:limit])
+        batches = training.scored_batches(prepared, generator, limit)
+    scorer = open_scorer(count, device, not generated or bool(options["poses"]), options)
     demand(options["require"], scorer.reasons(ahead=True))
-    baselines = score_batches(batches, count, scorer, options["per_pair"], options["worst"])
+    baselines, extremes = score_batches(
+        batches, count, scorer, options["per_pair"], options["worst"]
+    )
     show_scores(scorer, baselines, title)
     show_published()
     robustness = {}
     if options["corruptions"]:
-        robustness = score_corrupted(data, root, checkpoint, limit, device)
+        robustness = score_corrupted(prepared, generator, limit)
         show_corrupted(robustness, scorer.means.values()["ssim_dscf"], title)
     if options["json_file"]:
-        write_json(Path(options["json_file"]), scorer, baselines, robustness)
+        write_json(options["json_file"], scorer, baselines, robustness)
+    if options["worst"]:
+        write_worst(extremes)
     demand(options["require"], scorer.reasons())
+
+
+def check_score_options(
+    generated: Path | None, target: Path | None, checkpoint: Path | None, options: dict
+) -> None:
+    """Refuse options that would do nothing, and outputs that can't be written, before any work."""
+    if (generated is None) != (target is None):
+        raise click.UsageError("--generated and --target belong together; give both")
+    if generated and (options["corruptions"] or checkpoint):
+        raise click.UsageError(
+            "--generated: folders have no model; leave out --checkpoint and --corruptions (spoilt "
+            "pictures for any system: --write-corrupted)"
+        )
+    for name in ("source", "poses", "resize"):
+        if options[name] and not generated:
+            raise click.UsageError(f"--{name}: belongs to folders; give --generated and --target")
+    for name, option in (("json_file", "--json"), ("per_pair", "--per-pair")):
+        path = options[name]
+        if path and not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise click.ClickException(
+                f"{path}: can't be written; choose another place with {option}"
+            )
+
+
+def open_scorer(count: int, device: str, posed: bool, options: dict) -> "metrics.Scorer":
+    """A scorer with the networks that can be had."""
+    import metrics
+    import training
+
+    skip = options["skip"] if posed else (*options["skip"], "keypoints")
+    networks, missing = metrics.load_networks(
+        options["inception_weights"], options["pose_weights"], training.pick_device(device), skip
+    )
+    return metrics.Scorer(count, networks, missing, posed)
 
 
 def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
@@ -767,14 +833,9 @@ def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
 
 
 def open_model(
-    data: str,
-    root: str,
-    checkpoint: Path | None,
-    limit: int | None,
-    device: str,
-    corruption: tuple[str, int] | None = None,
-) -> tuple[str, int, Iterator[dict]]:
-    """A checkpoint to score on test pairs: title, number of pairs, batches."""
+    data: str, root: str, checkpoint: Path | None, device: str
+) -> "tuple[str, pairs.Prepared, nn.Module]":
+    """What is needed to score a checkpoint: title, data set, generator."""
     import pairs
 
     prepared = pairs.load(data, root)
@@ -782,12 +843,12 @@ def open_model(
 
     path = checkpoint or training.newest_checkpoint()
     generator = training.load_generator(path, training.pick_device(device))
-    count = len(prepared.pairs_test[:limit])
-    batches = training.test_batches(prepared, generator, limit, corruption)
-    return f"{path} on {data}", count, batches
+    return f"{path} on {data}", prepared, generator
 
 
-def open_folders(generated: Path, target: Path, options: dict) -> tuple[str, int, Iterator[dict]]:
+def open_folders(
+    generated: Path, target: Path, limit: int | None, options: dict
+) -> tuple[str, int, Iterator[dict]]:
     """Folders to score: title, number of pairs, batches."""
     import pairs
 
@@ -795,6 +856,7 @@ def open_folders(generated: Path, target: Path, options: dict) -> tuple[str, int
     if options["source"]:
         folders["source"] = options["source"]
     names = pairs.matching_names(list(folders.values()))
+    names = dict(list(names.items())[:limit])
     batches = pairs.folder_batches(folders, names, options["poses"], options["resize"])
     return str(generated), len(names), batches
 
@@ -805,10 +867,10 @@ def score_batches(
     scorer: "metrics.Scorer",
     per_pair: Path | None = None,
     worst: int | None = None,
-) -> "dict[str, metrics.Means]":
+) -> "tuple[dict[str, metrics.Means], training.Extremes]":
     """Score batches behind a progress line, with what is asked for by the way.
 
-    Gives the means of the baselines by name.
+    Gives the means of the baselines by name, and the worst and best pairs' pictures.
     """
     import metrics
     import training
@@ -822,17 +884,22 @@ def score_batches(
                 baseline = baselines.setdefault(name, metrics.Means())
                 baseline.add(*metrics.weighted_scores(images, target, pose))
             write(batch["names"], single)
-            if worst:
+            if worst and "ssim_dscf" in single:
                 shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
                 rows = zip(*map(training.to_pictures, shown))
                 extremes.add(single["ssim_dscf"], map(list, rows))
             update(completed=scorer.means.count, total=count)
-    if worst:
-        rows = extremes.rows()
+    return baselines, extremes
+
+
+def write_worst(extremes: "training.Extremes") -> None:
+    """Write the sheet of the worst and best pairs."""
+    import training
+
+    if rows := extremes.rows():
         sheet = training.sheet(rows, max(1, 128 // len(rows[0][0])))
-        write_pictures(sheet[None], [WORST_SHEET])
+        write_pictures(sheet[None], [WORST_SHEET], "another working folder")
         click.echo(f"worst and best pairs: {WORST_SHEET}")
-    return baselines
 
 
 @contextlib.contextmanager
@@ -841,15 +908,23 @@ def csv_writer(path: Path | None) -> Iterator[Callable]:
     if path is None:
         yield lambda names, scores: None
         return
-    with writing(path, "--per-pair"), open(path, "w", newline="") as file:
-        rows = csv.writer(file)
+    import metrics
+
+    columns = [name for name in metrics.RECIPE_NOTES if name not in metrics.OF_ALL_PAIRS]
+    with contextlib.ExitStack() as stack:
+        with writing(path, "--per-pair"):
+            file = stack.enter_context(open(path, "w", newline=""))
+            rows = csv.writer(file)
+            rows.writerow(["source", "target", *columns])
 
         def write(names: "np.ndarray", scores: dict) -> None:
-            if not file.tell():
-                rows.writerow(["source", "target", *scores])
-            for pair, *values in zip(names, *(one.tolist() for one in scores.values())):
-                cells = ("" if value != value else f"{value:.6f}" for value in values)  # NaN: empty
-                rows.writerow([*pair, *cells])
+            lists = {name: one.tolist() for name, one in scores.items()}
+            with writing(path, "--per-pair"):
+                for place, pair in enumerate(names):
+                    values = (lists[name][place] if name in lists else None for name in columns)
+                    # Empty where there is no score: not computed, or NaN.
+                    cells = ("" if v is None or v != v else f"{v:.6f}" for v in values)
+                    rows.writerow([*pair, *cells])
 
         yield write
 
@@ -865,6 +940,13 @@ def writing(path: Path, option: str) -> Iterator[None]:
         ) from None
 
 
+def show(table: "Table") -> None:
+    """Print a table; its cells are text, whatever brackets they hold."""
+    from rich.console import Console
+
+    Console(width=None if os.isatty(1) else 140, markup=False).print(table)
+
+
 def show_scores(
     scorer: "metrics.Scorer",
     baselines: "dict[str, metrics.Means]",
@@ -872,7 +954,6 @@ def show_scores(
     brief: bool = False,
 ) -> None:
     """Print the scores and the baselines beside them; if `brief` only those that there are."""
-    from rich.console import Console
     from rich.table import Table
 
     import metrics
@@ -891,12 +972,11 @@ def show_scores(
         arrow = {"higher": "↑", "lower": "↓", "target": "→"}[note.better]
         text = reasons.get(name) or scorer.recipe(name)
         table.add_row(f"{name} {arrow}", cells[0], interval, *cells[1:], text)
-    Console(width=None if os.isatty(1) else 140).print(table)
+    show(table)
 
 
 def show_published() -> None:
     """Print the published scores, each with its recipe."""
-    from rich.console import Console
     from rich.table import Table
 
     import metrics
@@ -909,25 +989,24 @@ def show_published() -> None:
         ssim, score, lpips, fid = ("–" if x is None else f"{x:g}" for x in numbers)
         recipe = row.recipe or "–"
         table.add_row(row.model, row.data, ssim, recipe, score, lpips, fid, row.source)
-    Console(width=None if os.isatty(1) else 140).print(table)
+    show(table)
 
 
 def score_corrupted(
-    data: str, root: str, checkpoint: Path | None, limit: int | None, device: str
+    prepared: "pairs.Prepared", generator: "nn.Module", limit: int | None
 ) -> "dict[str, list[metrics.Means]]":
     """ssim_dscf of a model on spoilt sources: the means at severities 1 to 5, by corruption."""
     import augment
     import metrics
+    import training
 
     found: dict[str, list] = {}
     total = len(augment.CORRUPTIONS) * augment.SEVERITIES
     with progress_line("corrupted", "severities") as update:
         for kind in augment.CORRUPTIONS:
             for severity in range(1, augment.SEVERITIES + 1):
-                corruption = (kind, severity)
-                _, _, batches = open_model(data, root, checkpoint, limit, device, corruption)
                 means = metrics.Means()
-                for batch in batches:
+                for batch in training.scored_batches(prepared, generator, limit, (kind, severity)):
                     sides = batch["generated"], batch["target"]
                     means.add(metrics.scores(*sides, names=["ssim_dscf"]))
                 found.setdefault(kind, []).append(means)
@@ -937,7 +1016,6 @@ def score_corrupted(
 
 def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, title: str) -> None:
     """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{title}: ssim_dscf on spoilt sources", title_justify="left")
@@ -950,7 +1028,7 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, t
         bars = ["▁▂▃▄▅▆▇█"[min(7, max(0, int(8 * value / max(clean, 1e-9))))] for value in values]
         cells = [f"{value:.4f}" for value in values]
         table.add_row(kind, *cells, f"{change:+.4f}", "".join(bars))
-    Console(width=None if os.isatty(1) else 140).print(table)
+    show(table)
 
 
 def write_corrupted_pictures(source: Path | None, folder: Path) -> None:
@@ -975,7 +1053,7 @@ def write_corrupted_pictures(source: Path | None, folder: Path) -> None:
             for kind, severity in kinds:
                 spoilt, _ = training.corrupt_pictures(picture, nobody, (kind, severity), place)
                 path = folder / f"{kind}-{severity}" / f"{name}.png"
-                write_pictures(training.to_pictures(spoilt), [path])
+                write_pictures(training.to_pictures(spoilt), [path], "--write-corrupted")
             update(completed=place + 1, total=len(names))
     click.echo(f"{folder}: {len(names):,} pictures in {len(kinds)} folders")
 

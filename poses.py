@@ -252,8 +252,15 @@ def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
         log.warning(word, path, several, len(poses))
 
 
-def read_pose(path: str | Path, size: tuple[int, int], weights: str | None = None) -> np.ndarray:
-    """Read one target pose (25, 3), fitted into a frame of `size` (height, width).
+def read_pose(
+    path: str | Path,
+    size: tuple[int, int],
+    weights: str | None = None,
+    picture: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Read one pose (25, 3), fitted into a frame of `size` (height, width).
+
+    If it belongs to a `picture` (height, width) that is fitted into that frame, it goes along.
 
     FILE:NAME chooses one of a file with several poses; a photo's is found, with the Keypoint R-CNN
     `weights` of a file or torchvision's own. Fractions are scaled to the frame; a pose
@@ -269,8 +276,11 @@ def read_pose(path: str | Path, size: tuple[int, int], weights: str | None = Non
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
     if not pose.joints[:, 2].any():
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
-    known = pose.size or pose.fractions
-    fitted = pose.fitted(size) if known else _fit_unknown(pose.joints, size)
+    if picture:
+        fitted = fit_pose(pose.at(picture), picture, size)
+    else:
+        known = pose.size or pose.fractions
+        fitted = pose.fitted(size) if known else _fit_unknown(pose.joints, size)
     if not fitted[:, 2].any():
         remedy = "check its coordinates (x, y in pixels, from the upper left)"
         raise BadInput(path, "nothing of it is inside the picture", remedy)
@@ -454,7 +464,10 @@ def _keypoint_network(weights: str | None) -> "nn.Module":
 
     official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
     try:
-        state = read_state_dict(Path(weights)) if weights else official.get_state_dict(True)
+        if weights:
+            state = read_state_dict(Path(weights))
+        else:
+            state = official.get_state_dict(check_hash=True)
     except ClickException:
         raise
     except Exception as error:  # urllib's, ssl's and hashing's errors share no base class

@@ -30,7 +30,6 @@ DECAY_EPOCHS = 20  # the learning rate is divided by 10 every so many epochs (RP
 AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
 LOG_EVERY_STEPS = 10
 SHEET_PAIRS = 8
-SCORED_AT_ONCE = 32  # test pairs; changes no score
 
 
 @dataclass(frozen=True)
@@ -130,17 +129,35 @@ def average_gradients(network: nn.Module) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any of the processes, which all hear the same."""
+    if not dist.is_initialized():
+        return flag
+    together = torch.tensor(float(flag), device=device)
+    dist.all_reduce(together, dist.ReduceOp.MAX)
+    return bool(together)
+
+
+def mean_of_processes(values: Tensor) -> Tensor:
+    """Values by their mean over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+        values = values / dist.get_world_size()
+    return values
+
+
 @contextlib.contextmanager
 def interruptible():
     """Turn Ctrl-C and SIGTERM into a flag, so that a run stops between steps; gives the flag.
 
-    A second signal stops at once, as without us.
+    A second signal stops at once, as without us; but not of several processes, as torchrun follows
+    every Ctrl-C by a SIGTERM.
     """
     flag = []
 
     def stop(number, frame):
         flag.append(number)
-        for one in previous:
+        for one in previous if "RANK" not in os.environ else ():
             signal.signal(one, previous[one])
 
     previous = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
@@ -317,7 +334,13 @@ def train(
         state = build(config, shape, device)
         load_imagenet(config, state, device, resume)
         if resume:
-            restore(state, read_checkpoint(checkpoint))
+            content = read_checkpoint(checkpoint)
+            if content["config"]["shape"] != shape:
+                raise ClickException(
+                    f"{checkpoint}: trained on other data than {prepared.path} holds now; prepare "
+                    "that again, or start another run with --run"
+                )
+            restore(state, content)
         else:
             state.average.load_state_dict(state.generator.state_dict())
         if rank == 0:
@@ -325,54 +348,60 @@ def train(
 
         # Loop.
         began, first = time.perf_counter(), state.step
-        while state.step < config.steps and not stopped:
+        while state.step < config.steps and not any_process(bool(stopped), device):
             rate = learning_rate(config, state.step, batches.per_epoch)
             set_rates(config, state, rate)
             batch = pairs.to_device(batches[state.step], device)
             batch = augment.augment(batch, config.augment, config.seed, state.step, samples)
             torch.manual_seed(step_seed(config.seed, state.step, rank))
-            with autocast(device, config.precision):
-                losses = train_step(config, state, batch)
+            losses = train_step(config, state, batch, autocast(device, config.precision))
             state.step += 1
             figures = {"step": state.step, "learning_rate": rate}
-            figures |= {name: round(float(value), 5) for name, value in losses.items()}
+            values = mean_of_processes(torch.stack(list(losses.values()))).tolist()
+            figures |= {name: round(value, 5) for name, value in zip(losses, values)}
             check_finite(figures, config)
             done = (state.step - first) * config.batch_size * world
             figures["images_per_second"] = round(done / (time.perf_counter() - began), 2)
             if rank == 0:
                 report(figures)
                 if state.step % LOG_EVERY_STEPS == 0 or state.step == config.steps:
-                    with open(run / "log.jsonl", "a") as log:
+                    with writing(run), open(run / "log.jsonl", "a") as log:
                         log.write(json.dumps(figures) + "\n")
                 if state.step % config.save_every == 0 and state.step < config.steps:
                     save(checkpoint, config, shape, state)
-                    write_samples(run, state, prepared, device, config.precision)
+                    write_samples(run, state, prepared)
 
         # End, or an interruption: both leave a run that can be resumed.
         if rank == 0 and state.step > first:
             save(checkpoint, config, shape, state)
             save_generator(run / "generator.pt", config, shape, state)
-            write_samples(run, state, prepared, device, config.precision)
+            write_samples(run, state, prepared)
     return checkpoint, state.step >= config.steps
 
 
-def train_step(config: TrainConfig, state: State, batch: dict) -> dict[str, Tensor]:
+def train_step(
+    config: TrainConfig, state: State, batch: dict, mixed: contextlib.AbstractContextManager
+) -> dict[str, Tensor]:
     """One step of both networks on a batch of images in [-1, 1]; gives the losses by name.
 
-    Draws come from torch's global generator, which the caller seeds.
+    Networks run forward in the context `mixed`. Draws come from torch's global generator, which the
+    caller seeds.
     """
     objective = models.OBJECTIVES[config.model]
     state.generator.train()
-    image, made = objective.synthesise(state.generator, batch)
+    with mixed:
+        image, made = objective.synthesise(state.generator, batch)
 
-    judgement = objective.discriminate(state.discriminator, batch, image.detach())
+    with mixed:
+        judgement = objective.discriminate(state.discriminator, batch, image.detach())
     descend(state.discriminator, state.discriminator_optimizer, judgement)
 
     # The generator's gradient passes through the discriminator but must not be stored in it.
     state.discriminator.requires_grad_(False)
-    losses = objective.criticise(state.generator, state.discriminator, batch, image, made)
-    if state.perceptual is not None:
-        losses["perceptual"] = models.perceptual_loss(state.perceptual, image, batch["target"])
+    with mixed:
+        losses = objective.criticise(state.generator, state.discriminator, batch, image, made)
+        if state.perceptual is not None:
+            losses["perceptual"] = models.perceptual_loss(state.perceptual, image, batch["target"])
     total = sum(config.loss_weights[name] * loss for name, loss in losses.items())
     descend(state.generator, state.generator_optimizer, total)
     state.discriminator.requires_grad_(True)
@@ -423,24 +452,36 @@ def check_finite(figures: dict, config: TrainConfig) -> None:
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     if bad:
         raise ClickException(
-            f"step {figures['step']}: the {bad[0]} loss is not finite; go on from the last "
+            f"step {figures['step']}: the {bad[0]} loss is not finite; --resume from the last "
             f"checkpoint with a lower --learning-rate than {config.learning_rate:g}, or with "
             "--precision float32"
         )
 
 
+@contextlib.contextmanager
+def writing(run: Path):
+    """Turn what keeps a run from being written into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ClickException(
+            f"{run}: can't be written ({error.strerror or error}); free some space, or choose "
+            "another folder with --run"
+        ) from None
+
+
 def open_log(run: Path, step: int) -> None:
     """Make the run's folder and cut its log behind `step`, where a resumed run goes on."""
     log = run / "log.jsonl"
-    try:
+    with writing(run):
         (run / "samples").mkdir(parents=True, exist_ok=True)
         lines = log.read_text().splitlines() if log.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a line that a crash cut off
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
         log.write_text("".join(line + "\n" for line in kept))
-    except OSError as error:
-        raise ClickException(
-            f"{run}: can't be written ({error.strerror}); choose another folder with --run"
-        ) from None
 
 
 # ------------------------------------------------------------------------------ running a generator
@@ -489,7 +530,7 @@ def to_levels(images: Tensor) -> Tensor:
     return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def test_batches(
+def scored_batches(
     prepared: "pairs.Prepared",
     generator: nn.Module,
     limit: int | None,
@@ -511,8 +552,8 @@ def test_batches(
     if not len(chosen):
         raise ClickException(f"{prepared.path}: no test pairs; prepare more people")
     mean = pairs.mean_image(prepared)  # (3, H, W)
-    for start in range(0, len(chosen), SCORED_AT_ONCE):
-        part = chosen[start : start + SCORED_AT_ONCE]
+    for start in range(0, len(chosen), pairs.CHUNK):
+        part = chosen[start : start + pairs.CHUNK]
         batch = pairs.gather(prepared, part)
         if corruption:
             sides = ("source", "source_pose")
@@ -600,8 +641,9 @@ def explain(
     device = next(generator.parameters()).device
     source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
     source_pose = source_pose if source_pose is None else source_pose.to(device)
-    made = generator.synthesise(source, target_pose, source_pose)
-    flows = [draw_flow(flow) for flow in made.found.flows[3].cpu().numpy()]
+    with autocast(device, "auto"):  # as `generate`
+        made = generator.synthesise(source, target_pose, source_pose)
+    flows = [draw_flow(flow) for flow in made.found.flows[3].float().cpu().numpy()]
     visibility = to_pictures(to_levels(2 * made.found.visibilities[3] - 1).expand_as(made.image))
     warped = to_pictures(to_levels(made.warped))
     return [list(row) for row in zip(flows, visibility, warped)]
@@ -627,6 +669,7 @@ class Extremes:
         for score, row in zip(scores.tolist(), rows, strict=True):
             self._seen += 1
             if not math.isnan(score):
+                row = [picture.copy() for picture in row]  # a view would keep its whole batch
                 self._kept.append((score, self._seen, row))
         self._kept.sort(key=lambda one: one[:2])
         if len(self._kept) > 2 * self.count:
@@ -637,20 +680,22 @@ class Extremes:
         return [row for _, _, row in self._kept]
 
 
-def write_samples(
-    run: Path, state: State, prepared: "pairs.Prepared", device: torch.device, precision: str
-) -> None:
-    """Write `samples/STEP.png`: source, target pose, target and generated for a few test pairs."""
-    chosen = np.linspace(0, len(prepared.pairs_test) - 1, SHEET_PAIRS).astype(int)
-    batch = pairs.gather(prepared, prepared.pairs_test[np.unique(chosen)])
-    with autocast(device, precision):
-        made = generate(state.average, batch["source"], batch["target_pose"], batch["source_pose"])
+def write_samples(run: Path, state: State, prepared: "pairs.Prepared") -> None:
+    """Write `samples/STEP.png`: source, target pose, target and generated for a few test pairs.
+
+    Of training pairs where there are none for testing.
+    """
+    known = prepared.pairs_test if len(prepared.pairs_test) else prepared.pairs_train
+    chosen = np.linspace(0, len(known) - 1, SHEET_PAIRS).astype(int)
+    batch = pairs.gather(prepared, known[np.unique(chosen)])
+    made = generate(state.average, batch["source"], batch["target_pose"], batch["source_pose"])
     made, pose = to_pictures(made), batch["target_pose"].numpy()
     source, target = to_pictures(batch["source"]), to_pictures(batch["target"])
     quads = [comparison(*four) for four in zip(source, pose, target, made)]
     rows = [list(chain(*quads[i : i + 2])) for i in range(0, len(quads), 2)]
     zoom = max(1, 128 // prepared.height)
-    Image.fromarray(sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
+    with writing(run):
+        Image.fromarray(sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
 
 
 def to_pictures(images: Tensor) -> np.ndarray:

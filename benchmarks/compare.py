@@ -25,10 +25,9 @@ def command(*arguments: object) -> None:
 
 
 def hours(log: Path, batch_size: int) -> float:
-    """Training hours by the log: its speeds, each for the steps since the line before."""
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    """Training hours by the log: of every line the steps since the last, at the speed it names."""
     seconds, last = 0.0, 0
-    for line in lines:
+    for line in map(json.loads, log.read_text().splitlines()):
         seconds += (line["step"] - last) * batch_size / line["images_per_second"]
         last = line["step"]
     return seconds / 3600

@@ -8,6 +8,7 @@ optimiser. Both in one run, in turns, on the CPU in float32; the best time of ea
 memory of a step of ours at batch 32 is measured in a process of its own.
 """
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def step_of_ours(height: int, width: int, count: int):
 
     def step():
         moved = augment.augment(batch, config.augment, config.seed, 0, samples)
-        training.train_step(config, state, moved)
+        training.train_step(config, state, moved, contextlib.nullcontext())
 
     return step
 

@@ -108,6 +108,16 @@ def test_a_flip_swaps_left_and_right_joints_of_source_and_target():
         assert torch.equal(once[side][~changed], batch[side][~changed])
 
 
+def test_parsing_maps_are_flipped_with_their_pictures():
+    batch = some_batch()
+    batch["target_parsing"] = torch.arange(W, dtype=torch.uint8).expand(16, H, W)
+    once = augmented(batch, "flip")
+    changed = (once["target"] != batch["target"]).flatten(1).any(1)
+    mirrored = (once["target_parsing"] != batch["target_parsing"]).flatten(1).any(1)
+    assert torch.equal(changed, mirrored)
+    assert torch.equal(once["target_parsing"][changed][0, 0].flip(0), batch["target_parsing"][0, 0])
+
+
 @pytest.mark.parametrize("names", [*[(name,) for name in GEOMETRY], GEOMETRY])
 def test_joints_stay_on_the_body(names):
     """Bright dots at the joints are found again where the poses say."""

@@ -128,6 +128,17 @@ def test_similarity_is_one_minus_ssim():
     assert models.similarity_loss(a, a).item() == 0
 
 
+def test_losses_are_computed_in_float32_whatever_the_networks_compute_in():
+    a, b = some_images(32, 48), some_images(32, 48).flip(0)
+    expected = models.similarity_loss(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(models.similarity_loss(a, b), expected)
+        found = models.FlowGenerator(64, 32, channels=8).correspondence(
+            some_images(64, 32), some_pose(64, 32)
+        )[2]
+    assert all(flow.dtype == torch.float32 for flow in found.flows)
+
+
 def test_visibility_falls_where_the_source_has_no_match():
     H, W = 64, 32
     places = augment.pixel_grid(H, W, torch.device("cpu"))

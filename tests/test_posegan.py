@@ -108,6 +108,31 @@ def test_training_twice_asks_for_resume_and_resuming_goes_on(few_people, tmp_pat
     assert training.read_checkpoint(tmp_path / "run" / "latest.pt")["state"]["step"] == 2
 
 
+def test_resuming_by_the_run_alone_takes_its_own_data(few_people, tmp_path):
+    root = few_people.path.parent
+    small = ["--channels", "8", "--batch-size", "4", "--device", "cpu", "--model", "unet"]
+    base = ["train", "--run", tmp_path / "run", "--root", root]
+    run(*base, "--data", "demo", "--steps", "1", *small)
+    output = run(*base, "--steps", "2", "--resume", "--learning-rate", "1e-4")
+    assert "demo, unet, step 2" in output
+
+
+def test_epochs_are_passes_over_the_pairs_however_many_processes(few_people, monkeypatch):
+    asked = []
+
+    def stop(config, prepared, resume):
+        asked.append(config.steps)
+        raise click.ClickException("enough")
+
+    monkeypatch.setattr(posegan, "train_with_progress", stop)
+    base = ["train", "--root", few_people.path.parent, "--run", "nowhere", "--batch-size", "4"]
+    run(*base, "--epochs", "8", code=1)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    run(*base, "--epochs", "8", code=1)
+    assert asked[0] == 8 * (len(few_people.pairs_train) // 4)
+    assert asked[1] == 8 * (len(few_people.pairs_train) // 16)
+
+
 def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = few_people.path.parent
@@ -200,7 +225,8 @@ def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp
 def test_a_checkpoint_is_scored_with_both_baselines(trained, few_people, tmp_path):
     file = tmp_path / "scores.json"
     base = ["score", "--root", few_people.path.parent, "--checkpoint", trained, "--limit", "6"]
-    output = run(*base, "--json", file, "--device", "cpu")
+    quick = ["--skip", "inception,lpips,keypoints"]
+    output = run(*base, *quick, "--json", file, "--device", "cpu")
     assert "N = 6 pairs" in output
     assert "RPT-GAN, full" in output
     content = json.loads(file.read_text())
@@ -257,7 +283,8 @@ def test_folders_of_images_are_scored_by_name(few_people, tmp_path):
             Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
     file = tmp_path / "scores.json"
     base = ["score", "--generated", tmp_path / "generated", "--target", tmp_path / "target"]
-    run(*base, "--source", tmp_path / "source", "--json", file)
+    quick = ["--skip", "inception,lpips,keypoints"]
+    run(*base, *quick, "--source", tmp_path / "source", "--json", file)
     content = json.loads(file.read_text())
     assert content["pairs"] == 4
     assert content["scores"]["ssim_dscf"] == pytest.approx(1)
@@ -363,14 +390,14 @@ def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkey
     assert all(0 < float(line["ssim_dscf"]) < 1 for line in lines)
     assert Image.open(sheet).size == (3 * 66 + 2, 4 * 130 + 2)  # mean, target, generated
     blocked = ["--per-pair", tmp_path / "none" / "pairs.csv"]
-    assert "choose another place with --per-pair" in run(*two_folders, *quick, *blocked, code=1)
+    assert "another place with --per-pair" in run(*two_folders, *quick, *blocked, code=1)
 
 
 def test_folders_that_cannot_be_scored_name_the_file(two_folders, tmp_path):
     quick = ["--skip", "inception,lpips,keypoints"]
     Image.new("RGB", (60, 128)).save(tmp_path / "generated" / "3.png")
     message = run(*two_folders, *quick, code=1)
-    assert "3.png: is 128x60, its target 128x64" in message and "--resize" in message
+    assert "3.png: is 128x60, the first target 128x64" in message and "--resize" in message
     assert "ssim_dscf" in run(*two_folders, *quick, "--resize")
     (tmp_path / "generated" / "5.png").unlink()
     message = run(*two_folders, *quick, code=1)
@@ -396,7 +423,8 @@ def test_the_published_outputs_score_as_measured_with_scikit_image(shared_data, 
     folder = shared_data / "dscf-market1501"
     file = tmp_path / "scores.json"
     base = ["score", "--generated", folder / "generated", "--target", folder / "target"]
-    run(*base, "--source", folder / "source", "--json", file)
+    quick = ["--skip", "inception,lpips,keypoints"]
+    run(*base, *quick, "--source", folder / "source", "--json", file)
     scores = json.loads(file.read_text())["scores"]
     assert scores["ssim_dscf"] == pytest.approx(0.383964, abs=1e-5)
     assert scores["ssim_pg2"] == pytest.approx(0.395511, abs=1e-5)

@@ -348,16 +348,18 @@ def test_a_pose_of_a_picture_of_known_size_goes_where_the_picture_goes(tmp_path)
 # ------------------------------------------------------------------------------ finding poses
 
 
-def test_unreachable_pose_weights_name_the_remedies(monkeypatch):
-    from torchvision.models import detection
+def test_unreachable_pose_weights_name_the_remedies(monkeypatch, tmp_path):
+    asked = []
 
-    def fetch(*_, **__):
+    def fetch(url, *_, **__):
+        asked.append(url)
         raise OSError("no route to host")
 
-    weights = detection.KeypointRCNN_ResNet50_FPN_Weights
-    monkeypatch.setattr(weights, "get_state_dict", fetch)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with fails("can't be fetched .*; give the poses with --poses, or .* --pose-weights FILE"):
         poses.find_poses([picture()])
+    assert "keypointrcnn_resnet50_fpn_coco" in asked[0]
 
 
 def test_a_file_with_other_weights_is_refused(tmp_path):

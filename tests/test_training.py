@@ -100,7 +100,7 @@ def test_a_run_leaves_log_samples_and_checkpoint(few_people, tmp_path):
 
 def test_resuming_cuts_the_log_behind_the_checkpoint(tmp_path):
     lines = [json.dumps({"step": step}) for step in (10, 20, 30)]
-    (tmp_path / "log.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"step": 3')  # cut by a crash
     training.open_log(tmp_path, 20)
     assert (tmp_path / "log.jsonl").read_text() == "\n".join(lines[:2]) + "\n"
 
@@ -209,6 +209,21 @@ def test_the_average_follows_the_generator(few_people, tmp_path):
     state.step = 89  # weight 1 - 90 / 99
     training.update_average(state)
     assert next(state.average.parameters()).flatten()[0].item() == pytest.approx(1 / 11)
+
+
+def test_a_run_without_test_pairs_shows_training_pairs(few_people, tmp_path):
+    alone = dataclasses.replace(few_people, pairs_test=few_people.pairs_test[:0])
+    config = config_for(alone, tmp_path, model="flow", channels=8, steps=1)
+    training.train(config, alone, False, lambda figures: None)
+    assert (tmp_path / "samples" / "000001.png").exists()
+
+
+def test_resuming_on_other_data_is_refused(few_people, tmp_path):
+    config = config_for(few_people, tmp_path, model="flow", channels=8, steps=1)
+    training.train(config, few_people, False, lambda figures: None)
+    other = dataclasses.replace(few_people, identities=3)
+    with pytest.raises(ClickException, match="trained on other data"):
+        training.train(dataclasses.replace(config, steps=2), other, True, lambda figures: None)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(few_people, tmp_path):
