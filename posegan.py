@@ -244,7 +244,7 @@ def describe(prepared: "pairs.Prepared") -> None:
     """Say what a prepared folder holds."""
     click.echo(
         f"{prepared.path}: {len(prepared.images):,} images of {prepared.height}x{prepared.width}, "
-        f"{len(prepared.pairs_train):,} training pairs of {prepared.identities:,} people, "
+        f"{prepared.identities:,} people to train on, {len(prepared.pairs_train):,} training pairs, "
         f"{len(prepared.pairs_test):,} test pairs"
     )
 
