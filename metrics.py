@@ -453,12 +453,11 @@ def _score_chunk(
         result["ms_ssim"] = _multiscale(x, y, scratch)
     if "detail" in names:
         result["detail"] = _gradient(x) / _gradient(y)
-    difference = x - y
     if "psnr" in names:
-        error = _mean(difference.square())
+        error = _mean((x - y).square_())
         result["psnr"] = (10 * torch.log10(LEVELS**2 / error)).clamp(max=PSNR_CEILING)
     if "l1" in names:
-        result["l1"] = _mean(difference.abs_()) / LEVELS
+        result["l1"] = _mean((x - y).abs_()) / LEVELS
     return result
 
 
@@ -476,13 +475,17 @@ def _score(
     size = max(1, pixels // generated[0, 0].numel())
     uniform = any(f"ssim_{name}" in names for name in RECIPES if not RECIPES[name].window.sigma)
     whole = uniform and generated.dtype == target.dtype  # pays for windows that only add
-    scratch, parts = _Scratch(), []
+    scratch = _Scratch()
+    # Made once: small results kept between large passing tensors would keep their memory as well.
+    like = {"dtype": torch.float64, "device": device}
+    result = {name: torch.empty(len(generated), **like) for name in names}
     for start in range(0, len(generated), size):
         chunk = slice(start, start + size)
         x, y = _levels(generated[chunk], whole), _levels(target[chunk].to(device), whole)
         shown = None if pose is None else pose[chunk].to(device)
-        parts.append(_score_chunk(names, x, y, shown, scratch))
-    return {name: torch.cat([part[name] for part in parts]) for name in names}
+        for name, score in _score_chunk(names, x, y, shown, scratch).items():
+            result[name][chunk] = score
+    return result
 
 
 def ssim(generated: Tensor, target: Tensor, recipe: str = "dscf") -> Tensor:

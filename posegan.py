@@ -244,8 +244,8 @@ def describe(prepared: "pairs.Prepared") -> None:
     """Say what a prepared folder holds."""
     click.echo(
         f"{prepared.path}: {len(prepared.images):,} images of {prepared.height}x{prepared.width}, "
-        f"{prepared.identities:,} people to train on, {len(prepared.pairs_train):,} training pairs, "
-        f"{len(prepared.pairs_test):,} test pairs"
+        f"{prepared.identities:,} people to train on, {len(prepared.pairs_train):,} training "
+        f"pairs, {len(prepared.pairs_test):,} test pairs"
     )
 
 
