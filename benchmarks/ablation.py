@@ -1,0 +1,132 @@
+"""Does augmentation help? One model with all six, with none, and with each left out in turn.
+
+    posegan prepare --data market1501 --source ZIP --poses CSVs
+    python benchmarks/ablation.py --steps 400 --limit 500
+    python benchmarks/ablation.py --steps 400 --limit 500 --official
+
+All runs have the same steps, seed and order of pairs, into runs/ablation-NAME/. A tenth of the
+training people is kept out of training, and their pairs are scored: ssim_dscf on clean sources and
+the mean over the five severities of each corruption, as `posegan score --corruptions` makes them.
+`--official` scores the official test pairs instead, for the final figure only. Prints Markdown:
+means with the half of their 95 % interval, and then the differences to the run without
+augmentation, pair by pair. A run that is there is continued, and what is scored is kept.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+import augment
+import metrics
+import pairs
+import posegan
+import training
+
+HELD_OUT = 0.1  # of the training people
+COLUMNS = ("clean", *augment.CORRUPTIONS)
+
+
+def variants() -> dict[str, tuple[str, ...]]:
+    """The augmentations of each run, by its name."""
+    all_six = posegan.AUGMENTATIONS
+    without = {f"without {one}": tuple(n for n in all_six if n != one) for one in all_six}
+    return {"none": (), "all": all_six, **without}
+
+
+def trained(config: training.TrainConfig, prepared: pairs.Prepared) -> Path:
+    """Train a run to its end, or what is left of it; gives its checkpoint."""
+    started = Path(config.run, "latest.pt").exists()
+    with posegan.progress_line(config.run, "steps") as update:
+
+        def report(figures: dict) -> None:
+            speed = f"{figures['images_per_second']:.1f} images/s"
+            update(completed=figures["step"], total=config.steps, note=speed)
+
+        checkpoint, ended = training.train(config, prepared, started, report)
+    if not ended:
+        raise click.Abort
+    return checkpoint
+
+
+def similarities(checkpoint: Path, prepared: pairs.Prepared, limit: int, device: str) -> Tensor:
+    """ssim_dscf of the first `limit` test pairs, (P, columns), corruptions by their mean."""
+    generator = training.load_generator(checkpoint, training.pick_device(device))
+
+    def run(corruption: tuple[str, int] | None) -> Tensor:
+        batches = training.scored_batches(prepared, generator, limit, corruption)
+        return torch.cat([metrics.ssim(b["generated"], b["target"]).cpu() for b in batches])
+
+    severities = range(1, augment.SEVERITIES + 1)
+    spoilt = [
+        torch.stack([run((kind, severity)) for severity in severities]).mean(0)
+        for kind in augment.CORRUPTIONS
+    ]
+    return torch.stack([run(None), *spoilt], dim=1)
+
+
+def summary(values: Tensor, sign: str = "") -> list[str]:
+    """A table's cells: means of (P, columns) with the half of their 95 % interval."""
+    means = metrics.Means()
+    means.add(dict(zip(COLUMNS, values.T)))
+    found, intervals = means.values(), means.intervals()
+    halves = {name: (high - low) / 2 for name, (low, high) in intervals.items()}
+    return [f"{found[name]:{sign}.4f} ± {halves[name]:.4f}" for name in COLUMNS]
+
+
+def show(rows: dict[str, list[str]]) -> None:
+    """Print a table as Markdown."""
+    print(f"\n| augmentation | {' | '.join(COLUMNS)} |")
+    print("|" + " --- |" * (1 + len(COLUMNS)))
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+@click.command()
+@click.option("--data", default="market1501", show_default=True, metavar="NAME")
+@click.option("--root", default="data", show_default=True, metavar="DIR")
+@click.option("--runs", default="runs", show_default=True, metavar="DIR")
+@click.option("--model", default="flow", show_default=True, type=click.Choice(posegan.MODELS))
+@click.option("--steps", default=400, show_default=True)
+@click.option("--batch-size", default=32, show_default=True, metavar="PAIRS")
+@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--channels", default=32, show_default=True)
+@click.option("--limit", default=500, show_default=True, metavar="PAIRS", help="To score.")
+@click.option("--official", is_flag=True, help="Score the official test pairs.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(data, root, runs, model, limit, official, device, seed, **settings) -> None:
+    prepared = pairs.load(data, root)
+    kept, held = pairs.hold_out(prepared, HELD_OUT, seed)
+    held = np.random.default_rng(seed).permutation(held)  # so that the first are of all people
+    inner = dataclasses.replace(prepared, pairs_train=kept, pairs_test=held)
+    scored = prepared if official else inner
+    found = {}
+    for name, augmentations in variants().items():
+        run = Path(runs, f"ablation-{name.replace(' ', '-')}")
+        config = training.TrainConfig(
+            **settings,
+            **{"data": data, "root": root, "model": model, "run": str(run), "device": device},
+            **{"precision": "auto", "descriptor_weights": "none", "augment": augmentations},
+            **{"loss_weights": posegan.LOSS_WEIGHTS[model], "save_every": 100, "seed": seed},
+        )
+        which = "official" if official else "held-out"
+        file = run / f"{which}-{config.steps}-{limit}.npy"
+        if not file.exists():
+            checkpoint = trained(config, inner)
+            np.save(file, similarities(checkpoint, scored, limit, device).numpy())
+        found[name] = torch.from_numpy(np.load(file))
+    people = "official test pairs" if official else "pairs of people kept out of training"
+    count = len(next(iter(found.values())))
+    print(f"{model}, {settings}, seed {seed}; ssim_dscf of {count:,} {people} of {data}")
+    show({name: summary(values) for name, values in found.items()})
+    print("\nDifferences to the run without augmentation:")
+    others = {name: values - found["none"] for name, values in found.items() if name != "none"}
+    show({name: summary(values, "+") for name, values in others.items()})
+
+
+if __name__ == "__main__":
+    main()
