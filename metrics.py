@@ -55,6 +55,11 @@ class Window(NamedTuple):
         """By how much an image outgrows what the window makes of it."""
         return self.taps - 1 - 2 * self.overhang
 
+    @property
+    def area(self) -> int:
+        """What the window's weights add up to; a uniform one counts its pixels."""
+        return 1 if self.sigma else self.taps**2
+
 
 class Recipe(NamedTuple):
     """What tells one SSIM of the field from another."""
@@ -206,99 +211,135 @@ def _gaussian(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
     return result.view(high, *middle, wide)
 
 
-def _sums(planes: Tensor, dim: int, taps: int, result: Tensor, scratch: _Scratch) -> Tensor:
-    """Sums of `taps` neighbours, an odd number, along a dimension, into `result`.
+def _addends(flat: Tensor, step: int, taps: int, scratch: _Scratch) -> tuple[Tensor, Tensor]:
+    """Two tensors that add up to the sums of `taps` neighbours, an odd number, `step` apart.
 
     Runs of 2, 4, 8, … neighbours, each the sum of two runs half as long, make up the window.
     """
-    length = result.shape[dim]
-    total, offset = planes.narrow(dim, 0, length), 1
-    runs, size = planes, 2
-    while size <= taps:
-        shape = list(runs.shape)
-        shape[dim] -= size // 2
-        halves = (runs.narrow(dim, start, shape[dim]) for start in (0, size // 2))
-        name = f"runs {size.bit_length() % 2}"  # by turns, as the shorter runs are still read
-        runs = torch.add(*halves, out=scratch.take(name, planes, shape))
-        if taps & size:
-            total = torch.add(total, runs.narrow(dim, offset, length), out=result)
-            offset += size
+    length = len(flat) - (taps - 1) * step
+    total, runs, size, offset = flat[:length], flat, 1, 1
+    while True:
+        ends = runs[: len(runs) - size * step], runs[size * step :]
         size *= 2
-    return total
+        name = f"runs {size.bit_length() % 2}"  # by turns, as the shorter runs are still read
+        runs = torch.add(*ends, out=scratch.take(name, flat, ends[0].shape))
+        if taps & size:
+            addends = total, runs[offset * step :][:length]
+            offset += size
+            if offset == taps:
+                return addends
+            total = torch.add(*addends, out=scratch.take("total", flat, (length,)))
 
 
 def _uniform(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
-    """Means of (H, ..., W) over squares, wherever they fit: (H', ..., W') float64.
+    """Sums of (H, ..., W) over squares, wherever they fit: (H', ..., W'), integers as such.
 
-    Integers stay integers, exact and half as wide, until the division.
+    Adds long vectors: what runs over the end of a row is left out by the last addition.
     """
     H, *middle, W = planes.shape
     high, wide = H - window.taps + 1, W - window.taps + 1
     rows = scratch.take("rows", planes, (H, *middle, wide))
-    _sums(planes, -1, window.taps, rows, scratch)
-    sums = scratch.take("sums", planes, (high, *middle, wide))
-    _sums(rows, 0, window.taps, sums, scratch)
-    result = scratch.take("filtered", planes, (high, *middle, wide), torch.float64)
-    return result.copy_(sums).div_(window.taps**2)
+    addends = _addends(planes.view(-1), 1, window.taps, scratch)
+    inside = (flat.as_strided((rows.numel() // wide, wide), (W, 1)) for flat in addends)
+    torch.add(*inside, out=rows.view(-1, wide))
+    sums = scratch.take("filtered", planes, (high, *middle, wide))
+    addends = _addends(rows.view(-1), rows[0].numel(), window.taps, scratch)
+    torch.add(*addends, out=sums.view(-1))
+    return sums
 
 
 def _filter(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
-    """Weighted means of (H, ..., W) under a window, wherever it fits: (H', ..., W')."""
+    """Weighted sums of (H, ..., W) under a window, wherever it fits: (H', ..., W')."""
     return (_gaussian if window.sigma else _uniform)(planes, window, scratch)
 
 
-def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -> dict[str, Tensor]:
-    """SSIM (B,) of grey levels (H, B, 3, W), whole ones as int32, by each recipe.
-
-    Of s = x + y and d = x - y only means and variances are needed, four moments, not five:
-    SSIM = (E[s]² - E[d]² + 2C1) (V[s] - V[d] + 2C2) / ((E[s]² + E[d]² + 2C1) (V[s] + V[d] + 2C2)).
-    It is exactly 1 where d = 0, whatever the rounding.
+def _planes(x: Tensor, y: Tensor, dtype: torch.dtype, scratch: _Scratch) -> Tensor:
+    """Grey levels of images x and y (B, 3, H, W), the sum of their squares, their product:
+    (H, 4, B, 3, W), rows first, as _filter wants them.
     """
-    H, B, _, W = x.shape
-    planes = scratch.take("planes", x, (H, 4, B, 3, W))
-    torch.add(x, y, out=planes[:, 0])
-    torch.sub(x, y, out=planes[:, 1])
-    torch.mul(planes[:, :2], planes[:, :2], out=planes[:, 2:])
+    B, _, H, W = x.shape
+    planes = scratch.take(f"planes {dtype}", x, (H, 4, B, 3, W), dtype)
+    x, y = (_levels(image, planes[:, place]) for place, image in enumerate((x, y)))
+    torch.mul(x, x, out=planes[:, 2]).addcmul_(y, y)
+    torch.mul(x, y, out=planes[:, 3])
+    return planes
+
+
+def _similarities(x: Tensor, y: Tensor, recipes: list[str], scratch: _Scratch) -> dict[str, Tensor]:
+    """SSIM (B,) of images (B, 3, H, W) by each recipe."""
     result = dict.fromkeys(recipes)
-    windows = {RECIPES[name].window for name in result}
-    exact = planes  # whole numbers where the levels are
-    if planes.dtype != torch.float64 and any(window.sigma for window in windows):
-        planes = scratch.take("levels", planes, planes.shape, torch.float64).copy_(planes)
-    for window in windows:
-        moments = _moments(planes if window.sigma else exact, window, scratch)  # (H', 4, B, 3, W')
+    data_range = (
+        _data_range(x) if any(RECIPES[name].data_range is None for name in result) else None
+    )
+    planes = {}
+    for window in {RECIPES[name].window for name in result}:
+        dtype = torch.float64 if window.sigma else _exact(x, y)
+        if dtype not in planes:
+            planes[dtype] = _planes(x, y, dtype, scratch)
+        moments = _moments(planes[dtype], window, scratch)
         for name in result:
             if RECIPES[name].window == window:
-                result[name] = _compare(moments, RECIPES[name], x)
+                result[name] = _compare(moments, RECIPES[name], data_range, scratch)
     return result
 
 
-def _moments(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
-    """Squared means and variances under a window of planes s, d, s², d² (H, 4, ..., W)."""
-    moments = _filter(planes, window, scratch)
-    moments[:, :2].square_()
-    moments[:, 2:].sub_(moments[:, :2])
-    return moments
+def _exact(*images: Tensor) -> torch.dtype:
+    """int32 for whole grey levels, exact and half as wide, else float64.
+
+    A 51x51 window's sum of two pixels' squares is still below 2^31.
+    """
+    whole = all(one.dtype == torch.uint8 for one in images)
+    return torch.int32 if whole else torch.float64
 
 
-def _compare(moments: Tensor, recipe: Recipe, x: Tensor) -> Tensor:
-    """SSIM (B,) from squared means and variances of sum and difference, (H', 4, B, 3, W')."""
-    data_range = recipe.data_range
-    if data_range is None:
-        low, high = x.amin(0), x.amax(0)  # (B, 3, W): rows first, which is quicker
-        data_range = (high.amax((1, 2)) - low.amin((1, 2))).double().clamp(min=SMALLEST_RANGE)
+def _data_range(images: Tensor) -> Tensor:
+    """Highest minus lowest grey level of each image (B, 3, H, W), over its channels: (B,)."""
+    extent = images.amax((1, 2, 3)).double() - images.amin((1, 2, 3))
+    extent = extent if images.dtype == torch.uint8 else extent * (LEVELS / 2)
+    return extent.clamp(min=SMALLEST_RANGE)
+
+
+def _moments(planes: Tensor, window: Window, scratch: _Scratch) -> list[Tensor]:
+    """The moments of SSIM from `_planes`, times the window's squared area: sum of the squared
+    means, product of the means, sum of the variances, covariance; each (H', ..., W') float64.
+
+    From integers they are exact; a small window's stay integers to the end.
+    """
+    sums, area = _filter(planes, window, scratch), window.area
+    if 2 * (LEVELS * area) ** 2 >= 2**31:
+        sums = scratch.take("sums", sums, sums.shape, torch.float64).copy_(sums)
+    x, y, squares, product = sums.unbind(1)  # (H', ..., W')
+    means = torch.mul(x, x, out=scratch.take("means", sums, x.shape)).addcmul_(y, y)
+    y.mul_(x)
+    if area > 1:
+        sums[:, 2:].mul_(area)
+    moments = means, y, squares.sub_(means), product.sub_(y)
+    if sums.dtype == torch.float64:
+        return moments
+    wide = scratch.take("moments", sums, (4, *x.shape), torch.float64)
+    return [one.copy_(moment) for one, moment in zip(wide, moments)]
+
+
+def _compare(
+    moments: list[Tensor], recipe: Recipe, data_range: Tensor | None, scratch: _Scratch
+) -> Tensor:
+    """SSIM (B,) from `_moments` (H', B, 3, W'). It is exactly 1 where x = y, whatever the rounding:
+    there every factor above is half of the one below.
+    """
+    means, product, variances, covariance = moments
+    if recipe.data_range is not None:
+        data_range = recipe.data_range
+    else:
         # In full, as a number that repeats along the last dimension only would slow every sum.
-        data_range = data_range[:, None, None].expand_as(moments[0, 0]).contiguous()  # (B, 3, W')
-    samples = recipe.window.taps**2
-    correction = samples / (samples - 1) if recipe.sample_covariance else 1.0
-    mean_sum, mean_difference, sum_, difference = moments.unbind(1)  # (H', B, 3, W')
-    denominator = mean_sum + 2 * (0.01 * data_range) ** 2
-    score = denominator - mean_difference
-    denominator += mean_difference
-    # All variances take the same correction, so the constant takes its inverse instead.
-    spread = sum_ + 2 * (0.03 * data_range) ** 2 / correction
-    score *= spread - difference
-    denominator *= spread.add_(difference)
-    return score.div_(denominator).mean((0, 2, 3))
+        data_range = data_range[:, None, None].expand_as(means[0]).contiguous()  # (B, 3, W')
+    area = recipe.window.area
+    c1, c2 = ((share * data_range * area) ** 2 for share in (0.01, 0.03))
+    if recipe.sample_covariance:  # all variances take the same correction, so c2 takes its inverse
+        c2 = c2 * (area - 1) / area
+    above, below, factor = (scratch.take(f"term {i}", means, means.shape) for i in range(3))
+    torch.add(product, c1 / 2, out=above).mul_(torch.add(covariance, c2 / 2, out=factor))
+    torch.add(means, c1, out=below).mul_(torch.add(variances, c2, out=factor))
+    return 4 * above.div_(below).mean((0, 2, 3))
 
 
 def _multiscale(x: Tensor, y: Tensor, scratch: _Scratch) -> Tensor:
@@ -306,14 +347,13 @@ def _multiscale(x: Tensor, y: Tensor, scratch: _Scratch) -> Tensor:
     with the luminance of the coarsest. A negative factor counts as 0.
     """
     product, x, y = 1.0, x.double(), y.double()
+    c1, c2 = (0.01 * LEVELS) ** 2, (0.03 * LEVELS) ** 2
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        planes = torch.stack([x + y, x - y], dim=1)  # (H, 2, B, 3, W)
-        planes = torch.cat([planes, planes.square()], dim=1)
-        mean_sum, mean_difference, sum_, difference = _moments(planes, GAUSSIAN, scratch).unbind(1)
-        c1, c2 = 2 * (0.01 * LEVELS) ** 2, 2 * (0.03 * LEVELS) ** 2
-        factor = (sum_ - difference + c2) / (sum_ + difference + c2)  # (H', B, 3, W')
+        planes = torch.stack([x, y, x * x + y * y, x * y], dim=1)  # (H, 4, B, 3, W)
+        means, mean_product, variances, covariance = _moments(planes, GAUSSIAN, scratch)
+        factor = (2 * covariance + c2) / (variances + c2)  # (H', B, 3, W')
         if scale == len(MS_SSIM_WEIGHTS) - 1:
-            factor *= (mean_sum - mean_difference + c1) / (mean_sum + mean_difference + c1)
+            factor *= (2 * mean_product + c1) / (means + c1)
         product = product * factor.mean((0, 3)).clamp(min=0) ** weight  # (B, 3)
         x, y = (_halved(image) for image in (x, y))
     return product.mean(1)
@@ -366,13 +406,12 @@ def _painted(pose: Tensor, height: int, width: int) -> Tensor:
 
 
 def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
-    """The mask of a pose with rows in front, (H, B, 1, W) float64, 1 where it covers."""
-    mask = _painted(pose, height, width)
-    margin, pixel = CLOSING.taps // 2, 1 / CLOSING.taps**2  # a window's mean counts its pixels
+    """The mask of a pose (B, 1, H, W) bool."""
+    mask, margin = _painted(pose, height, width), CLOSING.taps // 2
     around = (margin, margin, 0, 0, margin, margin)
-    dilated = _filter(F.pad(mask.int(), around), CLOSING, scratch) > 0.5 * pixel
-    eroded = _filter(F.pad(dilated.int(), around, value=1), CLOSING, scratch) > 1 - 0.5 * pixel
-    return eroded[:, :, None].double()  # (H, B, 1, W)
+    dilated = _filter(F.pad(mask.int(), around), CLOSING, scratch) > 0
+    eroded = _filter(F.pad(dilated.int(), around, value=1), CLOSING, scratch) == CLOSING.area
+    return eroded.permute(1, 0, 2)[:, None]
 
 
 def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
@@ -381,7 +420,7 @@ def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
     PG2's mask of the joints of COCO-18, as all papers have it: limbs 8 px wide with their rims,
     discs of radius 4 without. A missing joint draws nothing, nor do its limbs.
     """
-    return _cover(pose, height, width, _Scratch()).permute(1, 2, 0, 3).bool()
+    return _cover(pose, height, width, _Scratch())
 
 
 def _check_images(generated: Tensor, target: Tensor) -> None:
@@ -427,28 +466,33 @@ def _check_pose(pose: Tensor, count: int) -> None:
         raise ValueError("the poses hold NaN or infinite numbers")
 
 
-def _levels(images: Tensor, whole: bool = False) -> Tensor:
-    """(B, 3, H, W) as grey levels (H, B, 3, W): rows first, as _filter wants them.
+def _levels(images: Tensor, out: Tensor | None = None) -> Tensor:
+    """Images (B, 3, H, W) as grey levels (H, B, 3, W), int32 or float64 as `out` is.
 
-    float64, or int32 of uint8 images if `whole`: the sums of a 51x51 window of squared sums of two
-    pixels are still below 2^31.
+    Without it as `_exact` has it.
     """
-    dtype = torch.int32 if whole and images.dtype == torch.uint8 else torch.float64
-    levels = images.permute(2, 0, 1, 3).to(dtype, memory_format=torch.contiguous_format)
-    return levels if images.dtype == torch.uint8 else levels.add_(1).mul_(LEVELS / 2)
+    rows_first = images.permute(2, 0, 1, 3)
+    if out is None:
+        out = images.new_empty(rows_first.shape, dtype=_exact(images))
+    out.copy_(rows_first)
+    return out if images.dtype == torch.uint8 else out.add_(1).mul_(LEVELS / 2)
 
 
 def _score_chunk(
     names: list[str], x: Tensor, y: Tensor, pose: Tensor | None, scratch: _Scratch
 ) -> dict[str, Tensor]:
-    """The named scores, each (B,), of grey levels (H, B, 3, W) and poses (B, 25, 3)."""
+    """The named scores, each (B,), of images (B, 3, H, W) and poses (B, 25, 3)."""
     recipes = [recipe for recipe in RECIPES if f"ssim_{recipe}" in names]
-    similarities = _similarities(x, y, recipes, scratch) if recipes else {}
+    similarities = _similarities(x, y, recipes, scratch)
     result = {f"ssim_{recipe}": score for recipe, score in similarities.items()}
     if "mask_ssim" in names:
-        mask = _cover(pose, x.shape[0], x.shape[3], scratch).to(x.dtype)  # (H, B, 1, W)
-        score = _similarities(x * mask, y * mask, ["dscf"], scratch)["dscf"]
-        result["mask_ssim"] = score.where(mask.amax((0, 2, 3)) > 0, torch.nan)
+        mask = _cover(pose, *x.shape[2:], scratch)  # (B, 1, H, W)
+        masked = (image.where(mask, 0 if image.dtype == torch.uint8 else -1) for image in (x, y))
+        score = _similarities(*masked, ["dscf"], scratch)["dscf"]
+        result["mask_ssim"] = score.where(mask.flatten(1).any(1), torch.nan)
+    if result.keys() >= set(names):
+        return result
+    x, y = (_levels(image) for image in (x, y))  # (H, B, 3, W)
     if "ms_ssim" in names:
         result["ms_ssim"] = _multiscale(x, y, scratch)
     if "detail" in names:
@@ -473,15 +517,13 @@ def _score(
     device = generated.device
     pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
     size = max(1, pixels // generated[0, 0].numel())
-    uniform = any(f"ssim_{name}" in names for name in RECIPES if not RECIPES[name].window.sigma)
-    whole = uniform and generated.dtype == target.dtype  # pays for windows that only add
     scratch = _Scratch()
     # Made once: small results kept between large passing tensors would keep their memory as well.
     like = {"dtype": torch.float64, "device": device}
     result = {name: torch.empty(len(generated), **like) for name in names}
     for start in range(0, len(generated), size):
         chunk = slice(start, start + size)
-        x, y = _levels(generated[chunk], whole), _levels(target[chunk].to(device), whole)
+        x, y = generated[chunk], target[chunk].to(device)
         shown = None if pose is None else pose[chunk].to(device)
         for name, score in _score_chunk(names, x, y, shown, scratch).items():
             result[name][chunk] = score
