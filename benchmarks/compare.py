@@ -3,21 +3,37 @@
     posegan prepare --data market1501 --source ZIP --poses CSVs
     python benchmarks/compare.py --samples 50000 --limit 2000
 
-Runs `posegan train` and `posegan score` for each model, into runs/compare-MODEL/, and prints the
-table as Markdown. A run that is there is continued, so the script may be stopped and started again;
-without ImageNet's weights `residual` trains its descriptor along. Hours are those of the log.
+Runs `posegan train` and `posegan score` for each model, into RUNS/compare-MODEL/, and prints the
+table as Markdown; RUNS/compare.png shows random test pairs: source, target pose, target, and what
+each model makes of them. A run that is there is continued with its own settings, so the script may
+be stopped and started again; without ImageNet's weights `residual` trains its descriptor along.
+Hours are those of the log, pauses and all; images/s are generated ones, 32 at once.
+
+Of `flow` it says as well how far its flow is off, in pixels on the body, where the source itself
+was deformed in a known way, and what scores cost that are made without the source pose.
 """
 
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
+from PIL import Image
+from torch import nn
 
+import metrics
+import models
+import pairs
 import posegan
 import training
+
+SHEET_PAIRS = 12
+TIMED = 8  # batches
+GIVEN = ("source", "target_pose", "source_pose")  # to a generator
 
 
 def command(*arguments: object) -> None:
@@ -33,9 +49,70 @@ def hours(log: Path, batch_size: int) -> float:
     return seconds / 3600
 
 
+def speed(generator: nn.Module, batch: dict) -> float:
+    """Images a second that a generator makes of a batch, by the best of some runs."""
+    best = float("inf")
+    for _ in range(TIMED):
+        began = time.perf_counter()
+        training.generate(generator, *(batch[name] for name in GIVEN)).cpu()
+        best = min(best, time.perf_counter() - began)
+    return len(batch["source"]) / best
+
+
+def write_sheet(path: Path, generators: dict[str, nn.Module], prepared: pairs.Prepared) -> None:
+    """Draw random test pairs with what each model makes of them."""
+    chosen = np.random.default_rng(0).permutation(prepared.pairs_test)[:SHEET_PAIRS]
+    batch = pairs.gather(prepared, chosen)
+    columns = [training.to_pictures(batch[side]) for side in ("source", "target")]
+    columns.insert(1, batch["target_pose"].numpy())
+    for generator in generators.values():
+        made = training.generate(generator, *(batch[name] for name in GIVEN))
+        columns.append(training.to_pictures(made))
+    rows = [training.comparison(*row) for row in zip(*columns)]
+    half = len(rows) // 2
+    Image.fromarray(training.sheet([a + b for a, b in zip(rows[:half], rows[half:])])).save(path)
+
+
+class Still(nn.Module):
+    """In place of a flow generator: moves nothing."""
+
+    def correspondence(self, source, target_pose, source_pose):
+        """As FlowGenerator's, with flows of zero."""
+        B, _, H, W = source.shape
+        flows = tuple(source.new_zeros(B, 2, H // scale, W // scale) for scale in (8, 4, 2, 1))
+        return None, None, models.Correspondence(None, flows, ())
+
+
+@torch.inference_mode()
+def end_point_error(generator: nn.Module, prepared: pairs.Prepared, limit: int) -> float:
+    """The mean end-point error of known deformations of test sources, in pixels on the body."""
+    torch.manual_seed(0)
+    device = next(generator.parameters(), torch.zeros(1)).device
+    errors = []
+    for start in range(0, min(limit, len(prepared.pairs_test)), pairs.CHUNK):
+        chosen = prepared.pairs_test[start : min(limit, start + pairs.CHUNK)]
+        batch = pairs.to_device(pairs.gather(prepared, chosen), device)
+        error = models.deformation_error(generator, batch["source"], batch["source_pose"])
+        errors.append((len(chosen), error.item()))
+    return sum(count * error for count, error in errors) / sum(count for count, _ in errors)
+
+
+def price_of_no_pose(generator: nn.Module, prepared: pairs.Prepared, limit: int) -> list[float]:
+    """ssim_dscf of the test pairs with and without the source pose."""
+    means = metrics.Means()
+    for start in range(0, min(limit, len(prepared.pairs_test)), pairs.CHUNK):
+        batch = pairs.gather(prepared, prepared.pairs_test[start : min(limit, start + pairs.CHUNK)])
+        given = [batch[name] for name in GIVEN]
+        made = {"told": training.generate(generator, *given)}
+        made["untold"] = training.generate(generator, *given[:2])
+        means.add({n: metrics.ssim(one.cpu(), batch["target"]) for n, one in made.items()})
+    return list(means.values().values())
+
+
 @click.command()
 @click.option("--data", default="market1501", show_default=True, metavar="NAME")
 @click.option("--root", default="data", show_default=True, metavar="DIR")
+@click.option("--runs", default="runs", show_default=True, metavar="DIR")
 @click.option("--samples", default=50_000, show_default=True, metavar="PAIRS", help="Seen by each.")
 @click.option("--limit", default=2000, show_default=True, metavar="PAIRS", help="Test pairs.")
 @click.option("--batch-size", default=32, show_default=True, metavar="PAIRS")
@@ -43,10 +120,12 @@ def hours(log: Path, batch_size: int) -> float:
 @click.option("--channels", default=64, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--model", "chosen", multiple=True, type=click.Choice(posegan.MODELS))
-def main(data, root, samples, limit, batch_size, learning_rate, channels, device, chosen) -> None:
-    rows = []
+def main(
+    data, root, runs, samples, limit, batch_size, learning_rate, channels, device, chosen
+) -> None:
+    rows, generators = [], {}
     for model in chosen or posegan.MODELS:
-        run = Path("runs", f"compare-{model}")
+        run = Path(runs, f"compare-{model}")
         checkpoint = run / "latest.pt"
         base = ["--data", data, "--root", root, "--device", device]
         steps = ["--run", run, "--steps", -(-samples // batch_size)]
@@ -55,25 +134,39 @@ def main(data, root, samples, limit, batch_size, learning_rate, channels, device
         else:
             command(
                 *("train", *base, *steps, "--model", model, "--batch-size", batch_size),
-                *("--learning-rate", learning_rate, "--channels", channels),
+                *("--learning-rate", learning_rate, "--channels", channels, "--no-augment"),
                 *("--descriptor-weights", "none"),
             )
         scores = run / "scores.json"
-        command("score", *base, "--checkpoint", checkpoint, "--limit", limit, "--json", scores)
-        found = json.loads(scores.read_text())["scores"]
-        generator = training.load_generator(checkpoint, torch.device("cpu"))
+        skip = ["--skip", ",".join(posegan.NETWORKS)]
+        command(
+            *("score", *base, "--checkpoint", checkpoint, "--limit", limit, "--json", scores),
+            *skip,
+        )
+        content = json.loads(scores.read_text())
+        generator = training.load_generator(checkpoint, training.pick_device(device))
+        generators[model] = generator
+        prepared = pairs.load(data, root)
         parameters = sum(p.numel() for p in generator.parameters()) / 1e6
         steps = training.read_checkpoint(checkpoint)["state"]["step"]
-        spent = hours(run / "log.jsonl", batch_size)
-        cells = [model, f"{steps * batch_size:,}", f"{spent:.2f}", f"{parameters:.1f}"]
-        cells.append(f"{steps * batch_size / spent / 3600:.1f}")
-        cells += [f"{found[name]:.4f}" for name in ("ssim_dscf", "mask_ssim", "l1", "detail")]
+        cells = [model, f"{steps * batch_size:,}"]
+        cells += [f"{hours(run / 'log.jsonl', batch_size):.1f}", f"{parameters:.1f}"]
+        cells.append(f"{speed(generator, pairs.gather(prepared, prepared.pairs_test[:32])):.1f}")
+        for name in ("ssim_dscf", "mask_ssim", "l1", "detail"):
+            low, high = content["intervals"][name]
+            cells.append(f"{content['scores'][name]:.4f} ± {(high - low) / 2:.4f}")
         rows.append(cells)
     headings = ["model", "samples", "hours", "M parameters", "images/s"]
     headings += ["ssim_dscf", "mask_ssim", "l1", "detail"]
     for cells in (headings, ["---"] * len(headings), *rows):
         print("| " + " | ".join(cells) + " |")
     print(f"\nN = {limit:,} test pairs of {data}, {torch.get_num_threads()} threads or CUDA")
+    write_sheet(Path(runs, "compare.png"), generators, prepared)
+    if "flow" in generators:
+        error, still = (end_point_error(g, prepared, limit) for g in (generators["flow"], Still()))
+        print(f"known deformations: {error:.2f} px off, {still:.2f} px where nothing moves")
+        told, untold = price_of_no_pose(generators["flow"], prepared, limit)
+        print(f"ssim_dscf with the source pose {told:.4f}, without {untold:.4f}")
 
 
 if __name__ == "__main__":
