@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from augment import move_pose, pixel_grid, smooth_flow, warp
+from augment import drop_outside, move_pose, pixel_grid, smooth_flow, warp
 from poses import JOINTS, LIMBS, UNKNOWN_PART, BadInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -821,9 +821,9 @@ def smoothness_loss(found: Correspondence) -> Tensor:
 def random_deformation(count: int, height: int, width: int, device: torch.device) -> Tensor:
     """Smooth random flows (count, 2, height, width) in pixels, from the global generator.
 
-    Bicubic between 4x3 knots that move by 6 % of the height (standard deviation).
+    Through 4x3 knots that move by up to a quarter of the way to the next.
     """
-    knots = 0.06 * height * torch.randn(count, 2, 4, 3, device=device)
+    knots = (2 * torch.rand(count, 2, 4, 3, device=device) - 1) / 4
     return smooth_flow(knots, height, width)
 
 
@@ -835,7 +835,7 @@ def deformation_error(generator: FlowGenerator, source: Tensor, source_pose: Ten
     """
     B, _, H, W = source.shape
     truth = random_deformation(B, H, W, source.device)
-    moved = move_pose(source_pose, truth)
+    moved = drop_outside(move_pose(source_pose, truth), H, W)
     found = generator.correspondence(source, moved, source_pose)[2]
     error = 0
     for scale, flow in zip((8, 4, 2), found.flows):
