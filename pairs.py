@@ -178,8 +178,8 @@ class Listing:
     skipped: int = 0
 
 
-def _stem(name: str) -> str:
-    # Without the suffixes of pictures, of which Market-1501 has names with two.
+def stem(name: str) -> str:
+    """A name without the suffixes of pictures, of which Market-1501 has names with two."""
     while name.lower().endswith(IMAGE_SUFFIXES):
         name = name.rpartition(".")[0]
     return name
@@ -188,7 +188,7 @@ def _stem(name: str) -> str:
 def _parse_name(data: str, name: str) -> dict[str, str] | None:
     # img/WOMEN/Dresses/id_00000002/02_1_front.jpg is fashionWOMENDressesid0000000202_1front
     in_shop = r"^(?:.*/)?((?:WO)?MEN)/([^/]+)/id_(\d{8})/(\d\d_\d)_"
-    name = re.sub(in_shop, r"fashion\1\2id\3\4", _stem(name))
+    name = re.sub(in_shop, r"fashion\1\2id\3\4", stem(name))
     found = re.fullmatch(OFFICIAL[data][2], name)
     return found.groupdict("") if found else None
 
@@ -243,22 +243,22 @@ def _folder(config: PrepareConfig) -> Listing:
         raise BadInput(source.path, "no pictures in it", "give one folder a person")
     poses: dict[str, Pose] = {}
     for given in config.poses:
-        poses |= {_stem(name): pose for name, pose in read_poses(given).items()}
+        poses |= {stem(name): pose for name, pose in read_poses(given).items()}
     if not config.poses:
         endings = ("_keypoints.json", ".json")
-        beside = {_stem(name) + ending: _stem(name) for name in names for ending in endings}
+        beside = {stem(name) + ending: stem(name) for name in names for ending in endings}
         for file, data in source.items(beside):
             parsed = parse_json(data, f"{source.path}/{file}", file)
             poses[beside[file]] = next(iter(parsed.values()), MISSING)
         warn_of_several(source.path, poses)
-    bare = Counter(PurePosixPath(_stem(name)).name for name in names)
+    bare = Counter(PurePosixPath(stem(name)).name for name in names)
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     rows = []
     for name in names:
         parts = PurePosixPath(name).relative_to(above).parts
         identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
         # Key points may leave out folders above the picture, unless several would be meant.
-        parts = _stem(name).split("/")
+        parts = stem(name).split("/")
         calls = ["/".join(parts[i:]) for i in range(len(parts) - (bare[parts[-1]] > 1))]
         pose = next((poses[call] for call in calls if call in poses), MISSING if poses else None)
         view = re.split("[-_]", parts[-1])[-1] if config.data == "mvc" else ""
@@ -495,7 +495,7 @@ def _write(
 
 def _calls(name: str) -> list[str]:
     """What a file may be called: its path without suffix, and the ends of that, longest first."""
-    parts = _stem(name).split("/")
+    parts = stem(name).split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
@@ -748,10 +748,10 @@ def _images_by_stem(folder: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in sorted(path.name for path in folder.iterdir()):
         if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-            if _stem(name) in names:
-                problem = f"{names[_stem(name)]} and {name} have one name"
+            if stem(name) in names:
+                problem = f"{names[stem(name)]} and {name} have one name"
                 raise BadInput(folder, problem, "remove one")
-            names[_stem(name)] = name
+            names[stem(name)] = name
     if not names:
         raise BadInput(folder, "no images in it", f"put {', '.join(IMAGE_SUFFIXES)} files there")
     return names
@@ -763,7 +763,7 @@ def pose_by_name(known: dict[str, Pose], name: str, size: tuple[int, int]) -> np
     Known by the whole name, or by what follows its last `__`: results are often called
     SOURCE__TARGET. Raises ClickException where it is not known.
     """
-    for call in (name, _stem(re.split("__+", name)[-1])):
+    for call in (name, stem(re.split("__+", name)[-1])):
         for ending in ("", *IMAGE_SUFFIXES):
             if call + ending in known:
                 return known[call + ending].fitted(size)

@@ -746,7 +746,8 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--o
     "--write-corrupted",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the spoilt pictures of --source, for any system to be measured on, and no scores.",
+    help="Write the spoilt pictures of --source (and --poses), for any system to be measured on, "
+    "and no scores.",
 )
 def score(data, root, checkpoint, limit, generated, target, device, **options) -> None:
     """Score a model on the test pairs, or anyone's images against their targets.
@@ -760,10 +761,10 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     posegan score --generated results --target real --poses poses.csv --json scores.json
     posegan score --source photos --write-corrupted spoilt
     """
-    if options["write_corrupted"]:
-        write_corrupted_pictures(options["source"], options["write_corrupted"])
-        return
     check_score_options(generated, target, checkpoint, options)
+    if options["write_corrupted"]:
+        write_corrupted_pictures(options, limit)
+        return
     if generated:
         title, count, batches = open_folders(generated, target, limit, options)
     else:
@@ -794,6 +795,14 @@ def check_score_options(
     generated: Path | None, target: Path | None, checkpoint: Path | None, options: dict
 ) -> None:
     """Refuse options that would do nothing, and outputs that can't be written, before any work."""
+    if options["write_corrupted"]:
+        others = {"--generated": generated, "--checkpoint": checkpoint}
+        for name in ("json_file", "per_pair", "worst", "corruptions", "resize", "require"):
+            others[f"--{name.removesuffix('_file').replace('_', '-')}"] = options[name]
+        for name, value in others.items():
+            if value:
+                raise click.UsageError(f"{name}: --write-corrupted scores nothing; leave it out")
+        return
     if (generated is None) != (target is None):
         raise click.UsageError("--generated and --target belong together; give both")
     if generated and (options["corruptions"] or checkpoint):
@@ -1031,30 +1040,46 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, t
     show(table)
 
 
-def write_corrupted_pictures(source: Path | None, folder: Path) -> None:
-    """Write every picture of a folder under every corruption: FOLDER/KIND-SEVERITY/NAME.png."""
+def write_corrupted_pictures(options: dict, limit: int | None) -> None:
+    """Write every picture of a folder under every corruption: FOLDER/KIND-SEVERITY/NAME.png.
+
+    With --poses their poses, moved along, as FOLDER/KIND-SEVERITY.csv.
+    """
+    source, folder = options["source"], options["write_corrupted"]
     if source is None:
         raise click.UsageError("--write-corrupted: say which pictures with --source DIR")
     import pairs
     import poses
 
-    names = pairs.matching_names([source])
+    names = dict(list(pairs.matching_names([source]).items())[:limit])
+    known = poses.read_poses(options["poses"]) if options["poses"] else None
+    import numpy as np
     import torch
 
     import augment
     import training
 
     kinds = [(kind, s + 1) for kind in augment.CORRUPTIONS for s in range(augment.SEVERITIES)]
+    moved = {kind: {} for kind in kinds}
     with progress_line("writing", "pictures") as update:
         for place, (name, files) in enumerate(names.items()):
             picture = poses.read_image(source / files[source], files[source])
-            picture = torch.from_numpy(picture).permute(2, 0, 1)[None]
-            nobody = torch.zeros(1, len(poses.JOINTS), 3)
+            pose = np.zeros((len(poses.JOINTS), 3), np.float32)
+            if known:
+                pose = pairs.pose_by_name(known, name, picture.shape[:2])
+            picture = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
             for kind, severity in kinds:
-                spoilt, _ = training.corrupt_pictures(picture, nobody, (kind, severity), place)
+                spoilt, there = training.corrupt_pictures(
+                    picture, torch.from_numpy(pose)[None], (kind, severity), [name]
+                )
+                moved[kind, severity][f"{name}.png"] = there[0].numpy()
                 path = folder / f"{kind}-{severity}" / f"{name}.png"
                 write_pictures(training.to_pictures(spoilt), [path], "--write-corrupted")
             update(completed=place + 1, total=len(names))
+    for (kind, severity), found in moved.items() if known else ():
+        path = folder / f"{kind}-{severity}.csv"
+        with writing(path, "--write-corrupted"):
+            poses.write_csv(path, found)
     click.echo(f"{folder}: {len(names):,} pictures in {len(kinds)} folders")
 
 

@@ -358,6 +358,16 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
     return dict(zip(found, map(Pose, poses)))
 
 
+def write_csv(file: Path, poses: dict[str, np.ndarray]) -> None:
+    """Write poses (25, 3) by picture name as DSCF/PATN key points, whole pixels, missing -1."""
+    lines = [CSV_HEADER]
+    for name, pose in poses.items():
+        joints = pose[list(COCO18)]
+        points = np.where(joints[:, 2:] > 0, joints[:, :2], -1).round().astype(int)
+        lines.append(f"{name}: {points[:, 1].tolist()}: {points[:, 0].tolist()}")
+    file.write_text("\n".join(lines) + "\n", errors="surrogateescape")
+
+
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
     """Read the bytes of OpenPose's file of one picture, called `name`, or of COCO's of many.
 

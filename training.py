@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -557,7 +558,8 @@ def scored_batches(
         batch = pairs.gather(prepared, part)
         if corruption:
             sides = ("source", "source_pose")
-            spoilt = corrupt_pictures(*(batch[side] for side in sides), corruption, start)
+            names = prepared.files[part[:, 0]]
+            spoilt = corrupt_pictures(*(batch[side] for side in sides), corruption, names)
             batch |= dict(zip(sides, spoilt))
         source, pose = batch["source"], batch["target_pose"]
         batch["generated"] = generate(generator, source, pose, batch["source_pose"]).cpu()
@@ -567,12 +569,15 @@ def scored_batches(
 
 
 def corrupt_pictures(
-    pictures: Tensor, pose: Tensor, corruption: tuple[str, int], first: int
+    pictures: Tensor, pose: Tensor, corruption: tuple[str, int], names: Iterable[str]
 ) -> tuple[Tensor, Tensor]:
-    """uint8 pictures (B, 3, H, W) and their poses under a corruption; `first` is the number of the
-    first in its set, which decides what it draws.
+    """uint8 pictures (B, 3, H, W) and their poses under a corruption (kind and severity).
+
+    A picture's file name, without folder and suffix, decides what it draws: wherever it is found,
+    and in however many pairs, it is spoilt in the same way.
     """
-    samples = first + torch.arange(len(pictures))
+    calls = (os.fsencode(pairs.stem(Path(name).name)) for name in names)
+    samples = torch.tensor([crc32(call) >> 1 for call in calls])
     spoilt, pose = augment.corrupt(pairs.normalise(pictures), pose, *corruption, samples)
     return to_levels(spoilt), pose
 

@@ -4,12 +4,13 @@
     python benchmarks/ablation.py --steps 400 --limit 500
     python benchmarks/ablation.py --steps 400 --limit 500 --official
 
-All runs have the same steps, seed and order of pairs, into runs/ablation-NAME/. A tenth of the
+All runs have the same steps, seed and order of pairs, into RUNS/ablation-NAME/. A tenth of the
 training people is kept out of training, and their pairs are scored: ssim_dscf on clean sources and
 the mean over the five severities of each corruption, as `posegan score --corruptions` makes them.
 `--official` scores the official test pairs instead, for the final figure only. Prints Markdown:
-means with the half of their 95 % interval, and then the differences to the run without
-augmentation, pair by pair. A run that is there is continued, and what is scored is kept.
+means with the half of their 95 % interval, and then, pair by pair, what is lost to the run with all
+six. The intervals draw people, as one's pairs are alike; they don't say how much another seed of
+the training would change. A run that is there is continued, and what is scored is kept.
 """
 
 import dataclasses
@@ -39,7 +40,10 @@ def variants() -> dict[str, tuple[str, ...]]:
 
 def trained(config: training.TrainConfig, prepared: pairs.Prepared) -> Path:
     """Train a run to its end, or what is left of it; gives its checkpoint."""
-    started = Path(config.run, "latest.pt").exists()
+    checkpoint = Path(config.run, "latest.pt")
+    started = checkpoint.exists()
+    if started:
+        check(training.read_checkpoint(checkpoint)["config"]["train"], config)
     with posegan.progress_line(config.run, "steps") as update:
 
         def report(figures: dict) -> None:
@@ -50,6 +54,12 @@ def trained(config: training.TrainConfig, prepared: pairs.Prepared) -> Path:
     if not ended:
         raise click.Abort
     return checkpoint
+
+
+def check(found: dict, config: training.TrainConfig) -> None:
+    """Raise where a run that is there has other settings."""
+    if found != dataclasses.asdict(config):
+        raise click.ClickException(f"{config.run}: has other settings; choose another --runs")
 
 
 def similarities(checkpoint: Path, prepared: pairs.Prepared, limit: int, device: str) -> Tensor:
@@ -68,10 +78,18 @@ def similarities(checkpoint: Path, prepared: pairs.Prepared, limit: int, device:
     return torch.stack([run(None), *spoilt], dim=1)
 
 
-def summary(values: Tensor, sign: str = "") -> list[str]:
-    """A table's cells: means of (P, columns) with the half of their 95 % interval."""
+def summary(values: Tensor, people: np.ndarray, sign: str = "") -> list[str]:
+    """A table's cells: means of (P, columns) with the half of their 95 % interval.
+
+    `people` (P,) says whose pairs they are: the bootstrap draws people with all their pairs.
+    """
+    _, groups, counts = np.unique(people, return_inverse=True, return_counts=True)
+    groups, counts = torch.from_numpy(groups), torch.from_numpy(counts)
+    sums = torch.zeros(len(counts), len(COLUMNS), dtype=torch.float64)
+    sums.index_add_(0, groups, values)
     means = metrics.Means()
-    means.add(dict(zip(COLUMNS, values.T)))
+    weights = dict.fromkeys(COLUMNS, counts)
+    means.add(dict(zip(COLUMNS, (sums / counts[:, None]).T)), weights)
     found, intervals = means.values(), means.intervals()
     halves = {name: (high - low) / 2 for name, (low, high) in intervals.items()}
     return [f"{found[name]:{sign}.4f} ± {halves[name]:.4f}" for name in COLUMNS]
@@ -113,19 +131,21 @@ def main(data, root, runs, model, limit, official, device, seed, **settings) -> 
             **{"precision": "auto", "descriptor_weights": "none", "augment": augmentations},
             **{"loss_weights": posegan.LOSS_WEIGHTS[model], "save_every": 100, "seed": seed},
         )
-        which = "official" if official else "held-out"
-        file = run / f"{which}-{config.steps}-{limit}.npy"
+        file = run / f"{'official' if official else 'held-out'}-{limit}.pt"
         if not file.exists():
-            checkpoint = trained(config, inner)
-            np.save(file, similarities(checkpoint, scored, limit, device).numpy())
-        found[name] = torch.from_numpy(np.load(file))
-    people = "official test pairs" if official else "pairs of people kept out of training"
-    count = len(next(iter(found.values())))
-    print(f"{model}, {settings}, seed {seed}; ssim_dscf of {count:,} {people} of {data}")
-    show({name: summary(values) for name, values in found.items()})
-    print("\nDifferences to the run without augmentation:")
-    others = {name: values - found["none"] for name, values in found.items() if name != "none"}
-    show({name: summary(values, "+") for name, values in others.items()})
+            values = similarities(trained(config, inner), scored, limit, device)
+            torch.save({"config": dataclasses.asdict(config), "values": values}, file)
+        kept_values = torch.load(file)
+        check(kept_values["config"], config)
+        found[name] = kept_values["values"]
+    people = prepared.identity[scored.pairs_test[:limit, 0]]
+    which = "official test pairs" if official else "pairs"
+    print(f"{model}, {settings}, seed {seed}; ssim_dscf of {len(people):,} {which} of {data},")
+    print(f"{len(set(people)):,} people, none of them trained on")
+    show({name: summary(values, people) for name, values in found.items()})
+    print("\nDifferences to the run with all six:")
+    others = {name: values - found["all"] for name, values in found.items() if name != "all"}
+    show({name: summary(values, people, "+") for name, values in others.items()})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import re
 import shlex
@@ -14,9 +15,12 @@ from click.testing import CliRunner
 from conftest import coco
 from PIL import Image
 
+import augment
 import metrics
+import models
 import pairs
 import posegan
+import poses
 import training
 
 README = Path(__file__).parents[1] / "README.md"
@@ -265,13 +269,36 @@ def test_spoilt_pictures_are_written_for_anyones_system(few_people, tmp_path):
         light = np.asarray(Image.open(spoilt / "occlusion-1" / f"{i}.png"))
         heavy = np.asarray(Image.open(spoilt / "occlusion-5" / f"{i}.png"))
         assert 0 < (light != picture).mean() < 0.1 < (heavy != picture).mean()
-    # The same that a prepared data set's model is measured on.
-    pose = torch.zeros(2, 25, 3)
-    pictures = torch.from_numpy(few_people.images[:2]).permute(0, 3, 1, 2)
-    expected, _ = training.corrupt_pictures(pictures, pose, ("scale", 3), 0)
-    written = np.asarray(Image.open(spoilt / "scale-3" / "1.png"))
-    assert (training.to_pictures(expected)[1] == written).all()
     assert "--source" in run("score", "--write-corrupted", spoilt, code=2)
+    both = ("--source", tmp_path / "photos", "--write-corrupted", spoilt)
+    assert "--json" in run("score", *both, "--json", tmp_path / "scores.json", code=2)
+
+
+def test_written_corruptions_are_those_a_model_is_scored_on(few_people, tmp_path):
+    """Pictures and poses alike, whatever the order of the pairs and the other pictures."""
+    (tmp_path / "photos").mkdir()
+    chosen = few_people.pairs_test[[5, 2, 9]]
+    for place in chosen[:, 0]:
+        picture = Image.fromarray(few_people.images[place])
+        picture.save(tmp_path / "photos" / f"{Path(few_people.files[place]).stem}.png")
+    calls = [Path(few_people.files[place]).stem + ".png" for place in chosen[:, 0]]
+    own = {call: few_people.poses[place] for call, place in zip(calls, chosen[:, 0])}
+    poses.write_csv(tmp_path / "poses.csv", own)
+    spoilt = tmp_path / "spoilt"
+    source = ("--source", tmp_path / "photos", "--poses", tmp_path / "poses.csv")
+    run("score", *source, "--write-corrupted", spoilt)
+    prepared = dataclasses.replace(few_people, pairs_test=chosen)
+    generator = models.FlowGenerator(prepared.height, prepared.width, channels=8).eval()
+    for kind in augment.CORRUPTIONS:
+        (batch,) = training.scored_batches(prepared, generator, None, (kind, 3))
+        written = [np.asarray(Image.open(spoilt / f"{kind}-3" / call)) for call in calls]
+        assert (training.to_pictures(batch["source"]) == np.stack(written)).all()
+        found = poses.read_poses(spoilt / f"{kind}-3.csv")
+        found = np.stack([found[call].joints for call in calls])[:, list(poses.COCO18)]
+        wanted = batch["source_pose"].numpy()[:, list(poses.COCO18)]
+        both = (found[..., 2] > 0) & (wanted[..., 2] > 0)
+        assert both.sum() > 0.8 * (wanted[..., 2] > 0).sum()
+        assert np.abs(found - wanted)[both][:, :2].max() < 2  # whole pixels, there and back
 
 
 def test_folders_of_images_are_scored_by_name(few_people, tmp_path):
