@@ -49,7 +49,7 @@ DEMO = {
 # Where each comes from: README, "The papers, and what we chose".
 LOSS_WEIGHTS = {
     "residual": {"reconstruction": 1.0, "adversarial": 1e-3},
-    "unet": {"reconstruction": 100.0, "adversarial": 1.0, "perceptual": 0.0},
+    "unet": {"reconstruction": 100.0, "adversarial": 1.0},
     "flow": {
         "reconstruction": 5.0,
         "similarity": 2.0,
@@ -321,8 +321,8 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     "--descriptor-weights",
     metavar="imagenet|none|FILE",
     show_default="imagenet for residual on real data, else none",
-    help="ResNet-50's, frozen. residual: its descriptor, none trains it along; others: with "
-    "weights they learn by a perceptual loss too.",
+    help="ResNet-50's, frozen. residual: its descriptor, none trains it along; flow: with "
+    "weights it learns by a perceptual loss too.",
 )
 @click.option(
     "--loss-weight",
@@ -464,6 +464,10 @@ def complete(settings: dict, model: str) -> dict:
     given = {name: value for name, value in settings.items() if value is not None}
     settings = settings | known | given
     settings["loss_weights"] = weigh(model, settings["loss_weights"])
+    if model == "unet" and settings["descriptor_weights"] != "none":
+        raise click.UsageError("--descriptor-weights: unet has no use for them; leave it out")
+    if model == "flow" and settings["channels"] % 4:
+        raise click.UsageError(f"--channels {settings['channels']}: flow wants a multiple of 4")
     if model == "residual" and settings["batch_size"] == 1:
         raise click.UsageError("--batch-size 1: residual normalises over the batch; give 2 or more")
     return {name: value for name, value in settings.items() if name != "epochs"}
@@ -474,17 +478,23 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     import training
 
     saved = training.read_checkpoint(Path(settings["run"]) / "latest.pt")["config"]["train"]
-    free = {"steps", "root", "run", "device", "precision", "save_every", "learning_rate"}
-    for name, value in settings.items():
-        given = ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
-        if name == "loss_weights":
-            value = saved[name] | dict(value)
-        if given and name not in free and value != saved[name]:
+    free = {"steps", "root", "device", "precision", "save_every", "learning_rate"}
+    asked = {
+        name: value
+        for name, value in settings.items()
+        if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
+    }
+    if ctx.params["no_augment"]:
+        asked["augment"] = ()
+    if "loss_weights" in asked:
+        asked["loss_weights"] = saved["loss_weights"] | dict(asked["loss_weights"])
+    for name, value in asked.items():
+        if name not in free | {"run"} and value != saved[name]:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} {value}: the run has {saved[name]}; leave it out "
                 "or start another run with --run"
             )
-    return saved | {name: settings[name] for name in free if settings[name] is not None}
+    return saved | {name: asked[name] for name in free & asked.keys()} | {"run": settings["run"]}
 
 
 def weigh(model: str, changes: tuple[tuple[str, float], ...]) -> dict[str, float]:

@@ -348,7 +348,8 @@ def train(
             open_log(run, state.step)
 
         # Loop.
-        began, first = time.perf_counter(), state.step
+        first = state.step
+        since, began = first, time.perf_counter()  # of the last line in the log
         while state.step < config.steps and not any_process(bool(stopped), device):
             rate = learning_rate(config, state.step, batches.per_epoch)
             set_rates(config, state, rate)
@@ -361,16 +362,18 @@ def train(
             values = mean_of_processes(torch.stack(list(losses.values()))).tolist()
             figures |= {name: round(value, 5) for name, value in zip(losses, values)}
             check_finite(figures, config)
-            done = (state.step - first) * config.batch_size * world
+            done = (state.step - since) * config.batch_size * world
             figures["images_per_second"] = round(done / (time.perf_counter() - began), 2)
             if rank == 0:
                 report(figures)
-                if state.step % LOG_EVERY_STEPS == 0 or state.step == config.steps:
+            if state.step % LOG_EVERY_STEPS == 0 or state.step == config.steps:
+                since, began = state.step, time.perf_counter()
+                if rank == 0:
                     with writing(run), open(run / "log.jsonl", "a") as log:
                         log.write(json.dumps(figures) + "\n")
-                if state.step % config.save_every == 0 and state.step < config.steps:
-                    save(checkpoint, config, shape, state)
-                    write_samples(run, state, prepared)
+            if rank == 0 and state.step % config.save_every == 0 and state.step < config.steps:
+                save(checkpoint, config, shape, state)
+                write_samples(run, state, prepared)
 
         # End, or an interruption: both leave a run that can be resumed.
         if rank == 0 and state.step > first:

@@ -41,7 +41,7 @@ def command(*arguments: object) -> None:
 
 
 def hours(log: Path, batch_size: int) -> float:
-    """Training hours by the log: of every line the steps since the last, at the speed it names."""
+    """Training hours by the log: a line names the speed since the last one."""
     seconds, last = 0.0, 0
     for line in map(json.loads, log.read_text().splitlines()):
         seconds += (line["step"] - last) * batch_size / line["images_per_second"]

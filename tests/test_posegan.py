@@ -112,13 +112,28 @@ def test_training_twice_asks_for_resume_and_resuming_goes_on(few_people, tmp_pat
     assert training.read_checkpoint(tmp_path / "run" / "latest.pt")["state"]["step"] == 2
 
 
-def test_resuming_by_the_run_alone_takes_its_own_data(few_people, tmp_path):
-    root = few_people.path.parent
+def test_resuming_by_the_run_alone_takes_its_own_settings(few_people, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     small = ["--channels", "8", "--batch-size", "4", "--device", "cpu", "--model", "unet"]
-    base = ["train", "--run", tmp_path / "run", "--root", root]
-    run(*base, "--data", "demo", "--steps", "1", *small)
-    output = run(*base, "--steps", "2", "--resume", "--learning-rate", "1e-4")
+    more = ["--precision", "bfloat16", "--save-every", "7", "--augment", "flip", "--steps", "1"]
+    run("train", "--run", "run", "--root", few_people.path.parent, *small, *more)
+    before = training.read_checkpoint(Path("run/latest.pt"))["config"]["train"]
+    output = run("train", "--run", "run", "--steps", "2", "--resume", "--learning-rate", "1e-4")
     assert "demo, unet, step 2" in output
+    after = training.read_checkpoint(Path("run/latest.pt"))["config"]["train"]
+    assert after == before | {"steps": 2, "learning_rate": 1e-4}
+    assert not Path("data").exists()
+    for other in (["--no-augment"], ["--augment", "crop"], ["--loss-weight", "adversarial=2"]):
+        assert "the run has" in run("train", "--run", "run", "--resume", *other, code=2)
+
+
+def test_options_a_model_has_no_use_for_are_refused(few_people, tmp_path):
+    base = ["train", "--root", few_people.path.parent, "--run", tmp_path / "run", "--steps", "1"]
+    assert "multiple of 4" in run(*base, "--model", "flow", "--channels", "9", code=2)
+    weights = ["--descriptor-weights", "imagenet"]
+    assert "unet" in run(*base, "--model", "unet", *weights, code=2)
+    small = ["--batch-size", "4", "--device", "cpu", "--channels", "4"]
+    run(*base, "--model", "flow", *small)
 
 
 def test_epochs_are_passes_over_the_pairs_however_many_processes(few_people, monkeypatch):
