@@ -98,7 +98,9 @@ RECIPE_NOTES = {
     "ms_ssim": Note("Wang 2003: 5 scales, Gaussian 11 taps, range 255", "higher"),
     "psnr": Note("dB at range 255, identical images count 100", "higher"),
     "l1": Note("mean absolute error, images in [0, 1]", "lower"),
-    "detail": Note("gradient magnitude over the targets': 1 is as sharp, 0.5 is fog", "target"),
+    "detail": Note(
+        "mean gradient magnitude over the targets': 1 is as sharp, 0.5 is fog", "target"
+    ),
     "lpips": Note("AlexNet, v0.1, images in [-1, 1]", "lower"),
     "pck": Note("PCKh@0.5: joints found within half a head of the target pose", "higher"),
     "pose_error": Note("mean distance of the found joints in pixels", "lower"),
@@ -137,9 +139,12 @@ def _published() -> tuple[Published, ...]:
     )
     later = (("PATN", 0.311, 3.323), ("XingGAN", 0.313, 3.506), ("BiGraphGAN", 0.325, 3.329))
     newer = (  # SSIM, LPIPS, FID
-        *(("DSCF", 0.268, 0.299, 25.4), ("PATN", 0.282, 0.320, 22.7)),
         *(("GFLA", 0.288, 0.282, 19.8), ("DPTN", 0.285, 0.271, 19.0)),
         *(("PIDM", 0.305, 0.242, 14.5), ("PCDMs", 0.317, 0.224, 13.9)),
+    )
+    unsure = (  # whose SSIM the sources name no recipe for
+        *(("DSCF", 0.268, 0.299, 25.4), ("PATN", 0.282, 0.320, 22.7)),
+        ("IMAGPose", 0.328, 0.210, 12.7),
     )
     first, own, since = "RPT-GAN, Table 1", "the model's paper", "papers since GFLA"
     return (
@@ -148,7 +153,7 @@ def _published() -> tuple[Published, ...]:
         *(Published(m, market, ssim, score, "dscf", own) for m, ssim, score in later),
         Published("real images", market, None, 3.890, None, own),
         *(Published(m, market, s, None, "gfla", since, lpips, fid) for m, s, lpips, fid in newer),
-        Published("IMAGPose", market, 0.328, None, None, since, 0.210, 12.7),
+        *(Published(m, market, s, None, None, since, lpips, fid) for m, s, lpips, fid in unsure),
     )
 
 
@@ -597,6 +602,9 @@ def scores(
     what can't be had is left out. Recipes with the same window share its moments, so this costs
     less than one score after another. Raises what the single scores raise.
     """
+    if unknown := set(names) - set(PIXEL_SCORES):
+        known = ", ".join(PIXEL_SCORES)
+        raise ValueError(f"there is no score {min(unknown)!r} of pixels; choose from {known}")
     side = min(target.shape[2:], default=0)
     names = [name for name in names if _taps(name) <= side]
     if pose is None:
@@ -622,6 +630,7 @@ class Means:
 
     def __init__(self):
         self.count = 0  # of images
+        self.counts: dict[str, int] = {}  # of those that have a score
         self._random = torch.Generator().manual_seed(0)
         self._sums: dict[str, Tensor] = {}  # (1 + REPLICATES, 2): weighted values, weights
 
@@ -640,6 +649,7 @@ class Means:
             weight = (weights or {}).get(name, torch.ones(count)).double().cpu()
             weight = weight.where(values.isfinite(), 0)
             values = values.where(values.isfinite(), 0)
+            self.counts[name] = self.counts.get(name, 0) + int((weight > 0).sum())
             pair = torch.stack([values * weight, weight], dim=1)  # (B, 2)
             self._sums[name] = self._sums.get(name, 0) + draws.T @ pair
 
@@ -653,7 +663,7 @@ class Means:
         found = {}
         for name, one in self._sums.items():
             replicates = one[1:][one[1:, 1] > 0]
-            if self.count > 1 and len(replicates):
+            if self.counts[name] > 1 and len(replicates):
                 ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
                 low, high = (replicates[:, 0] / replicates[:, 1]).quantile(ends).tolist()
                 found[name] = (low, high)
@@ -767,8 +777,14 @@ def _fitting(state: dict, network: nn.Module, path: Path) -> dict:
     """The tensors of a state dict that the network has; raises where one has another shape."""
     own = network.state_dict()
     for name, value in own.items():
-        if name in state and state[name].shape != value.shape:
-            problem = f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
+        if name not in state:
+            continue
+        if not isinstance(state[name], Tensor) or state[name].shape != value.shape:
+            found = tuple(getattr(state[name], "shape", "?"))
+            problem = f"{name} is {found}, not {tuple(value.shape)}"
+            raise BadInput(path, problem, "give the weights that pytorch-fid uses")
+        if not state[name].isfinite().all():
+            problem = f"{name} holds numbers that are not finite"
             raise BadInput(path, problem, "give the weights that pytorch-fid uses")
     return {name: value for name, value in state.items() if name in own}
 
@@ -816,7 +832,7 @@ class InceptionScore:
     """The Inception Score of `count` images, batch after batch; keeps sums only."""
 
     def __init__(self, count: int, splits: int = SPLITS):
-        if count < splits:
+        if not 1 <= splits <= count:
             raise ValueError(f"{count} images can't be split into {splits} parts")
         self.ends = [count * (i + 1) // splits for i in range(splits)]
         self.seen = 0
@@ -876,14 +892,17 @@ def fid(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tens
 
     |a - b|² + Tr(A + B - 2 (AB)^½), Heusel et al. 2017. The trace of the root is the sum of the
     roots of the eigenvalues of A^½ B A^½, which is symmetric; rounding below 0 counts as 0.
+    NaN where something is not finite.
     """
+    if not all(x.isfinite().all() for x in (mean_a, covariance_a, mean_b, covariance_b)):
+        return math.nan
     A, B = covariance_a.double(), covariance_b.double()
     values, vectors = torch.linalg.eigh(A)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T  # A^½
     inner = root @ B @ root
     common = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp(min=0).sqrt().sum()
     distance = (mean_a.double() - mean_b.double()).square().sum()
-    return (distance + A.trace() + B.trace() - 2 * common).item()
+    return max(0.0, (distance + A.trace() + B.trace() - 2 * common).item())
 
 
 # ------------------------------------------------------------------------------ pose, perception
@@ -948,7 +967,11 @@ def load_networks(
     device: torch.device,
     skip: Collection[str],
 ) -> tuple[Networks, dict[str, str]]:
-    """The networks that can be had, but for those to skip, and why the others can't be."""
+    """The networks that can be had, but for those to skip, and why the others can't be.
+
+    Raises ClickException for weights that were given and are none.
+    """
+    given = {"inception": inception_weights, "keypoints": pose_weights}
     loaders = {
         "inception": lambda: Inception(inception_weights).to(device),
         "lpips": lambda: _lpips().to(device),
@@ -961,6 +984,8 @@ def load_networks(
         try:
             loaded[name] = load()
         except BadInput as error:
+            if given.get(name):
+                raise
             reasons[name] = error.message
     return Networks(**loaded), reasons
 
@@ -1049,16 +1074,18 @@ class Scorer:
     def _computed(self) -> dict[str, float]:
         values = self.means.values()
         if self._inception_score is not None:
-            mean, deviation = self._inception_score.value()
-            values |= {"inception_score": mean, "inception_score_std": deviation}
+            names = ("inception_score", "inception_score_std")
+            values |= dict(zip(names, self._inception_score.value()))
         if self._generated.count > 1:
             sides = (self._generated, self._target)
             values["fid"] = fid(*(x for one in sides for x in (one.mean(), one.covariance())))
-        return values
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def recipe(self, name: str) -> str:
-        """How a score was computed."""
-        text = RECIPE_NOTES[name].text
+        """How a score was computed, and of how many pairs where some have none."""
+        text, count = RECIPE_NOTES[name].text, self.means.counts.get(name, 0)
+        if 0 < count < self.means.count:
+            text += f"; of {count:,} pairs, the others have none"
         if NEEDS.get(name) == "inception" and self.networks.inception is not None:
             text += "" if self.networks.inception.official else "; OTHER WEIGHTS than the published"
         return text
@@ -1073,6 +1100,7 @@ class Scorer:
         }
         known["lpips"] = f"needs images of at least {LPIPS_PIXELS} pixels a side"
         known["detail"] = "the targets are flat"
+        known |= dict.fromkeys((*OF_ALL_PAIRS,), "the network's features are not finite")
         known |= dict.fromkeys(("pck", "pose_error"), "no target joint was found in the images")
         if not _taps("mask_ssim") > min(self._size, default=0):
             known["mask_ssim"] = "no target pose lies inside its image"

@@ -39,6 +39,7 @@ from poses import (
     find_poses,
     fit_image,
     fit_pose,
+    image_size,
     parse_json,
     read_image,
     read_labels,
@@ -697,50 +698,62 @@ def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
 
 def folder_batches(
     folders: dict[str, Path], names: dict[str, dict[Path, str]], poses: str | None, resize: bool
-) -> "Iterator[dict]":
+) -> "tuple[Iterator[dict], int]":
     """Images of folders in batches: `generated`, `target`, `target_pose` (None without poses),
     `baselines` (name to images) and `names` (B, 2), source and target file, of each pair.
 
     `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
-    All have the size of the first target: others are resized, bicubic, if `resize`; otherwise, and
-    where a pose is missing, raises ClickException.
+    All have the size of the first target: others, targets too, are stretched to it, bicubic, if
+    `resize`; the second result says how many. Otherwise, and where a pose is missing, raises
+    ClickException, before any batch.
     """
+    paths = {
+        part: {n: folder / names[n][folder] for n in names} for part, folder in folders.items()
+    }
+    sizes = {path: image_size(path) for part in paths.values() for path in part.values()}
+    size = sizes[next(iter(paths["target"].values()))]
+    others = [path for path, found in sizes.items() if found != size]
+    if others and not resize:
+        found = "{}x{}".format(*sizes[others[0]])
+        problem = f"is {found}, the first target {size[0]}x{size[1]} (height x width)"
+        raise BadInput(others[0], problem, "make them equal, or let --resize do it")
+    moved = {}
+    known = read_poses(poses) if poses else {}
+    for name, path in paths["target"].items() if known else ():
+        pose = pose_by_name(known, name, sizes[path])
+        moved[name] = Pose(pose, sizes[path]).at(size)
+    return _folder_batches(paths, size, moved), len(others)
+
+
+def _folder_batches(
+    paths: dict[str, dict[str, Path]], size: tuple[int, int], moved: dict[str, np.ndarray]
+) -> "Iterator[dict]":
     import torch
 
-    known = read_poses(poses) if poses else None
-    first = next(iter(names.values()))[folders["target"]]
-    size = read_image(folders["target"] / first, first).shape[:2]
-
     def pictures(part: str, chosen: list[str]) -> "Tensor":
-        paths = [folders[part] / names[name][folders[part]] for name in chosen]
-        images = np.stack([_read_sized(path, size, resize) for path in paths])
+        images = np.stack([_read_sized(paths[part][name], size) for name in chosen])
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
-    calls = list(names)
+    calls = list(paths["target"])
     chunks = [calls[start : start + CHUNK] for start in range(0, len(calls), CHUNK)]
     total = sum(pictures("target", chunk).sum(0, dtype=torch.int64) for chunk in chunks)
     mean = (total / len(calls)).round().to(torch.uint8)  # (3, H, W)
     for chunk in chunks:
-        batch = {part: pictures(part, chunk) for part in folders}
+        batch = {part: pictures(part, chunk) for part in paths}
         batch["baselines"] = {"source": batch.pop("source")} if "source" in batch else {}
         batch["baselines"]["mean"] = mean.expand_as(batch["target"])
-        batch["target_pose"] = None
-        if known:
-            found = [pose_by_name(known, name, size) for name in chunk]
-            batch["target_pose"] = torch.from_numpy(np.stack(found))
-        sides = (folders.get("source"), folders["target"])
-        batch["names"] = np.array([[names[name].get(side, "") for side in sides] for name in chunk])
+        poses = [torch.from_numpy(moved[name]) for name in chunk] if moved else None
+        batch["target_pose"] = torch.stack(poses) if poses else None
+        sides = [paths.get(side, {}) for side in ("source", "target")]
+        files = [[side[n].name if side else "" for side in sides] for n in chunk]
+        batch["names"] = np.array(files)
         yield batch
 
 
-def _read_sized(path: Path, size: tuple[int, int], resize: bool) -> np.ndarray:
+def _read_sized(path: Path, size: tuple[int, int]) -> np.ndarray:
     image = read_image(path, str(path))
     if image.shape[:2] == size:
         return image
-    if not resize:
-        found = "{}x{}".format(*image.shape[:2])
-        problem = f"is {found}, the first target {size[0]}x{size[1]} (height x width)"
-        raise BadInput(path, problem, "make them equal, or let --resize do it")
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
 
 

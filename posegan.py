@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -702,7 +703,7 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--o
 )
 @click.option("--poses", metavar="PATH", help="The targets' poses, for mask-SSIM and PCKh.")
 @click.option(
-    "--resize", is_flag=True, help="Resize images to their targets, which changes every score."
+    "--resize", is_flag=True, help="Stretch all to the first target's size: changes every score."
 )
 @click.option(
     "--inception-weights",
@@ -823,8 +824,11 @@ def check_score_options(
     for name in ("source", "poses", "resize"):
         if options[name] and not generated:
             raise click.UsageError(f"--{name}: belongs to folders; give --generated and --target")
-    for name, option in (("json_file", "--json"), ("per_pair", "--per-pair")):
-        path = options[name]
+    places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
+    places["another working folder"] = WORST_SHEET if options["worst"] else None
+    if places["--json"] and places["--json"] == places["--per-pair"]:
+        raise click.UsageError("--json and --per-pair name one file; give them two")
+    for option, path in places.items():
         if path and not os.access(path if path.exists() else path.parent, os.W_OK):
             raise click.ClickException(
                 f"{path}: can't be written; choose another place with {option}"
@@ -876,8 +880,9 @@ def open_folders(
         folders["source"] = options["source"]
     names = pairs.matching_names(list(folders.values()))
     names = dict(list(names.items())[:limit])
-    batches = pairs.folder_batches(folders, names, options["poses"], options["resize"])
-    return str(generated), len(names), batches
+    batches, resized = pairs.folder_batches(folders, names, options["poses"], options["resize"])
+    title = f"{generated}, {resized:,} images resized" if resized else str(generated)
+    return title, len(names), batches
 
 
 def score_batches(
@@ -919,20 +924,29 @@ def write_worst(extremes: "training.Extremes") -> None:
         sheet = training.sheet(rows, max(1, 128 // len(rows[0][0])))
         write_pictures(sheet[None], [WORST_SHEET], "another working folder")
         click.echo(f"worst and best pairs: {WORST_SHEET}")
+    else:
+        click.echo("no worst pairs: there is no ssim_dscf to order them by", err=True)
 
 
 @contextlib.contextmanager
 def csv_writer(path: Path | None) -> Iterator[Callable]:
-    """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
+    """Gives write(names, scores), which writes a row a pair; without a path it does nothing.
+
+    The file takes its place when it is whole.
+    """
     if path is None:
         yield lambda names, scores: None
         return
     import metrics
 
     columns = [name for name in metrics.RECIPE_NOTES if name not in metrics.OF_ALL_PAIRS]
+    beside = path.with_name(f"{path.name}.partial")
     with contextlib.ExitStack() as stack:
         with writing(path, "--per-pair"):
-            file = stack.enter_context(open(path, "w", newline=""))
+            # Names of files may be no UTF-8.
+            file = open(beside, "w", newline="", errors="surrogateescape")  # noqa: SIM115
+            stack.callback(beside.unlink, missing_ok=True)
+            stack.enter_context(file)
             rows = csv.writer(file)
             rows.writerow(["source", "target", *columns])
 
@@ -941,11 +955,14 @@ def csv_writer(path: Path | None) -> Iterator[Callable]:
             with writing(path, "--per-pair"):
                 for place, pair in enumerate(names):
                     values = (lists[name][place] if name in lists else None for name in columns)
-                    # Empty where there is no score: not computed, or NaN.
-                    cells = ("" if v is None or v != v else f"{v:.6f}" for v in values)
+                    # Empty where there is no score: not computed, or not finite.
+                    cells = ("" if v is None or not isfinite(v) else f"{v:.6f}" for v in values)
                     rows.writerow([*pair, *cells])
 
         yield write
+        with writing(path, "--per-pair"):
+            file.close()
+            os.replace(beside, path)
 
 
 @contextlib.contextmanager
@@ -1108,6 +1125,7 @@ def write_json(
         "pairs": scorer.means.count,
         "scores": {name: figures.get(name) for name in names},
         "recipes": {name: scorer.recipe(name) for name in names},
+        "counts": scorer.means.counts,
         "intervals": scorer.means.intervals(),
         "reasons": scorer.reasons(),
         "baselines": {
@@ -1126,7 +1144,7 @@ def write_json(
             for kind, severities in robustness.items()
         }
     with writing(path, "--json"):
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from click import ClickException
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,12 +89,26 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
     Of an animation the first frame. Raises ClickException, which calls the picture `name`, where
     it can't be read or has more pixels than Pillow holds to be safe.
     """
+    with _opened(source, name) as image:
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """The (height, width) of a picture, upright, by its header. Raises what `read_image` raises."""
+    with _opened(path, str(path)) as image:
+        lying = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        return image.size if lying else image.size[::-1]
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     # Appended once for the whole process: catch_warnings is not safe in threads.
     warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)
     try:
         file = BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=IMAGE_FORMATS) as image:
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+            yield image
+            return
     except FileNotFoundError:
         problem, remedy = "no such file", "check the path"
     except UnidentifiedImageError:

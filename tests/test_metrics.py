@@ -600,3 +600,19 @@ def test_the_head_is_a_third_of_the_spine_where_the_nose_is_missing():
     assert metrics.head_length(pose).item() == 20
     pose[0, 0] = torch.tensor([5.0, -5, 1])
     assert metrics.head_length(pose).item() == 15
+
+
+def test_a_score_that_is_not_known_is_refused():
+    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="ssim_dsfc"):
+        metrics.scores(images, images, names=["ssim_dsfc"])
+    with pytest.raises(ValueError, match="0 parts"):
+        metrics.inception_score(torch.ones(3, 2) / 2, splits=0)
+
+
+def test_fid_of_a_set_against_itself_is_not_below_0():
+    features = torch.randn(20, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    moments = metrics.Moments()
+    moments.add(features)
+    own = moments.mean(), moments.covariance()
+    assert 0 <= metrics.fid(*own, *own) < 1e-5

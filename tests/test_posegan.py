@@ -449,6 +449,52 @@ def test_folders_that_cannot_be_scored_name_the_file(two_folders, tmp_path):
     assert "no images in it" in run(*two_folders, *quick, code=1)
 
 
+def test_given_weights_that_are_none_are_an_error(two_folders, tmp_path):
+    """What can't be fetched is a reason in a row; what was named must be there."""
+    skip = ["--skip", "lpips,keypoints"]
+    missing = ["--inception-weights", tmp_path / "none.pth"]
+    assert "none.pth: no such file" in run(*two_folders, *skip, *missing, code=1)
+    torch.save({"fc.weight": 5}, tmp_path / "wrong.pth")
+    wrong = ["--inception-weights", tmp_path / "wrong.pth"]
+    assert "fc.weight is" in run(*two_folders, *skip, *wrong, code=1)
+
+
+def test_bad_pictures_are_found_before_any_score(two_folders, tmp_path):
+    quick = ["--skip", "inception,lpips,keypoints"]
+    rows = tmp_path / "pairs.csv"
+    file = tmp_path / "generated" / "9.png"
+    file.write_bytes(file.read_bytes()[:-200])
+    assert "9.png: damaged" in run(*two_folders, *quick, "--per-pair", rows, code=1)
+    assert [path.name for path in tmp_path.glob("pairs.csv*")] == []
+    same = ["--per-pair", rows, "--json", rows]
+    assert "one file" in run(*two_folders, *quick, *same, code=2)
+
+
+def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
+    """And poses move with targets that are resized."""
+    quick = ["--skip", "inception,lpips,keypoints"]
+    pose = np.zeros((25, 3))
+    pose[1:9] = [[30 + i, 20 + 9 * i, 1] for i in range(8)]
+    none = np.zeros((25, 3))
+    known = {f"{i}.png": pose if i < 2 else none for i in range(10)}
+    files = tmp_path / "poses.csv", tmp_path / "scores.json"
+    poses.write_csv(files[0], known)
+    asked = [*two_folders, *quick, "--poses", files[0], "--json", files[1]]
+    assert "of 2 pairs" in run(*asked)
+    before = json.loads(files[1].read_text())
+    assert before["counts"]["mask_ssim"] == 2
+    assert before["counts"]["ssim_dscf"] == before["pairs"] == 10
+    # The same target twice as large, with its pose.
+    target = tmp_path / "target" / "1.png"
+    large = Image.open(target)
+    large.resize((128, 256), Image.Resampling.NEAREST).save(target)
+    twice = pose * [2, 2, 1] + [0.5, 0.5, 0] * (pose[:, 2:] > 0)
+    poses.write_csv(files[0], known | {"1.png": twice})
+    assert "1 images resized" in run(*asked, "--resize")
+    after = json.loads(files[1].read_text())
+    assert after["scores"]["mask_ssim"] == pytest.approx(before["scores"]["mask_ssim"], abs=0.03)
+
+
 def test_a_single_pair_is_scored_without_interval(two_folders, tmp_path):
     for folder in ("generated", "target"):
         for i in range(1, 10):
