@@ -243,6 +243,7 @@ def _folder(config: PrepareConfig) -> Listing:
     if not names:
         raise BadInput(source.path, "no pictures in it", "give one folder a person")
     poses: dict[str, Pose] = {}
+    used = len(names)
     for given in config.poses:
         poses |= {stem(name): pose for name, pose in read_poses(given).items()}
     if not config.poses:
@@ -251,6 +252,7 @@ def _folder(config: PrepareConfig) -> Listing:
         for file, data in source.items(beside):
             parsed = parse_json(data, f"{source.path}/{file}", file)
             poses[beside[file]] = next(iter(parsed.values()), MISSING)
+            used += 1
         warn_of_several(source.path, poses)
     bare = Counter(PurePosixPath(stem(name)).name for name in names)
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
@@ -266,7 +268,7 @@ def _folder(config: PrepareConfig) -> Listing:
         rows.append(Row(name, identity, view, "", pose))
     _split_people(rows, config.seed)
     about = f"{source.path.name}, one folder a person"
-    skipped = len(source.names) - len(names)
+    skipped = len(source.names) - used
     return Listing(about, rows, partial(_decoded, source, config), skipped=skipped)
 
 

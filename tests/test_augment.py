@@ -264,6 +264,16 @@ def test_uniform_numbers_are_uniform_and_independent():
     assert torch.corrcoef(torch.stack([numbers.flatten(), other.flatten()]))[0, 1].abs() < 0.03
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call")  # it warns of a cached constant
+def test_compiled_it_is_the_same():
+    batch = some_batch(4)
+    plain = augment.augment(batch, augment.AUGMENTATIONS, 7, 3, torch.arange(4))
+    compiled = torch.compile(augment.augment, backend="eager")
+    made = compiled(batch, augment.AUGMENTATIONS, 7, 3, torch.arange(4))
+    for name, value in plain.items():
+        assert torch.allclose(made[name], value, atol=1e-4), name
+
+
 def test_nothing_named_is_nothing_done():
     batch = some_batch(2)
     assert augmented(batch) is batch

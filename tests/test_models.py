@@ -159,6 +159,28 @@ def test_visibility_falls_where_the_source_has_no_match():
     assert visibility[20:].mean() < 0.2
 
 
+def test_the_estimator_learns_what_the_source_does_not_show():
+    """Upper half as in the source, lower half like nothing there: visible, and not."""
+    H, W = 64, 32
+    torch.manual_seed(0)
+    generator = models.FlowGenerator(H, W, channels=16)
+    source = F.interpolate(some_images(H // 8, W // 8), (H, W), mode="bicubic").clamp(-1, 0)
+    target = source.clone()
+    target[:, :, 32:] = 1.0
+    poses = some_pose(H, W)
+    optimizer = torch.optim.Adam(generator.parameters(), 3e-3)
+    for _ in range(60):
+        found = generator.correspondence(source, poses, poses)[2]
+        loss = models.photometric_loss(source, target, found)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for visibility in found.visibilities[:3]:
+        upper, lower = visibility.chunk(2, dim=2)
+        assert upper.mean() > 0.8
+        assert lower.mean() < 0.2
+
+
 def test_a_known_deformation_is_learned_to_less_than_a_pixel():
     H, W = 64, 32
     torch.manual_seed(0)
