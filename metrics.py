@@ -306,9 +306,9 @@ def _data_range(images: Tensor) -> Tensor:
 
 def _moments(planes: Tensor, window: Window, scratch: _Scratch) -> list[Tensor]:
     """The moments of SSIM from `_planes`, times the window's squared area: sum of the squared
-    means, product of the means, sum of the variances, covariance; each (H', ..., W') float64.
+    means, product of the means, sum of the variances, covariance; each (H', ..., W').
 
-    From integers they are exact; a small window's stay integers to the end.
+    Integers, and exact, where the planes are and the window is small; else float64.
     """
     sums, area = _filter(planes, window, scratch), window.area
     if 2 * (LEVELS * area) ** 2 >= 2**31:
@@ -318,11 +318,7 @@ def _moments(planes: Tensor, window: Window, scratch: _Scratch) -> list[Tensor]:
     y.mul_(x)
     if area > 1:
         sums[:, 2:].mul_(area)
-    moments = means, y, squares.sub_(means), product.sub_(y)
-    if sums.dtype == torch.float64:
-        return moments
-    wide = scratch.take("moments", sums, (4, *x.shape), torch.float64)
-    return [one.copy_(moment) for one, moment in zip(wide, moments)]
+    return [means, y, squares.sub_(means), product.sub_(y)]
 
 
 def _compare(
@@ -341,9 +337,15 @@ def _compare(
     c1, c2 = ((share * data_range * area) ** 2 for share in (0.01, 0.03))
     if recipe.sample_covariance:  # all variances take the same correction, so c2 takes its inverse
         c2 = c2 * (area - 1) / area
-    above, below, factor = (scratch.take(f"term {i}", means, means.shape) for i in range(3))
-    torch.add(product, c1 / 2, out=above).mul_(torch.add(covariance, c2 / 2, out=factor))
-    torch.add(means, c1, out=below).mul_(torch.add(variances, c2, out=factor))
+
+    def plus(name: str, moment: Tensor, constant: float | Tensor) -> Tensor:
+        term = scratch.take(name, moment, moment.shape, torch.float64)
+        if moment.dtype == torch.float64:
+            return torch.add(moment, constant, out=term)
+        return term.copy_(moment).add_(constant)
+
+    above = plus("above", product, c1 / 2).mul_(plus("factor", covariance, c2 / 2))
+    below = plus("below", means, c1).mul_(plus("factor", variances, c2))
     return 4 * above.div_(below).mean((0, 2, 3))
 
 
