@@ -194,6 +194,15 @@ def _parse_name(data: str, name: str) -> dict[str, str] | None:
     return found.groupdict("") if found else None
 
 
+def picture_key(file: str) -> str:
+    """What a picture is called, however its data set is unpacked: by the official sets' own names,
+    else with the folder it lies in, which is the person's.
+    """
+    parsed = (_parse_name(data, file) for data in OFFICIAL)
+    known = next((one["key"] for one in parsed if one), None)
+    return known or "/".join(PurePosixPath(stem(file)).parts[-2:])
+
+
 def _official(config: PrepareConfig) -> Listing:
     title, source, pictures = OFFICIAL[config.data][0], Source(config.source), {}
     for name in source.names:
@@ -776,9 +785,9 @@ def pose_by_name(known: dict[str, Pose], name: str, size: tuple[int, int]) -> np
     """The pose (25, 3) of the image called `name` without suffix, fitted to its (height, width).
 
     Known by the whole name, or by what follows its last `__`: results are often called
-    SOURCE__TARGET. Raises ClickException where it is not known.
+    SOURCE__TARGET, PATN's SOURCE___TARGET_vis. Raises ClickException where it is not known.
     """
-    for call in (name, stem(re.split("__+", name)[-1])):
+    for call in (name, stem(re.split("__+", name.removesuffix("_vis"))[-1])):
         for ending in ("", *IMAGE_SUFFIXES):
             if call + ending in known:
                 return known[call + ending].fitted(size)

@@ -382,9 +382,9 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     model = settings["model"] or fallback(settings["data"])["model"]
     settings["run"] = settings["run"] or f"runs/{settings['data']}-{model}"
     check_run(Path(settings["run"]), resume)
+    settings = saved_settings(ctx, settings) if resume else complete(settings, model)
     import training
 
-    settings = saved_settings(ctx, settings) if resume else complete(settings, model)
     prepared = open_or_draw(settings["data"], settings["root"])
     if not settings["steps"] or epochs:
         epochs = epochs or fallback(settings["data"])["epochs"]
@@ -483,7 +483,7 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     asked = {
         name: value
         for name, value in settings.items()
-        if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     }
     if ctx.params["no_augment"]:
         asked["augment"] = ()
@@ -491,11 +491,19 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
         asked["loss_weights"] = saved["loss_weights"] | dict(asked["loss_weights"])
     for name, value in asked.items():
         if name not in free | {"run"} and value != saved[name]:
+            option = "--loss-weight" if name == "loss_weights" else f"--{name.replace('_', '-')}"
+            said, has = (spelled(one) for one in (value, saved[name]))
             raise click.UsageError(
-                f"--{name.replace('_', '-')} {value}: the run has {saved[name]}; leave it out "
-                "or start another run with --run"
+                f"{option} {said}: the run has {has}; leave it out or start another run with --run"
             )
     return saved | {name: asked[name] for name in free & asked.keys()} | {"run": settings["run"]}
+
+
+def spelled(value: object) -> str:
+    """A setting as its option has it."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={number:g}" for name, number in value.items())
+    return (",".join(value) or "none") if isinstance(value, tuple | list) else f"{value}"
 
 
 def weigh(model: str, changes: tuple[tuple[str, float], ...]) -> dict[str, float]:
@@ -757,8 +765,8 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--o
     "--write-corrupted",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the spoilt pictures of --source (and --poses), for any system to be measured on, "
-    "and no scores.",
+    help="Write the spoilt sources of --data, or the pictures of --source (and --poses), for any "
+    "system to be measured on, and no scores.",
 )
 def score(data, root, checkpoint, limit, generated, target, device, **options) -> None:
     """Score a model on the test pairs, or anyone's images against their targets.
@@ -774,7 +782,7 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     """
     check_score_options(generated, target, checkpoint, options)
     if options["write_corrupted"]:
-        write_corrupted_pictures(options, limit)
+        write_corrupted_pictures(data, root, limit, options)
         return
     if generated:
         title, count, batches = open_folders(generated, target, limit, options)
@@ -807,7 +815,7 @@ def check_score_options(
 ) -> None:
     """Refuse options that would do nothing, and outputs that can't be written, before any work."""
     if options["write_corrupted"]:
-        others = {"--generated": generated, "--checkpoint": checkpoint}
+        others = {"--generated": generated, "--target": target, "--checkpoint": checkpoint}
         for name in ("json_file", "per_pair", "worst", "corruptions", "resize", "require"):
             others[f"--{name.removesuffix('_file').replace('_', '-')}"] = options[name]
         for name, value in others.items():
@@ -940,12 +948,15 @@ def csv_writer(path: Path | None) -> Iterator[Callable]:
     import metrics
 
     columns = [name for name in metrics.RECIPE_NOTES if name not in metrics.OF_ALL_PAIRS]
-    beside = path.with_name(f"{path.name}.partial")
+    path = path.resolve()  # a link stays one
+    regular = path.is_file() or not path.exists()  # a pipe is written as it comes
+    beside = path.with_name(f"{path.name}.partial") if regular else path
     with contextlib.ExitStack() as stack:
         with writing(path, "--per-pair"):
             # Names of files may be no UTF-8.
             file = open(beside, "w", newline="", errors="surrogateescape")  # noqa: SIM115
-            stack.callback(beside.unlink, missing_ok=True)
+            if regular:
+                stack.callback(beside.unlink, missing_ok=True)
             stack.enter_context(file)
             rows = csv.writer(file)
             rows.writerow(["source", "target", *columns])
@@ -962,7 +973,8 @@ def csv_writer(path: Path | None) -> Iterator[Callable]:
         yield write
         with writing(path, "--per-pair"):
             file.close()
-            os.replace(beside, path)
+            if regular:
+                os.replace(beside, path)
 
 
 @contextlib.contextmanager
@@ -1067,20 +1079,16 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, t
     show(table)
 
 
-def write_corrupted_pictures(options: dict, limit: int | None) -> None:
-    """Write every picture of a folder under every corruption: FOLDER/KIND-SEVERITY/NAME.png.
+def write_corrupted_pictures(data: str, root: str, limit: int | None, options: dict) -> None:
+    """Write pictures under every corruption, FOLDER/KIND-SEVERITY/NAME.png: those of --source, or
+    the sources of a data set's test pairs.
 
-    With --poses their poses, moved along, as FOLDER/KIND-SEVERITY.csv.
+    Where poses are known they are moved along: FOLDER/KIND-SEVERITY.csv.
     """
-    source, folder = options["source"], options["write_corrupted"]
-    if source is None:
-        raise click.UsageError("--write-corrupted: say which pictures with --source DIR")
     import pairs
     import poses
 
-    names = dict(list(pairs.matching_names([source]).items())[:limit])
-    known = poses.read_poses(options["poses"]) if options["poses"] else None
-    import numpy as np
+    folder, count, pictures = options["write_corrupted"], *open_pictures(data, root, limit, options)
     import torch
 
     import augment
@@ -1089,25 +1097,51 @@ def write_corrupted_pictures(options: dict, limit: int | None) -> None:
     kinds = [(kind, s + 1) for kind in augment.CORRUPTIONS for s in range(augment.SEVERITIES)]
     moved = {kind: {} for kind in kinds}
     with progress_line("writing", "pictures") as update:
-        for place, (name, files) in enumerate(names.items()):
-            picture = poses.read_image(source / files[source], files[source])
-            pose = np.zeros((len(poses.JOINTS), 3), np.float32)
-            if known:
-                pose = pairs.pose_by_name(known, name, picture.shape[:2])
-            picture = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
-            for kind, severity in kinds:
-                spoilt, there = training.corrupt_pictures(
-                    picture, torch.from_numpy(pose)[None], (kind, severity), [name]
-                )
-                moved[kind, severity][f"{name}.png"] = there[0].numpy()
-                path = folder / f"{kind}-{severity}" / f"{name}.png"
+        for number, (file, picture, pose) in enumerate(pictures, 1):
+            one = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
+            known = torch.from_numpy(pose.copy())[None]
+            for kind in kinds:
+                spoilt, there = training.corrupt_pictures(one, known, kind, [file])
+                name = f"{pairs.picture_key(file)}.png"
+                path = folder / "{}-{}".format(*kind) / name
                 write_pictures(training.to_pictures(spoilt), [path], "--write-corrupted")
-            update(completed=place + 1, total=len(names))
-    for (kind, severity), found in moved.items() if known else ():
-        path = folder / f"{kind}-{severity}.csv"
-        with writing(path, "--write-corrupted"):
-            poses.write_csv(path, found)
-    click.echo(f"{folder}: {len(names):,} pictures in {len(kinds)} folders")
+                if pose.any():
+                    moved[kind][name] = there[0].numpy()
+            update(completed=number, total=count)
+    for kind, found in moved.items():
+        path = folder / "{}-{}.csv".format(*kind)
+        if found:
+            with writing(path, "--write-corrupted"):
+                poses.write_csv(path, found)
+    click.echo(f"{folder}: {count:,} pictures in {len(kinds)} folders")
+
+
+def open_pictures(
+    data: str, root: str, limit: int | None, options: dict
+) -> "tuple[int, Iterator[tuple[str, np.ndarray, np.ndarray]]]":
+    """Pictures to spoil: how many, and of each its file, pixels (H, W, 3) and pose (25, 3)."""
+    import numpy as np
+
+    import pairs
+    import poses
+
+    source = options["source"]
+    if source is None:
+        prepared = pairs.load(data, root)
+        places = list(dict.fromkeys(prepared.pairs_test[:limit, 0].tolist()))
+        kept = prepared.files, prepared.images, prepared.poses
+        return len(places), (tuple(column[place] for column in kept) for place in places)
+    names = dict(list(pairs.matching_names([source]).items())[:limit])
+    known = poses.read_poses(options["poses"]) if options["poses"] else None
+    nobody = np.zeros((len(poses.JOINTS), 3), np.float32)
+
+    def read() -> "Iterator[tuple[str, np.ndarray, np.ndarray]]":
+        for name, files in names.items():
+            picture = poses.read_image(source / files[source], files[source])
+            pose = pairs.pose_by_name(known, name, picture.shape[:2]) if known else nobody
+            yield name, picture, pose
+
+    return len(names), read()
 
 
 def write_json(

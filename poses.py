@@ -96,7 +96,8 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
 def image_size(path: Path) -> tuple[int, int]:
     """The (height, width) of a picture, upright, by its header. Raises what `read_image` raises."""
     with _opened(path, str(path)) as image:
-        lying = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        # Of a TIFF Pillow has turned the size already.
+        lying = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
         return image.size if lying else image.size[::-1]
 
 

@@ -576,11 +576,11 @@ def corrupt_pictures(
 ) -> tuple[Tensor, Tensor]:
     """uint8 pictures (B, 3, H, W) and their poses under a corruption (kind and severity).
 
-    A picture's file name, without folder and suffix, decides what it draws: wherever it is found,
-    and in however many pairs, it is spoilt in the same way.
+    A picture's key, by `pairs.picture_key` of its file name, decides what it draws: in however many
+    pairs it is, it is spoilt in the same way.
     """
-    calls = (os.fsencode(pairs.stem(Path(name).name)) for name in names)
-    samples = torch.tensor([crc32(call) >> 1 for call in calls])
+    keys = (os.fsencode(pairs.picture_key(name)) for name in names)
+    samples = torch.tensor([crc32(key) >> 1 for key in keys])
     spoilt, pose = augment.corrupt(pairs.normalise(pictures), pose, *corruption, samples)
     return to_levels(spoilt), pose
 

@@ -732,3 +732,15 @@ def test_a_pose_by_name_goes_where_its_picture_goes():
 def test_an_image_without_a_known_pose_is_named():
     with fails(r"^a__b: has no pose; add it to the file or folder of --poses$"):
         pairs.pose_by_name({"a": poses.Pose(body())}, "a__b", (128, 64))
+
+
+def test_a_picture_has_one_key_however_its_data_set_is_unpacked():
+    market = "0001_c1s1_001051_00"
+    for file in (f"a/bounding_box_test/{market}.jpg", f"{market}.jpg.jpg", market):
+        assert pairs.picture_key(file) == market
+    nested = "img/WOMEN/Dresses/id_00000002/02_1_front.jpg"
+    assert pairs.picture_key(nested) == "fashionWOMENDressesid0000000202_1front"
+    assert pairs.picture_key("fashionWOMENDressesid0000000202_1front.jpg") == pairs.picture_key(
+        nested
+    )
+    assert pairs.picture_key("people/anna/1.jpg") == "anna/1"

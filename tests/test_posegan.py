@@ -284,7 +284,6 @@ def test_spoilt_pictures_are_written_for_anyones_system(few_people, tmp_path):
         light = np.asarray(Image.open(spoilt / "occlusion-1" / f"{i}.png"))
         heavy = np.asarray(Image.open(spoilt / "occlusion-5" / f"{i}.png"))
         assert 0 < (light != picture).mean() < 0.1 < (heavy != picture).mean()
-    assert "--source" in run("score", "--write-corrupted", spoilt, code=2)
     both = ("--source", tmp_path / "photos", "--write-corrupted", spoilt)
     assert "--json" in run("score", *both, "--json", tmp_path / "scores.json", code=2)
 
@@ -302,12 +301,16 @@ def test_written_corruptions_are_those_a_model_is_scored_on(few_people, tmp_path
     spoilt = tmp_path / "spoilt"
     source = ("--source", tmp_path / "photos", "--poses", tmp_path / "poses.csv")
     run("score", *source, "--write-corrupted", spoilt)
+    run("score", "--root", few_people.path.parent, "--write-corrupted", tmp_path / "of_data")
+    assert all((tmp_path / "of_data" / "scale-3" / call).exists() for call in calls)
     prepared = dataclasses.replace(few_people, pairs_test=chosen)
     generator = models.FlowGenerator(prepared.height, prepared.width, channels=8).eval()
     for kind in augment.CORRUPTIONS:
         (batch,) = training.scored_batches(prepared, generator, None, (kind, 3))
         written = [np.asarray(Image.open(spoilt / f"{kind}-3" / call)) for call in calls]
         assert (training.to_pictures(batch["source"]) == np.stack(written)).all()
+        again = np.asarray(Image.open(tmp_path / "of_data" / f"{kind}-3" / calls[0]))
+        assert (again == written[0]).all()
         found = poses.read_poses(spoilt / f"{kind}-3.csv")
         found = np.stack([found[call].joints for call in calls])[:, list(poses.COCO18)]
         wanted = batch["source_pose"].numpy()[:, list(poses.COCO18)]

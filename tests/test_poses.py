@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import body, coco, csv_row, csv_text, encoded, fails, openpose, picture, tree, write
-from PIL import Image
+from PIL import ExifTags, Image
 
 import poses
 
@@ -387,3 +387,13 @@ def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
     assert not pose[7].any() and 0.5 < pose[5, 2] < 1 and pose[1, 2] > 0
     found["scores"] = torch.tensor([0.2, 0.1])
     assert not poses.find_poses([picture()]).any()
+
+
+def test_the_size_in_a_header_is_that_of_the_upright_picture(tmp_path):
+    for ending in ("jpg", "png", "tiff", "webp"):
+        for orientation in (1, 6):
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = orientation
+            file = tmp_path / f"{orientation}.{ending}"
+            Image.new("RGB", (96, 64)).save(file, exif=exif)
+            assert poses.image_size(file) == poses.read_image(file, "it").shape[:2]
