@@ -1,13 +1,15 @@
 """The three models on equal terms: trained on as many samples, scored on the same test pairs.
 
     posegan prepare --data market1501 --source ZIP --poses CSVs
-    python benchmarks/compare.py --samples 50000 --limit 2000
+    python benchmarks/compare.py --model residual --channels 16
+    python benchmarks/compare.py
 
 Runs `posegan train` and `posegan score` for each model, into RUNS/compare-MODEL/, and prints the
 table as Markdown; RUNS/compare.png shows random test pairs: source, target pose, target, and what
 each model makes of them. A run that is there is continued with its own settings, so the script may
 be stopped and started again; without ImageNet's weights `residual` trains its descriptor along.
-Hours are those of the log, pauses and all; images/s are generated ones, 32 at once.
+Hours are those of the log; images/s are generated ones, 32 at once. At full width `residual` takes
+several times as long on a CPU as the other two, so the first line trains a quarter of it.
 
 Of `flow` it says as well how far its flow is off, in pixels on the body, where the source itself
 was deformed in a known way, and what scores cost that are made without the source pose.
@@ -148,9 +150,10 @@ def main(
         generators[model] = generator
         prepared = pairs.load(data, root)
         parameters = sum(p.numel() for p in generator.parameters()) / 1e6
-        steps = training.read_checkpoint(checkpoint)["state"]["step"]
-        cells = [model, f"{steps * batch_size:,}"]
-        cells += [f"{hours(run / 'log.jsonl', batch_size):.1f}", f"{parameters:.1f}"]
+        saved = training.read_checkpoint(checkpoint)
+        together = saved["config"]["train"]["batch_size"]
+        cells = [model, f"{saved['state']['step'] * together:,}"]
+        cells += [f"{hours(run / 'log.jsonl', together):.1f}", f"{parameters:.1f}"]
         cells.append(f"{speed(generator, pairs.gather(prepared, prepared.pairs_test[:32])):.1f}")
         for name in ("ssim_dscf", "mask_ssim", "l1", "detail"):
             low, high = content["intervals"][name]
