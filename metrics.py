@@ -177,7 +177,8 @@ class _Scratch(dict):
 
 @cache
 def _bands(window: Window, length: int, device: torch.device) -> list[tuple[slice, slice, Tensor]]:
-    """Blocks of a Gaussian's outputs along `length` pixels: outputs, inputs, and their matrix.
+    """Blocks of a Gaussian's outputs along `length` pixels: outputs, inputs, and the matrix
+    (inputs, outputs) between them, as the BLAS likes it best on either side.
 
     Blocks keep a banded matrix' zeros few. Weights that overhang the image fall to its border.
     """
@@ -189,10 +190,10 @@ def _bands(window: Window, length: int, device: torch.device) -> list[tuple[slic
         end = min(start + BLOCK, count)
         first = max(start - window.overhang, 0)
         last = min(end + window.reach + window.overhang, length)
-        matrix = torch.zeros(end - start, last - first, dtype=torch.float64)
-        for row in range(end - start):
-            for tap, weight in enumerate(weights, start + row - window.overhang):
-                matrix[row, min(max(tap, 0), length - 1) - first] += weight
+        matrix = torch.zeros(last - first, end - start, dtype=torch.float64)
+        for place in range(end - start):
+            for tap, weight in enumerate(weights, start + place - window.overhang):
+                matrix[min(max(tap, 0), length - 1) - first, place] += weight
         blocks.append((slice(start, end), slice(first, last), matrix.to(device)))
     return blocks
 
@@ -208,11 +209,11 @@ def _gaussian(planes: Tensor, window: Window, scratch: _Scratch) -> Tensor:
     rows = planes.view(-1, W)  # (H * N, W)
     narrow = scratch.take("rows", planes, (len(rows), wide))  # (H * N, W')
     for outputs, inputs, band in _bands(window, W, planes.device):
-        torch.mm(rows[:, inputs], band.T, out=narrow[:, outputs])
+        torch.mm(rows[:, inputs], band, out=narrow[:, outputs])
     columns = narrow.view(H, -1)  # (H, N * W')
     result = scratch.take("filtered", planes, (high, columns.shape[1]))  # (H', N * W')
     for outputs, inputs, band in _bands(window, H, planes.device):
-        torch.mm(band, columns[inputs], out=result[outputs])
+        torch.mm(band.T, columns[inputs], out=result[outputs])
     return result.view(high, *middle, wide)
 
 
