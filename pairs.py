@@ -196,7 +196,7 @@ def _parse_name(data: str, name: str) -> dict[str, str] | None:
 
 def picture_key(file: str) -> str:
     """What a picture is called, however its data set is unpacked: by the official sets' own names,
-    else with the folder it lies in, which is the person's.
+    else with the folder it lies in.
     """
     parsed = (_parse_name(data, file) for data in OFFICIAL)
     known = next((one["key"] for one in parsed if one), None)

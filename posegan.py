@@ -816,11 +816,14 @@ def check_score_options(
     """Refuse options that would do nothing, and outputs that can't be written, before any work."""
     if options["write_corrupted"]:
         others = {"--generated": generated, "--target": target, "--checkpoint": checkpoint}
-        for name in ("json_file", "per_pair", "worst", "corruptions", "resize", "require"):
+        scoring = ("json_file", "per_pair", "worst", "corruptions", "resize", "require", "skip")
+        for name in (*scoring, "inception_weights", "pose_weights"):
             others[f"--{name.removesuffix('_file').replace('_', '-')}"] = options[name]
         for name, value in others.items():
             if value:
                 raise click.UsageError(f"{name}: --write-corrupted scores nothing; leave it out")
+        if options["poses"] and not options["source"]:
+            raise click.UsageError("--poses: a data set has its own; leave it out")
         return
     if (generated is None) != (target is None):
         raise click.UsageError("--generated and --target belong together; give both")
@@ -1085,7 +1088,6 @@ def write_corrupted_pictures(data: str, root: str, limit: int | None, options: d
 
     Where poses are known they are moved along: FOLDER/KIND-SEVERITY.csv.
     """
-    import pairs
     import poses
 
     folder, count, pictures = options["write_corrupted"], *open_pictures(data, root, limit, options)
@@ -1097,16 +1099,15 @@ def write_corrupted_pictures(data: str, root: str, limit: int | None, options: d
     kinds = [(kind, s + 1) for kind in augment.CORRUPTIONS for s in range(augment.SEVERITIES)]
     moved = {kind: {} for kind in kinds}
     with progress_line("writing", "pictures") as update:
-        for number, (file, picture, pose) in enumerate(pictures, 1):
+        for number, (name, file, picture, pose) in enumerate(pictures, 1):
             one = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
             known = torch.from_numpy(pose.copy())[None]
             for kind in kinds:
                 spoilt, there = training.corrupt_pictures(one, known, kind, [file])
-                name = f"{pairs.picture_key(file)}.png"
-                path = folder / "{}-{}".format(*kind) / name
+                path = folder / "{}-{}".format(*kind) / f"{name}.png"
                 write_pictures(training.to_pictures(spoilt), [path], "--write-corrupted")
                 if pose.any():
-                    moved[kind][name] = there[0].numpy()
+                    moved[kind][f"{name}.png"] = there[0].numpy()
             update(completed=number, total=count)
     for kind, found in moved.items():
         path = folder / "{}-{}.csv".format(*kind)
@@ -1118,8 +1119,11 @@ def write_corrupted_pictures(data: str, root: str, limit: int | None, options: d
 
 def open_pictures(
     data: str, root: str, limit: int | None, options: dict
-) -> "tuple[int, Iterator[tuple[str, np.ndarray, np.ndarray]]]":
-    """Pictures to spoil: how many, and of each its file, pixels (H, W, 3) and pose (25, 3)."""
+) -> "tuple[int, Iterator[tuple[str, str, np.ndarray, np.ndarray]]]":
+    """Pictures to spoil: how many, and of each a name, its file, pixels (H, W, 3) and pose (25, 3).
+
+    The names are short where that tells them apart.
+    """
     import numpy as np
 
     import pairs
@@ -1129,19 +1133,21 @@ def open_pictures(
     if source is None:
         prepared = pairs.load(data, root)
         places = list(dict.fromkeys(prepared.pairs_test[:limit, 0].tolist()))
-        kept = prepared.files, prepared.images, prepared.poses
-        return len(places), (tuple(column[place] for column in kept) for place in places)
-    names = dict(list(pairs.matching_names([source]).items())[:limit])
-    known = poses.read_poses(options["poses"]) if options["poses"] else None
-    nobody = np.zeros((len(poses.JOINTS), 3), np.float32)
-
-    def read() -> "Iterator[tuple[str, np.ndarray, np.ndarray]]":
-        for name, files in names.items():
-            picture = poses.read_image(source / files[source], files[source])
-            pose = pairs.pose_by_name(known, name, picture.shape[:2]) if known else nobody
-            yield name, picture, pose
-
-    return len(names), read()
+        files = [prepared.files[place] for place in places]
+        names = [pairs.picture_key(file) for file in files]
+        if len(set(names)) < len(names):
+            names = list(map(pairs.stem, files))
+        kept = (prepared.images[place] for place in places), (prepared.poses[p] for p in places)
+        return len(places), zip(names, files, *kept)
+    found = dict(list(pairs.matching_names([source]).items())[:limit])
+    paths = {name: source / files[source] for name, files in found.items()}
+    moved = dict.fromkeys(paths, np.zeros((len(poses.JOINTS), 3), np.float32))
+    if options["poses"]:
+        known = poses.read_poses(options["poses"])
+        for name, path in paths.items():
+            moved[name] = pairs.pose_by_name(known, name, poses.image_size(path))
+    read = ((n, n, poses.read_image(path, str(path)), moved[n]) for n, path in paths.items())
+    return len(paths), read
 
 
 def write_json(

@@ -284,8 +284,24 @@ def test_spoilt_pictures_are_written_for_anyones_system(few_people, tmp_path):
         light = np.asarray(Image.open(spoilt / "occlusion-1" / f"{i}.png"))
         heavy = np.asarray(Image.open(spoilt / "occlusion-5" / f"{i}.png"))
         assert 0 < (light != picture).mean() < 0.1 < (heavy != picture).mean()
-    both = ("--source", tmp_path / "photos", "--write-corrupted", spoilt)
-    assert "--json" in run("score", *both, "--json", tmp_path / "scores.json", code=2)
+    both = ("--source", tmp_path / "photos", "--write-corrupted", tmp_path / "none")
+    for option in (["--json", tmp_path / "scores.json"], ["--skip", "lpips"]):
+        assert option[0] in run("score", *both, *option, code=2)
+    poses.write_csv(tmp_path / "one.csv", {"0.png": few_people.poses[0]})
+    assert "1: has no pose" in run("score", *both, "--poses", tmp_path / "one.csv", code=1)
+    assert not (tmp_path / "none").exists()
+    alone = ("score", "--root", few_people.path.parent, "--write-corrupted", tmp_path / "none")
+    assert "--poses" in run(*alone, "--poses", tmp_path / "one.csv", code=2)
+
+
+def test_spoilt_pictures_of_one_name_do_not_meet(few_people, tmp_path):
+    same = dataclasses.replace(few_people, files=[f"p{i}/day/a.png" for i in range(2)] * 100)
+    chosen = dataclasses.replace(same, pairs_test=np.array([[0, 1], [1, 0]]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pairs, "load", lambda data, root: chosen)
+        run("score", "--write-corrupted", tmp_path)
+    written = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("scale-1/**/*.png"))
+    assert written == ["scale-1/p0/day/a.png", "scale-1/p1/day/a.png"]
 
 
 def test_written_corruptions_are_those_a_model_is_scored_on(few_people, tmp_path):
