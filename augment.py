@@ -250,7 +250,8 @@ def augment(
     """A batch (`source`, `target`, `source_pose`, `target_pose`) with the named AUGMENTATIONS.
 
     `samples` (B,) int64 are the numbers of the samples in the step; every sample has its own draws.
-    All geometry is one look-up, all colour one matrix product; what is not named costs nothing.
+    All geometry is one look-up, all colour one matrix product; what is not named costs nothing. A
+    flip is a mirrored copy instead: exact, and all the target needs, which nothing else moves.
     """
     if not names:
         return batch
@@ -285,7 +286,11 @@ def augment(
 
 
 def draw_geometry(draws: Draws, names: Collection[str], size: tuple[int, int]) -> Geometry:
-    """The geometry of the named augmentations: cropped, then padded, then all of it distorted."""
+    """The geometry of the named augmentations: cropped, then padded, then all of it distorted.
+
+    One map of the whole source: around a crop, padding shows what the crop left out before it
+    shows black.
+    """
     numbers = draws.numbers
     geometry = unmoved(len(numbers), numbers.device)
     if "crop" in names:
