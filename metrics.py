@@ -28,7 +28,7 @@ ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 G
 SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
 PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
 MASK_RADIUS = 4  # pixels; of the joints' discs, and half the width of a limb
-MASK_LIMBS = (  # PG2's, which all followers use
+MASK_LIMBS = (  # PG2's, which its followers use
     *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (2, 9), (5, 12), (9, 12)),
     *((1, 9), (9, 10), (10, 11), (1, 12), (12, 13), (13, 14)),
     *((0, 1), (0, 15), (15, 17), (0, 16), (16, 18), (1, 17), (1, 18), (17, 18)),
@@ -130,7 +130,7 @@ def _published() -> tuple[Published, ...]:
     market, fashion = "Market-1501", "DeepFashion"
     table = (  # DeepFashion SSIM and IS, Market-1501 SSIM and IS
         ("pix2pix", 0.692, 3.249, 0.183, 2.678),
-        ("PG2", 0.762, 3.090, 0.253, 3.460),
+        ("PG2", 0.762, 3.090, 0.253, 3.460),  # copied from its own paper, as is its recipe
         ("DSCF (Deformable GAN)", 0.761, 3.351, 0.290, 3.185),
         ("BodyROI7", 0.614, 3.228, 0.099, 3.483),
         ("Dong et al. (Soft-gated Warping-GAN)", 0.793, 3.314, 0.356, 3.409),
@@ -147,9 +147,14 @@ def _published() -> tuple[Published, ...]:
         ("IMAGPose", 0.328, 0.210, 12.7),
     )
     first, own, since = "RPT-GAN, Table 1", "the model's paper", "papers since GFLA"
+
+    def recipe(model: str) -> str:
+        """That of the SSIM in Table 1."""
+        return "pg2" if model == "PG2" else "dscf"
+
     return (
-        *(Published(m, market, ssim, score, "dscf", first) for m, _, _, ssim, score in table),
-        *(Published(m, fashion, ssim, score, "dscf", first) for m, ssim, score, _, _ in table),
+        *(Published(m, market, ssim, score, recipe(m), first) for m, _, _, ssim, score in table),
+        *(Published(m, fashion, ssim, score, recipe(m), first) for m, ssim, score, _, _ in table),
         *(Published(m, market, ssim, score, "dscf", own) for m, ssim, score in later),
         Published("real images", market, None, 3.890, None, own),
         *(Published(m, market, s, None, "gfla", since, lpips, fid) for m, s, lpips, fid in newer),
@@ -425,8 +430,9 @@ def _cover(pose: Tensor, height: int, width: int, scratch: _Scratch) -> Tensor:
 def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
     """Where a pose (B, 25, 3) covers the image: (B, 1, height, width) bool, closed by a 5x5 square.
 
-    PG2's mask of the joints of COCO-18, as all papers have it: limbs 8 px wide with their rims,
-    discs of radius 4 without. A missing joint draws nothing, nor do its limbs.
+    The mask of DSCF's and PATN's programs, of the joints of COCO-18 and PG2's limbs: limbs 8 px
+    wide with their rims, discs of radius 4 without. (PG2's own program paints its limbs as rows of
+    discs.) A missing joint draws nothing, nor do its limbs.
     """
     return _cover(pose, height, width, _Scratch())
 

@@ -1034,7 +1034,8 @@ def show_published() -> None:
 
     table = Table(title="Published", title_justify="left")
     for heading in ("model", "data", "SSIM", "recipe", "IS", "LPIPS", "FID", "from"):
-        table.add_column(heading, justify="right" if heading in ("SSIM", "IS", "FID") else "left")
+        words = heading in ("model", "data", "recipe", "from")
+        table.add_column(heading, justify="left" if words else "right")
     for row in metrics.PUBLISHED:
         numbers = (row.ssim, row.inception_score, row.lpips, row.fid)
         ssim, score, lpips, fid = ("–" if x is None else f"{x:g}" for x in numbers)
