@@ -1,15 +1,16 @@
-"""Scores of generated images against their targets: pure functions of tensors.
+"""Scores of generated images against their targets: functions of tensors, and their running means.
 
 Images are (B, 3, H, W), either uint8 or float in [-1, 1], which is taken as 0 to 255 unrounded.
-Every score comes as (B,) float64, one number a pair. Images that can't be scored (other shapes,
-other types, NaN, values outside the range) raise ValueError.
+The scores of pairs come as (B,) float64; those of a whole set (Inception Score, FID) keep sums.
+Images that can't be scored (other shapes, other types, NaN, values outside the range) raise
+ValueError.
 """
 
 import hashlib
 import math
 import warnings
-from collections.abc import Collection
-from functools import cache
+from collections.abc import Callable, Collection
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -957,7 +958,7 @@ class Networks(NamedTuple):
 
     inception: Inception | None = None
     lpips: nn.Module | None = None
-    keypoints: str | None = None  # weights of Keypoint R-CNN, "" for torchvision's own
+    keypoints: Callable | None = None  # pictures uint8 (H, W, 3) to poses (B, 25, 3)
 
 
 NEEDS = {  # score to the network it needs
@@ -984,7 +985,7 @@ def load_networks(
     loaders = {
         "inception": lambda: Inception(inception_weights).to(device),
         "lpips": lambda: _lpips().to(device),
-        "keypoints": lambda: _keypoints(pose_weights),
+        "keypoints": lambda: _keypoints(pose_weights, device),
     }
     loaded, reasons = {}, dict.fromkeys(skip, "skipped")
     for name, load in loaders.items():
@@ -1014,25 +1015,42 @@ def _lpips() -> nn.Module:
         raise BadInput("lpips", problem, "put torchvision's file into torch's cache") from None
 
 
-def _keypoints(weights: str | None) -> str:
-    find_poses([], weights)
-    return weights or ""
+def _keypoints(weights: str | None, device: torch.device) -> Callable:
+    find_poses([], weights, device)  # raises where the weights are not to be had
+    return partial(find_poses, weights=weights, device=device)
 
 
 # ------------------------------------------------------------------------------ all of them
+
+
+def _of_each(compute: Callable, images: Tensor) -> Tensor:
+    """What `compute` gives for images (B, ...); for one image B times, as the mean image, once."""
+    if images.stride(0) == 0:
+        found = compute(images[:1])
+        return found.expand(len(images), *found.shape[1:])
+    return compute(images)
 
 
 class Scorer:
     """All scores of one system, batch after batch; memory does not grow with the pairs.
 
     `count` is the number of pairs to come, which the splits of the Inception Score want to know;
-    `reasons` says why networks are missing, `posed` whether target poses will come.
+    `reasons` says why networks are missing, `posed` whether target poses will come. A scorer
+    `beside` another is given the same targets, batch for batch after it: it takes their features.
     """
 
-    def __init__(self, count: int, networks: Networks, reasons: dict[str, str], posed: bool = True):
+    def __init__(
+        self,
+        count: int,
+        networks: Networks,
+        reasons: dict[str, str],
+        posed: bool = True,
+        beside: "Scorer | None" = None,
+    ):
         self.networks, self.means, self._size = networks, Means(), ()
         self._missing = {name: reasons[net] for name, net in NEEDS.items() if net in reasons}
-        self._generated, self._target = Moments(), Moments()
+        self._generated, self._beside = Moments(), beside
+        self._target = beside._target if beside else Moments()
         self._inception_score = None
         if networks.inception and count >= SPLITS:
             self._inception_score = InceptionScore(count)
@@ -1054,25 +1072,30 @@ class Scorer:
         self._size = generated.shape[2:]
         single, weights = weighted_scores(generated, target, pose)
         if self.networks.lpips is not None and min(generated.shape[2:]) >= LPIPS_PIXELS:
-            device = self.networks.lpips.lin0.model[-1].weight.device
+            device = next(self.networks.lpips.parameters()).device
             images = (x.to(device).float() / (LEVELS / 2) - 1 for x in (generated, target))
             with torch.inference_mode():
                 single["lpips"] = self.networks.lpips(*images).flatten().cpu()
         if self.networks.keypoints is not None and pose is not None:
-            pictures = list(generated.permute(0, 2, 3, 1).cpu().numpy())
-            found = torch.from_numpy(find_poses(pictures, self.networks.keypoints or None))
-            single |= pose_scores(found, pose)
+            single |= pose_scores(_of_each(self._poses, generated), pose)
         self.means.add(single, weights)
         if self.networks.inception is not None:
             self._add_features(generated, target)
         return single
 
+    def _poses(self, images: Tensor) -> Tensor:
+        pictures = list(images.permute(0, 2, 3, 1).cpu().numpy())
+        return torch.from_numpy(self.networks.keypoints(pictures))
+
     def _add_features(self, generated: Tensor, target: Tensor) -> None:
         network = self.networks.inception
+        features = partial(network.features, resize="torch")
         if self._inception_score is not None:
-            self._inception_score.add(network.logits_unbiased(generated).double().softmax(1))
-        self._generated.add(network.features(generated, "torch"))
-        self._target.add(network.features(target, "torch"))
+            logits = _of_each(network.logits_unbiased, generated)
+            self._inception_score.add(logits.double().softmax(1))
+        self._generated.add(_of_each(features, generated))
+        if self._beside is None:
+            self._target.add(features(target))
 
     def values(self) -> dict[str, float]:
         """Name to score, of those that could be had."""
@@ -1110,7 +1133,8 @@ class Scorer:
         known["lpips"] = f"needs images of at least {LPIPS_PIXELS} pixels a side"
         known["detail"] = "the targets are flat"
         known |= dict.fromkeys((*OF_ALL_PAIRS,), "the network's features are not finite")
-        known |= dict.fromkeys(("pck", "pose_error"), "no target joint was found in the images")
+        known["pose_error"] = "no target joint was found in the images"
+        known["pck"] = "no target pose shows nose and neck, or the spine, for the head's size"
         if not _taps("mask_ssim") > min(self._size, default=0):
             known["mask_ssim"] = "no target pose lies inside its image"
         known |= self._missing

@@ -902,10 +902,10 @@ def score_batches(
     scorer: "metrics.Scorer",
     per_pair: Path | None = None,
     worst: int | None = None,
-) -> "tuple[dict[str, metrics.Means], training.Extremes]":
+) -> "tuple[dict[str, metrics.Scorer], training.Extremes]":
     """Score batches behind a progress line, with what is asked for by the way.
 
-    Gives the means of the baselines by name, and the worst and best pairs' pictures.
+    Gives the scorers of the baselines by name, and the worst and best pairs' pictures.
     """
     import metrics
     import training
@@ -916,8 +916,9 @@ def score_batches(
             target, pose = batch["target"], batch["target_pose"]
             single = scorer.add(batch["generated"], target, pose)
             for name, images in batch["baselines"].items():
-                baseline = baselines.setdefault(name, metrics.Means())
-                baseline.add(*metrics.weighted_scores(images, target, pose))
+                if name not in baselines:
+                    baselines[name] = metrics.Scorer(count, scorer.networks, {}, beside=scorer)
+                baselines[name].add(images, target, pose)
             write(batch["names"], single)
             if worst and "ssim_dscf" in single:
                 shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
@@ -1000,7 +1001,7 @@ def show(table: "Table") -> None:
 
 def show_scores(
     scorer: "metrics.Scorer",
-    baselines: "dict[str, metrics.Means]",
+    baselines: "dict[str, metrics.Scorer]",
     title: str,
     brief: bool = False,
 ) -> None:
@@ -1070,7 +1071,9 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, t
     """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
     from rich.table import Table
 
-    table = Table(title=f"{title}: ssim_dscf on spoilt sources", title_justify="left")
+    count = next(iter(robustness.values()))[0].count
+    title = f"{title}, N = {count:,} pairs: ssim_dscf on spoilt sources"
+    table = Table(title=title, title_justify="left")
     for heading in ("source", "clean", "1", "2", "3", "4", "5", "mean change", "curve"):
         table.add_column(heading, justify="left" if heading in ("source", "curve") else "right")
     for kind, severities in robustness.items():
@@ -1154,7 +1157,7 @@ def open_pictures(
 def write_json(
     path: Path,
     scorer: "metrics.Scorer",
-    baselines: "dict[str, metrics.Means]",
+    baselines: "dict[str, metrics.Scorer]",
     robustness: "dict[str, list[metrics.Means]]",
 ) -> None:
     """Write the scores for programs; a score that could not be had is null, with its reason."""
@@ -1170,8 +1173,7 @@ def write_json(
         "intervals": scorer.means.intervals(),
         "reasons": scorer.reasons(),
         "baselines": {
-            name: {key: one.values().get(key) for key in metrics.PIXEL_SCORES}
-            for name, one in baselines.items()
+            name: {key: one.values().get(key) for key in names} for name, one in baselines.items()
         },
     }
     if robustness:

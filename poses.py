@@ -17,6 +17,7 @@ from click import ClickException
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 log = logging.getLogger("posegan")
@@ -94,7 +95,9 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """The (height, width) of a picture, upright, by its header. Raises what `read_image` raises."""
+    """The (height, width) of a picture, upright: by its header, but for PNG, whose orientation may
+    follow the pixels. Raises what `read_image` raises.
+    """
     with _opened(path, str(path)) as image:
         # Of a TIFF Pillow has turned the size already.
         lying = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
@@ -459,15 +462,18 @@ def _largest(people: list[np.ndarray]) -> np.ndarray:
     return max(people, key=weight)
 
 
-def find_poses(images: list[np.ndarray], weights: str | None = None) -> np.ndarray:
+def find_poses(
+    images: list[np.ndarray], weights: str | None = None, device: "torch.device | None" = None
+) -> np.ndarray:
     """Find the clearest person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
 
     Runs torchvision's Keypoint R-CNN, its weights fetched by torchvision or from the file
-    `weights`. Raises ClickException where they can't be had.
+    `weights`, on `device`, by default a CUDA one if there is one. Raises ClickException where the
+    weights can't be had.
     """
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = _keypoint_network(weights).to(device)
     poses = np.zeros((len(images), len(JOINTS), 3), np.float32)
     for pose, image in zip(poses, images):

@@ -182,6 +182,15 @@ def test_scores_do_not_depend_on_the_batch():
             torch.testing.assert_close(together[name][i : i + 1], values, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_scores_do_not_depend_on_the_device():
+    generated, target = batch(scene(176, 176, 0.3)), batch(noise(176, 176, 4))
+    pose = random_poses(1, 176, 176)
+    there = metrics.scores(generated.cuda(), target.cuda(), pose.cuda())
+    for name, here in metrics.scores(generated, target, pose).items():
+        assert torch.allclose(there[name].cpu(), here, atol=1e-9), name
+
+
 def test_ms_ssim_is_that_of_wang_2003():
     x, y = scene(176, 193, 0.0).astype(float), scene(176, 193, 0.2).astype(float)
     factors = []

@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from conftest import coco
 from PIL import Image
+from torchvision.models import detection
 
 import augment
 import metrics
@@ -92,7 +93,7 @@ def test_the_settings_of_a_run_are_the_options_of_train():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--steps", "0"], ["score", "--x"]])
 def test_help_and_usage_errors_import_no_torch(arguments):
-    code = "import sys, posegan; sys.argv[1:] = sys.argv[1:]\n"
+    code = "import sys, posegan\n"
     code += "try: posegan.main()\nfinally: print('torch' in sys.modules, 'rich' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
@@ -405,11 +406,36 @@ def test_inception_and_lpips_are_scored_where_their_weights_are(two_folders, tmp
     for name in ("inception_score", "inception_score_std", "fid", "lpips"):
         assert content["scores"][name] >= 0, name
     assert "OTHER WEIGHTS" in content["recipes"]["fid"]
+    mean = content["baselines"]["mean"]
+    assert mean["inception_score"] == pytest.approx(1)  # one picture, however often
+    assert mean["fid"] > content["scores"]["fid"]
+    assert mean["lpips"] > 0 and mean["pck"] is None
     same = two_folders[:4] + [two_folders[2]]
     run(*same, *extra)
     content = json.loads(file.read_text())
     assert content["scores"]["lpips"] == 0
     assert content["scores"]["fid"] == pytest.approx(0, abs=1e-4)
+
+
+def test_packages_and_weights_that_are_missing_say_how_to_get_them(
+    two_folders, few_people, tmp_path, monkeypatch
+):
+    def unreachable(*given, **options):
+        raise OSError("no network")
+
+    weights = detection.KeypointRCNN_ResNet50_FPN_Weights
+    monkeypatch.setattr(weights, "get_state_dict", unreachable)
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    people = {f"{i}.png": pose for i, pose in enumerate(few_people.poses[:10])}
+    poses.write_csv(tmp_path / "poses.csv", people)
+    file = tmp_path / "scores.json"
+    posed = [*two_folders, "--poses", tmp_path / "poses.csv", "--skip", "inception"]
+    run(*posed, "--json", file)
+    reasons = json.loads(file.read_text())["reasons"]
+    assert "pip install 'posegan[lpips]'" in reasons["lpips"]
+    for name in ("pck", "pose_error"):
+        assert re.search(r"can't be fetched \(no network\).*--pose-weights", reasons[name])
+    assert "pck: can't be had" in run(*posed, "--require", "pck", code=1)
 
 
 def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkeypatch):
@@ -419,7 +445,7 @@ def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkey
     (tmp_path / "poses.json").write_text(coco(people, (128, 64)))
     asked = []
 
-    def find(images, weights=None):
+    def find(images, weights=None, device=None):
         asked.extend(images)
         return pose[: len(images)]
 
@@ -435,7 +461,7 @@ def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkey
         file,
     )
     content = json.loads(file.read_text())
-    assert len(asked) == 10
+    assert len(asked) == 11  # and once in the mean image
     assert content["scores"]["pck"] == 1
     assert content["scores"]["pose_error"] == 0
     assert content["scores"]["mask_ssim"] is not None
@@ -478,7 +504,7 @@ def test_given_weights_that_are_none_are_an_error(two_folders, tmp_path):
     assert "fc.weight is" in run(*two_folders, *skip, *wrong, code=1)
 
 
-def test_bad_pictures_are_found_before_any_score(two_folders, tmp_path):
+def test_a_bad_picture_leaves_no_scores(two_folders, tmp_path):
     quick = ["--skip", "inception,lpips,keypoints"]
     rows = tmp_path / "pairs.csv"
     file = tmp_path / "generated" / "9.png"
