@@ -598,9 +598,10 @@ def generate(
     device = training.pick_device(device)
     generator = training.load_generator(checkpoint or training.newest_checkpoint(), device)
     size = (generator.height, generator.width)
-    target_poses, own = [poses.read_pose(file, size, pose_weights) for file in named], None
+    read, own = partial(poses.read_pose, size=size, weights=pose_weights, device=device), None
+    target_poses = [read(file) for file in named]
     if source_pose:
-        own = poses.read_pose(source_pose, size, pose_weights, picture.shape[:2])
+        own = read(source_pose, picture=picture.shape[:2])
         own = torch.from_numpy(own)[None]
     fitted = poses.fit_image(picture, size)  # (H, W, 3)
     image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)

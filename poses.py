@@ -277,20 +277,21 @@ def read_pose(
     size: tuple[int, int],
     weights: str | None = None,
     picture: tuple[int, int] | None = None,
+    device: "torch.device | None" = None,
 ) -> np.ndarray:
     """Read one pose (25, 3), fitted into a frame of `size` (height, width).
 
     If it belongs to a `picture` (height, width) that is fitted into that frame, it goes along.
 
     FILE:NAME chooses one of a file with several poses; a photo's is found, with the Keypoint R-CNN
-    `weights` of a file or torchvision's own. Fractions are scaled to the frame; a pose
+    `weights` of a file or torchvision's own, on `device`. Fractions are scaled to the frame; a pose
     whose picture's size is known goes where that picture would by `fit_matrix`. Any other stays as
     it is if all its joints are inside the frame and it spans at least a quarter of the height;
     else it is centred and scaled to 80 % of the height or 90 % of the width, whichever is less.
     Raises ClickException where there is not one pose with a joint inside the frame.
     """
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        return _pose_of_photo(Path(path), size, weights)
+        return _pose_of_photo(Path(path), size, weights, device)
     pose = _choose_pose(str(path))
     if not pose.people:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
@@ -307,9 +308,11 @@ def read_pose(
     return fitted
 
 
-def _pose_of_photo(path: Path, size: tuple[int, int], weights: str | None) -> np.ndarray:
+def _pose_of_photo(
+    path: Path, size: tuple[int, int], weights: str | None, device: "torch.device | None"
+) -> np.ndarray:
     picture = read_image(path, str(path))
-    found = find_poses([picture], weights)[0]
+    found = find_poses([picture], weights, device)[0]
     if not found[:, 2].any():
         raise BadInput(path, "nobody is found in it", "give a pose as JSON")
     return fit_pose(found, picture.shape[:2], size)
