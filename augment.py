@@ -16,8 +16,8 @@ from torch import Tensor
 from poses import FLIP, UNKNOWN_PART
 
 # RPT-GAN's six. It says of erasing that the target stays whole, and calls all of them robustness;
-# ours: so do the targets of padding, crop and distortion stay whole, which lets the generator learn
-# to undo them. A flip and a jitter it could not undo: they change source and target alike.
+# ours: so do the targets of the others, which lets the generator learn to undo them, but for a
+# flip, which nothing tells: it changes source and target alike.
 AUGMENTATIONS = ("padding", "erasing", "crop", "jitter", "flip", "distortion")
 SHARES = {  # of the samples that an augmentation changes; the paper gives none
     "padding": 0.3,
@@ -214,12 +214,11 @@ def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
     return torch.where((rows[:, :, None] & columns[:, None])[:, None], noise, images)
 
 
-def recolour(images: Tensor, factors: dict[str, Tensor], like: Tensor | None = None) -> Tensor:
+def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
     """Brightness, contrast, saturation (factors (B,), 1: none) and hue (turns, 0: none) at once.
 
     All four are linear in red, green and blue but for the mean grey that contrast turns about, so
-    a picture needs one 3x3 matrix and one offset. That mean is of the pictures `like`, or their
-    own; hue turns about the grey axis.
+    a picture needs one 3x3 matrix and one offset. Hue turns about the grey axis.
     """
     B = len(images)
     grey = constant(GREY, images.device)
@@ -233,8 +232,7 @@ def recolour(images: Tensor, factors: dict[str, Tensor], like: Tensor | None = N
     saturate = column("saturation") * eye + (1 - column("saturation")) * to_grey
     linear = column("brightness") * (turn @ saturate)  # of pictures in [0, 1]
     pictures = (images + 1) / 2
-    colour = pictures.mean((2, 3)) if like is None else (like.mean((2, 3)) + 1) / 2  # (B, 3)
-    mean = (linear @ colour[..., None]).squeeze(2) @ grey  # (B,)
+    mean = (linear @ pictures.mean((2, 3))[..., None]).squeeze(2) @ grey  # (B,)
     offset = (1 - factors["contrast"]) * mean  # (B,)
     flat = (column("contrast") * linear) @ pictures.flatten(2)  # (B, 3, H * W)
     changed = (flat + offset[:, None, None]).clamp(0, 1) * 2 - 1
@@ -270,9 +268,7 @@ def augment(
             batch["target_parsing"] = parsing.masked_fill(flipped[:, None, None], UNKNOWN_PART)
         source, target = batch["source"], batch["target"]
     if "jitter" in names:
-        factors = draw_colours(draws)
-        # About one grey, so that the same cloth keeps one colour in both.
-        source, target = recolour(source, factors, target), recolour(target, factors)
+        source = recolour(source, draw_colours(draws))
     if {"padding", "crop", "distortion"} & set(names):
         geometry = draw_geometry(draws, names, (H, W))
         source = geometry.move(source)

@@ -172,9 +172,8 @@ def test_missing_joints_stay_missing_and_joints_that_leave_become_so(names):
 def test_the_target_stays_whole_but_for_what_no_generator_could_undo(name):
     batch = some_batch()
     after = augmented(batch, name)
-    together = name in ("flip", "jitter")
     assert not torch.equal(after["source"], batch["source"])
-    assert torch.equal(after["target"], batch["target"]) != together
+    assert torch.equal(after["target"], batch["target"]) == (name != "flip")
     assert torch.equal(after["target_pose"], batch["target_pose"]) == (name != "flip")
 
 
@@ -221,13 +220,8 @@ def test_recolouring_is_torchvisions():
     assert torch.allclose(green[0, :, 0, 0], torch.tensor([0.0, 1, 0]), atol=1e-5)
 
 
-def test_jitter_keeps_what_is_alike_in_source_and_target_alike():
-    """Whatever surrounds it, and black padding stays black."""
+def test_jitter_leaves_black_padding_black():
     batch = some_batch()
-    batch["source"][:, :, : H // 2] = batch["target"][:, :, : H // 2]
-    both = augmented(batch, "jitter")
-    assert torch.allclose(both["source"][:, :, : H // 2], both["target"][:, :, : H // 2], atol=1e-5)
-    assert not torch.allclose(both["target"], batch["target"], atol=0.1)
     batch["source"].clamp_(min=-0.5)  # so that only padding is black
     padded = augmented(batch, "jitter", "padding")["source"]
     alone = augmented(batch, "padding")["source"]
