@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import race  # noqa: F401  this checkout's modules
 import torch
 from torch import Tensor
 

@@ -18,13 +18,13 @@ was deformed in a known way, and what scores cost that are made without the sour
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from PIL import Image
+from race import race
 from torch import nn
 
 import metrics
@@ -53,12 +53,9 @@ def hours(log: Path, batch_size: int) -> float:
 
 def speed(generator: nn.Module, batch: dict) -> float:
     """Images a second that a generator makes of a batch, by the best of some runs."""
-    best = float("inf")
-    for _ in range(TIMED):
-        began = time.perf_counter()
-        training.generate(generator, *(batch[name] for name in GIVEN)).cpu()
-        best = min(best, time.perf_counter() - began)
-    return len(batch["source"]) / best
+    given = [batch[name] for name in GIVEN]
+    best = race({"generate": lambda: training.generate(generator, *given).cpu()}, TIMED)
+    return len(batch["source"]) / best["generate"]
 
 
 def write_sheet(path: Path, generators: dict[str, nn.Module], prepared: pairs.Prepared) -> None:

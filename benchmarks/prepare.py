@@ -2,14 +2,11 @@
 
 import logging
 import resource
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import click
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import race  # noqa: F401  this checkout's modules
 
 import pairs
 

@@ -1,17 +1,12 @@
 """Measures SSIM against scikit-image, and all scores: python benchmarks/ssim.py --help."""
 
 import resource
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from race import race
 from skimage.metrics import structural_similarity
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import metrics
 
@@ -30,17 +25,6 @@ def reference(generated: np.ndarray, target: np.ndarray, recipe: str) -> float:
     return structural_similarity(
         generated, target, channel_axis=2, data_range=data_range, **OPTIONS[recipe]
     )
-
-
-def seconds(repeats: int, *works: Callable[[], object]) -> list[float]:
-    """The shortest of several runs of each, in turns: what other programs disturbed least."""
-    best = [float("inf")] * len(works)
-    for _ in range(repeats):
-        for place, work in enumerate(works):
-            began = time.perf_counter()
-            work()
-            best[place] = min(best[place], time.perf_counter() - began)
-    return best
 
 
 def pictures(count: int, height: int, width: int, seed: int) -> torch.Tensor:
@@ -69,7 +53,8 @@ def main(
 ) -> None:
     """Images/s of both sides in one run, their ratio, and the largest difference of values.
 
-    Before that the time of all recipes of many pairs in one call, and its memory beyond theirs.
+    scikit-image has no threads of its own and runs on one core, as its users run it. Before that
+    the time of all recipes of many pairs in one call, and its memory beyond theirs.
     """
     torch.set_num_threads(threads)
     generated, target = (pictures(count, height, width, seed) for seed in (0, 1))
@@ -77,7 +62,7 @@ def main(
     many = [images.repeat(-(-pairs // count), 1, 1, 1)[:pairs] for images in (generated, target)]
     metrics.ssim(generated[:1], target[:1])  # what is loaded at the first use is no score's memory
     before = peak()
-    (elapsed,) = seconds(3, lambda: metrics.scores(*many, names=recipes))
+    elapsed = race({"all": lambda: metrics.scores(*many, names=recipes)}, 3)["all"]
     click.echo(f"{height}x{width}, {threads} threads")
     click.echo(f"all recipes of {pairs:,} pairs: {elapsed:.1f} s, {peak() - before:.0f} MB")
     arrays = [
@@ -87,12 +72,12 @@ def main(
     for recipe in OPTIONS:  # scikit-image can't express dscf13 any more
         theirs = [reference(x, y, recipe) for x, y in zip(*arrays)]
         ours = metrics.ssim(generated, target, recipe)[:peer_count].numpy()
-        slow, fast = seconds(
-            repeats,
-            lambda r=recipe: [reference(x, y, r) for x, y in zip(*arrays)],
-            lambda r=recipe: metrics.ssim(generated, target, r),
-        )
-        rates = count / fast, len(theirs) / slow
+        sides = {
+            "skimage": lambda r=recipe: [reference(x, y, r) for x, y in zip(*arrays)],
+            "posegan": lambda r=recipe: metrics.ssim(generated, target, r),
+        }
+        best = race(sides, repeats)
+        rates = count / best["posegan"], len(theirs) / best["skimage"]
         difference = np.abs(ours - theirs).max()
         line = f"{recipe:<8}{rates[0]:>10.0f}{rates[1]:>10.0f}{rates[0] / rates[1]:>8.1f}"
         click.echo(f"{line}{difference:>18.1e}")
@@ -102,9 +87,8 @@ def main(
         "all scores": lambda: metrics.scores(generated, target),
         "all scores, with the mask": lambda: metrics.scores(generated, target, pose),
     }
-    for name, call in calls.items():
-        rate = count / seconds(repeats, call)[0]
-        click.echo(f"{name}: {rate:.0f} images/s")
+    for name, seconds in race(calls, repeats).items():
+        click.echo(f"{name}: {count / seconds:.0f} images/s")
 
 
 if __name__ == "__main__":
