@@ -35,7 +35,8 @@ JITTER = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}  #
 DISTORTION = 0.2  # of the way to the next knot, at most, that a knot moves
 KNOTS = (5, 4)  # rows and columns of the coarse grid
 GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue
-DRAWS = 32  # uniform numbers a sample may use, besides its knots
+PER_AUGMENTATION = 5  # uniform numbers: whether it acts, and four more
+DRAWS = 32  # of a sample, at least PER_AUGMENTATION of each, before those of its knots
 
 
 @cache
@@ -76,7 +77,8 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
 def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
     """A flow (B, 2, height, width) through knots (B, 2, rows, columns), bicubic between them.
 
-    Knots move by that share of the way to the next; up to a quarter of it, no picture folds.
+    Knots move by that share of the way to the next; up to a quarter of it, random knots hardly ever
+    fold a picture.
     """
     rows, columns = knots.shape[-2:]
     way = constant((width / (columns - 1), height / (rows - 1)), knots.device)
@@ -147,11 +149,10 @@ class Draws:
 
     def __init__(self, seed: int, step: int, samples: Tensor):
         self.numbers = uniforms(seed, step, samples, DRAWS + 2 * KNOTS[0] * KNOTS[1])
-        self.seed, self.step = seed, step
 
     def of(self, name: str, count: int = 4) -> tuple[Tensor, ...]:
         """Whether the samples (B,) take part in an augmentation, and numbers for it, each (B,)."""
-        first = 5 * AUGMENTATIONS.index(name)
+        first = PER_AUGMENTATION * AUGMENTATIONS.index(name)
         part, *rest = self.numbers[:, first : first + 1 + count].unbind(1)
         return part < SHARES[name], *rest
 
@@ -274,7 +275,7 @@ def augment(
         source = geometry.move(source)
         batch["source_pose"] = geometry.move_pose(batch["source_pose"], H, W)
     if "erasing" in names:
-        noise = draw_noise(seed, step, H, W, samples)
+        noise = draw_noise(seed, step, H, W, source.device)
         source = erase(source, draw_boxes(draws, H, W), noise)
     # As they came: convolutions want channels last.
     keep = {"memory_format": torch.channels_last}
@@ -325,9 +326,9 @@ def draw_boxes(draws: Draws, height: int, width: int) -> Tensor:
     return torch.stack([top, left, top + rows, left + columns], dim=1)
 
 
-def draw_noise(seed: int, step: int, height: int, width: int, like: Tensor) -> Tensor:
+def draw_noise(seed: int, step: int, height: int, width: int, device: torch.device) -> Tensor:
     """Random values (1, 3, height, width) in [-1, 1) for a step: each erased box shows its part."""
-    rows = torch.arange(3 * height, device=like.device) + 2**31  # no sample has these numbers
+    rows = torch.arange(3 * height, device=device) + 2**31  # no sample has these numbers
     return uniforms(seed, step, rows, width).view(1, 3, height, width) * 2 - 1
 
 
@@ -366,7 +367,7 @@ def corrupt(
         spare = constant((H - rows, W - columns), source.device)
         corner = (spare * between(numbers[:, :2], 0.25, 0.75)).round()  # (B, 2)
         boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)
-        return erase(source, boxes, draw_noise(0, 0, H, W, samples)), pose
+        return erase(source, boxes, draw_noise(0, 0, H, W, source.device)), pose
     if kind == "illumination":
         factor = torch.full_like(numbers[:, 0], strength)
         one = torch.ones_like(factor)

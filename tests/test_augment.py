@@ -73,7 +73,10 @@ def test_warping_has_the_right_gradients():
 @pytest.mark.parametrize("size", [(128, 64), (256, 256), (256, 176)])
 @pytest.mark.parametrize("wildest", ["deformation", "distortion"])
 def test_a_moved_pose_stays_on_its_pixels(size, wildest):
-    """Of the wildest flows there are: what is looked up at a moved joint is the joint's place."""
+    """Of the wildest flows there are: what is looked up at a moved joint is the joint's place.
+
+    They are random, and none of these folds; so wild, a rare one would.
+    """
     torch.manual_seed(0)
     H, W = size
     places = augment.pixel_grid(H, W, torch.device("cpu"))
@@ -129,28 +132,46 @@ def test_parsing_maps_of_flipped_pictures_are_unknown():
     assert torch.equal(once["target_parsing"][~changed], batch["target_parsing"][~changed])
 
 
-@pytest.mark.parametrize("names", [*[(name,) for name in GEOMETRY], GEOMETRY])
-def test_joints_stay_on_the_body(names):
-    """Bright dots at the joints are found again where the poses say."""
-    count = 24
+def some_dots(count: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bright dots (B, 3, H, W), and poses with a wrist there."""
     generator = torch.Generator().manual_seed(4)
     pose = torch.zeros(count, 25, 3)
     pose[:, 4, :2] = torch.rand(count, 2, generator=generator) * torch.tensor([W - 20.0, H - 20])
     pose[:, 4, :2] = pose[:, 4, :2].round() + 10
     pose[:, 4, 2] = 1
-    dots = models.heatmaps(pose, H, W)[:, 4:5].expand(-1, 3, -1, -1) * 2 - 1
+    return models.heatmaps(pose, H, W)[:, 4:5].expand(-1, 3, -1, -1) * 2 - 1, pose
+
+
+def check_dots(dots: torch.Tensor, pose: torch.Tensor) -> None:
+    """The brightest pixels are at the wrists, left or right, but for those close to the border."""
+    wrist = pose[:, [JOINTS.index(f"{side}_wrist") for side in ("left", "right")]]
+    assert (wrist[..., 2].sum(1) <= 1).all()
+    wrist = wrist.sum(1)  # one of the two is there, or none
+    inside = (wrist[:, :2] > 4).all(1) & (wrist[:, :2] < torch.tensor([W - 5, H - 5])).all(1)
+    assert inside.sum() > len(pose) / 2
+    brightest = dots.sum(1).flatten(1).argmax(1)
+    found = torch.stack([brightest % W, brightest // W], dim=1)
+    assert ((found - wrist[:, :2]).abs()[inside] <= 1).all()
+
+
+@pytest.mark.parametrize("names", [*[(name,) for name in GEOMETRY], GEOMETRY])
+def test_joints_stay_on_the_body(names):
+    """Bright dots at the joints are found again where the poses say."""
+    dots, pose = some_dots()
     batch = {"source": dots, "target": dots, "source_pose": pose, "target_pose": pose}
     moved = augmented(batch, *names)
     assert not torch.equal(moved["source_pose"], pose)
     for side in ("source", "target"):
-        wrist = moved[f"{side}_pose"][:, [JOINTS.index(f"{s}_wrist") for s in ("left", "right")]]
-        assert (wrist[..., 2].sum(1) <= 1).all()
-        wrist = wrist.sum(1)  # one of the two is there, or none
-        inside = (wrist[:, :2] > 4).all(1) & (wrist[:, :2] < torch.tensor([W - 5, H - 5])).all(1)
-        assert inside.sum() > count / 2
-        brightest = moved[side].sum(1).flatten(1).argmax(1)
-        found = torch.stack([brightest % W, brightest // W], dim=1)
-        assert ((found - wrist[:, :2]).abs()[inside] <= 1).all()
+        check_dots(moved[side], moved[f"{side}_pose"])
+
+
+@pytest.mark.parametrize("kind", ["scale", "distortion"])
+def test_joints_stay_on_a_spoilt_body(kind):
+    dots, pose = some_dots()
+    for severity in range(1, augment.SEVERITIES + 1):
+        spoilt, moved = augment.corrupt(dots, pose, kind, severity, torch.arange(len(pose)))
+        assert not torch.equal(moved, pose)
+        check_dots(spoilt, moved)
 
 
 @pytest.mark.parametrize("names", [GEOMETRY, augment.AUGMENTATIONS])
@@ -194,7 +215,7 @@ def test_erased_pixels_are_one_box_of_the_source():
     assert values.std() == pytest.approx(2 / 12**0.5, abs=0.05)
 
 
-def test_recolouring_is_torchvisions():
+def test_recolouring_is_torchvisions_and_hue_turns_red_to_green():
     images = some_images(H, W)
     pictures = (images + 1) / 2
     none = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
@@ -249,6 +270,9 @@ def test_draws_follow_from_seed_step_and_sample_whatever_the_batch():
             assert torch.allclose(value, whole[name][first : first + 4], atol=1e-5), name
     assert same(whole, augmented(batch, *augment.AUGMENTATIONS))
     assert not same(whole, augmented(batch, *augment.AUGMENTATIONS, step=1))
+    for seed in (8, 7 + 2**32):  # augmented() has 7
+        other = augment.augment(batch, augment.AUGMENTATIONS, seed, 0, torch.arange(12))
+        assert not same(whole, other)
 
 
 def test_uniform_numbers_are_uniform_and_independent():
