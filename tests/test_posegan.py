@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import click
+import lpips
 import numpy as np
 import pytest
 import torch
@@ -272,6 +273,7 @@ def test_a_checkpoint_is_scored_on_spoilt_sources(trained, few_people, tmp_path)
         assert len(found["ssim_dscf"]) == len(found["intervals"]) == 5
         change = [value - content["scores"]["ssim_dscf"] for value in found["ssim_dscf"]]
         assert found["change"] == pytest.approx(change)
+        assert any(change)  # the model did see other sources
 
 
 def test_spoilt_pictures_are_written_for_anyones_system(few_people, tmp_path):
@@ -410,6 +412,14 @@ def test_inception_and_lpips_are_scored_where_their_weights_are(two_folders, tmp
     assert mean["inception_score"] == pytest.approx(1)  # one picture, however often
     assert mean["fid"] > content["scores"]["fid"]
     assert mean["lpips"] > 0 and mean["pck"] is None
+    sides = []
+    for folder in two_folders[2], two_folders[4]:
+        pictures = [np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))]
+        sides.append(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 127.5 - 1)
+    network = lpips.LPIPS(net="alex", verbose=False)
+    with torch.no_grad():
+        wanted = network(*sides).mean().item()
+    assert content["scores"]["lpips"] == pytest.approx(wanted, rel=1e-4)
     same = two_folders[:4] + [two_folders[2]]
     run(*same, *extra)
     content = json.loads(file.read_text())
