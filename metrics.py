@@ -83,7 +83,9 @@ RECIPES = {
 
 
 class Note(NamedTuple):
-    """How a score was computed, in one line, and what is better: "higher", "lower" or "target"."""
+    """How a score was computed, in one line, and what is better: "higher", "lower", nearer the
+    "target", or nothing: "".
+    """
 
     text: str
     better: str
@@ -106,7 +108,7 @@ RECIPE_NOTES = {
     "pck": Note("PCKh@0.5: joints found within half a head of the target pose", "higher"),
     "pose_error": Note("mean distance of the found joints in pixels", "lower"),
     "inception_score": Note("Inception of 2015-12-05, 1008 classes, 10 splits in order", "higher"),
-    "inception_score_std": Note("population standard deviation over the splits", "lower"),
+    "inception_score_std": Note("population standard deviation over the splits", ""),
     "fid": Note("pool3 as in pytorch-fid, against these targets", "lower"),
 }
 
@@ -808,12 +810,12 @@ def _counting_inside(network: nn.Module) -> nn.Module:
 
 def _resized(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) at 299x299, bilinear without half-pixel centres: TensorFlow 1's way."""
-    rows, columns = (_look_up(size, images.device) for size in images.shape[2:])
+    rows, columns = (_resize_matrix(size, images.device) for size in images.shape[2:])
     return rows @ (images @ columns.T)
 
 
 @cache
-def _look_up(size: int, device: torch.device) -> Tensor:
+def _resize_matrix(size: int, device: torch.device) -> Tensor:
     """The matrix (299, size) that looks up between pixel i * size / 299 and the next."""
     at = torch.arange(INCEPTION_SIZE, dtype=torch.float32) * (size / INCEPTION_SIZE)
     low = at.floor().long()
@@ -865,7 +867,7 @@ class InceptionScore:
         return scores.mean().item(), scores.std(correction=0).item()
 
 
-class Moments:
+class FeatureStatistics:
     """Running mean and covariance of features (B, D), in float64: memory for D x D numbers."""
 
     def __init__(self):
@@ -943,10 +945,11 @@ def pose_scores(found: Tensor, target: Tensor) -> dict[str, Tensor]:
     there = wanted[..., 2] > 0  # (B, 17)
     both = there & (found[..., 2] > 0)
     distance = (found[..., :2] - wanted[..., :2]).norm(dim=2)
-    right = both & (distance <= HEAD_SHARE * head_length(target)[:, None])
+    head = head_length(target)
+    right = both & (distance <= HEAD_SHARE * head[:, None])
     share = right.sum(1) / there.sum(1)  # 0 / 0 is NaN
     return {
-        "pck": share.where(~head_length(target).isnan(), torch.nan).double(),
+        "pck": share.where(~head.isnan(), torch.nan).double(),
         "pose_error": (distance * both).sum(1) / both.sum(1),
     }
 
@@ -1032,23 +1035,30 @@ def _of_each(compute: Callable, images: Tensor) -> Tensor:
 class Scorer:
     """All scores of one system, batch after batch; memory does not grow with the pairs.
 
-    `count` is the number of pairs to come, which the splits of the Inception Score want to know;
-    `reasons` says why networks are missing, `posed` whether target poses will come. A scorer
-    `beside` another is given the same targets, batch for batch after it: it takes their features.
+    `count` is the number of pairs to come, which the splits of the Inception Score want to know,
+    `size` their height and width; `reasons` says why networks are missing, `posed` whether target
+    poses will come.
     """
 
     def __init__(
         self,
         count: int,
+        size: tuple[int, int],
         networks: Networks,
         reasons: dict[str, str],
         posed: bool = True,
         beside: "Scorer | None" = None,
     ):
-        self.networks, self.means, self._size = networks, Means(), ()
-        self._missing = {name: reasons[net] for name, net in NEEDS.items() if net in reasons}
-        self._generated, self._beside = Moments(), beside
-        self._target = beside._target if beside else Moments()
+        self.count, self.size, self.networks, self.means = count, size, networks, Means()
+        least = {name: _taps(name) for name in RECIPE_NOTES} | {"lpips": LPIPS_PIXELS}
+        self._missing = {
+            name: f"needs images of at least {pixels} pixels a side"
+            for name, pixels in least.items()
+            if min(size) < pixels
+        }
+        self._missing |= {name: reasons[net] for name, net in NEEDS.items() if net in reasons}
+        self._generated, self._beside = FeatureStatistics(), beside
+        self._target = beside._target if beside else FeatureStatistics()
         self._inception_score = None
         if networks.inception and count >= SPLITS:
             self._inception_score = InceptionScore(count)
@@ -1067,9 +1077,8 @@ class Scorer:
         self, generated: Tensor, target: Tensor, pose: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Add images uint8 (B, 3, H, W) and target poses (B, 25, 3); gives the scores (B,)."""
-        self._size = generated.shape[2:]
         single, weights = weighted_scores(generated, target, pose)
-        if self.networks.lpips is not None and min(generated.shape[2:]) >= LPIPS_PIXELS:
+        if self.networks.lpips is not None and "lpips" not in self._missing:
             device = next(self.networks.lpips.parameters()).device
             images = (x.to(device).float() / (LEVELS / 2) - 1 for x in (generated, target))
             with torch.inference_mode():
@@ -1080,6 +1089,12 @@ class Scorer:
         if self.networks.inception is not None:
             self._add_features(generated, target)
         return single
+
+    def baseline(self) -> "Scorer":
+        """A scorer to be given the same targets, batch for batch after this one: it takes their
+        features from here.
+        """
+        return Scorer(self.count, self.size, self.networks, {}, beside=self)
 
     def _poses(self, images: Tensor) -> Tensor:
         pictures = list(images.permute(0, 2, 3, 1).cpu().numpy())
@@ -1125,15 +1140,10 @@ class Scorer:
         if ahead:
             return self._missing
         have = self.values()
-        known = {
-            name: f"needs images of at least {_taps(name)} pixels a side" for name in RECIPE_NOTES
-        }
-        known["lpips"] = f"needs images of at least {LPIPS_PIXELS} pixels a side"
+        known = dict.fromkeys(OF_ALL_PAIRS, "the network's features are not finite")
         known["detail"] = "the targets are flat"
-        known |= dict.fromkeys((*OF_ALL_PAIRS,), "the network's features are not finite")
         known["pose_error"] = "no target joint was found in the images"
         known["pck"] = "no target pose shows nose and neck, or the spine, for the head's size"
-        if not _taps("mask_ssim") > min(self._size, default=0):
-            known["mask_ssim"] = "no target pose lies inside its image"
+        known["mask_ssim"] = "no target pose lies inside its image"
         known |= self._missing
         return {name: reason for name, reason in known.items() if name not in have}

@@ -709,14 +709,14 @@ def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
 
 def folder_batches(
     folders: dict[str, Path], names: dict[str, dict[Path, str]], poses: str | None, resize: bool
-) -> "tuple[Iterator[dict], int]":
+) -> "tuple[Iterator[dict], tuple[int, int], int]":
     """Images of folders in batches: `generated`, `target`, `target_pose` (None without poses),
     `baselines` (name to images) and `names` (B, 2), source and target file, of each pair.
 
     `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
-    All have the size of the first target: others, targets too, are stretched to it, bicubic, if
-    `resize`; the second result says how many. Otherwise, and where a pose is missing, raises
-    ClickException, before any batch.
+    All have the size of the first target, the second result: others, targets too, are stretched to
+    it, bicubic, if `resize`; the third says how many. Otherwise, and where a pose is missing,
+    raises ClickException, before any batch.
     """
     paths = {
         part: {n: folder / names[n][folder] for n in names} for part, folder in folders.items()
@@ -733,7 +733,7 @@ def folder_batches(
     for name, path in paths["target"].items() if known else ():
         pose = pose_by_name(known, name, sizes[path])
         moved[name] = Pose(pose, sizes[path]).at(size)
-    return _folder_batches(paths, size, moved), len(others)
+    return _folder_batches(paths, size, moved), size, len(others)
 
 
 def _folder_batches(

@@ -65,7 +65,11 @@ LOSS_WEIGHTS = {
     },
 }
 NETWORKS = ("inception", "lpips", "keypoints")  # that some scores need
-REQUIRABLE = ("inception", "inception_score", "fid", "lpips", "pck", "mask_ssim", "ms_ssim")
+SCORES = (
+    *("ssim_dscf", "ssim_dscf13", "ssim_wang", "ssim_pg2", "ssim_gfla", "mask_ssim", "ms_ssim"),
+    *("psnr", "l1", "detail", "lpips", "pck", "pose_error"),
+    *("inception_score", "inception_score_std", "fid"),
+)
 WORST_SHEET = Path("worst.png")
 SEEDS = click.IntRange(0, 2**63 - 1)
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
@@ -436,8 +440,9 @@ def show_first_scores(
     generator = training.load_generator(checkpoint, training.pick_device(config.device))
     batches = training.scored_batches(prepared, generator, SCORED_AT_THE_END)
     count = len(prepared.pairs_test[:SCORED_AT_THE_END])
-    scorer = metrics.Scorer(count, metrics.Networks(), dict.fromkeys(NETWORKS, "skipped"))
-    baselines, _ = score_batches(batches, count, scorer)
+    size, skipped = (prepared.height, prepared.width), dict.fromkeys(NETWORKS, "skipped")
+    scorer = metrics.Scorer(count, size, metrics.Networks(), skipped)
+    baselines, _ = score_batches(batches, scorer)
     title = f"{config.data}, {config.model}, step {config.steps}"
     show_scores(scorer, baselines, title, brief=True)
 
@@ -730,10 +735,10 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--o
 )
 @click.option(
     "--require",
-    type=Names(REQUIRABLE),
+    type=Names(("inception", *SCORES)),
     default="",
     metavar="SCORES",
-    help="Fail where one of these can't be had, such as inception,fid.",
+    help="Fail where one of these scores can't be had, such as inception,fid.",
 )
 @device_option
 @click.option(
@@ -759,8 +764,8 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--o
 @click.option(
     "--corruptions",
     is_flag=True,
-    help="Score the model on spoilt sources as well: occlusion, scale, illumination, distortion, "
-    "each at 5 severities.",
+    help="Score the model on spoilt sources as well, by ssim_dscf: occlusion, scale, illumination, "
+    "distortion, each at 5 severities.",
 )
 @click.option(
     "--write-corrupted",
@@ -781,23 +786,21 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     posegan score --generated results --target real --poses poses.csv --json scores.json
     posegan score --source photos --write-corrupted spoilt
     """
-    check_score_options(generated, target, checkpoint, options)
+    check_score_options(click.get_current_context())
     if options["write_corrupted"]:
         write_corrupted_pictures(data, root, limit, options)
         return
     if generated:
-        title, count, batches = open_folders(generated, target, limit, options)
+        title, count, size, batches = open_folders(generated, target, limit, options)
     else:
         title, prepared, generator = open_model(data, root, checkpoint, device)
         import training
 
-        count = len(prepared.pairs_test[:limit])
+        count, size = len(prepared.pairs_test[:limit]), (prepared.height, prepared.width)
         batches = training.scored_batches(prepared, generator, limit)
-    scorer = open_scorer(count, device, not generated or bool(options["poses"]), options)
+    scorer = open_scorer(count, size, device, not generated or bool(options["poses"]), options)
     demand(options["require"], scorer.reasons(ahead=True))
-    baselines, extremes = score_batches(
-        batches, count, scorer, options["per_pair"], options["worst"]
-    )
+    baselines, extremes = score_batches(batches, scorer, options["per_pair"], options["worst"])
     show_scores(scorer, baselines, title)
     show_published()
     robustness = {}
@@ -811,31 +814,37 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     demand(options["require"], scorer.reasons())
 
 
-def check_score_options(
-    generated: Path | None, target: Path | None, checkpoint: Path | None, options: dict
-) -> None:
+def check_score_options(context: click.Context) -> None:
     """Refuse options that would do nothing, and outputs that can't be written, before any work."""
+    options = context.params
+    spelled = {one.name: one.opts[0] for one in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in spelled}
+    given = [name for name, found in sources.items() if found == ParameterSource.COMMANDLINE]
+
+    def refuse(names: Iterable[str], reason: str) -> None:
+        for name in given:
+            if name in names:
+                raise click.UsageError(f"{spelled[name]}: {reason}; leave it out")
+
+    of_data, of_folders = {"data", "root", "checkpoint", "corruptions"}, {"source", "poses"}
     if options["write_corrupted"]:
-        others = {"--generated": generated, "--target": target, "--checkpoint": checkpoint}
-        scoring = ("json_file", "per_pair", "worst", "corruptions", "resize", "require", "skip")
-        for name in (*scoring, "inception_weights", "pose_weights"):
-            others[f"--{name.removesuffix('_file').replace('_', '-')}"] = options[name]
-        for name, value in others.items():
-            if value:
-                raise click.UsageError(f"{name}: --write-corrupted scores nothing; leave it out")
-        if options["poses"] and not options["source"]:
-            raise click.UsageError("--poses: a data set has its own; leave it out")
+        used = {"write_corrupted", "limit", "data", "root", *of_folders}
+        refuse(spelled.keys() - used, "--write-corrupted scores nothing")
+        if options["source"]:
+            refuse(of_data, "the pictures are those of --source")
+        refuse({} if options["source"] else {"poses"}, "a data set has its own")
         return
-    if (generated is None) != (target is None):
+    if (options["generated"] is None) != (options["target"] is None):
         raise click.UsageError("--generated and --target belong together; give both")
-    if generated and (options["corruptions"] or checkpoint):
-        raise click.UsageError(
-            "--generated: folders have no model; leave out --checkpoint and --corruptions (spoilt "
-            "pictures for any system: --write-corrupted)"
-        )
-    for name in ("source", "poses", "resize"):
-        if options[name] and not generated:
-            raise click.UsageError(f"--{name}: belongs to folders; give --generated and --target")
+    if options["generated"]:
+        refuse(of_data, "--generated is scored, no model (spoilt pictures: --write-corrupted)")
+        if not options["poses"]:
+            refuse({"pose_weights"}, "without --poses there are no joints to find again")
+    else:
+        refuse({*of_folders, "resize"}, "belongs to --generated and --target")
+    for network, weights in (("inception", "inception_weights"), ("keypoints", "pose_weights")):
+        if network in options["skip"]:
+            refuse({weights}, f"--skip {network} has no use for them")
     places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
     if places["--json"] and places["--json"] == places["--per-pair"]:
@@ -847,7 +856,9 @@ def check_score_options(
             )
 
 
-def open_scorer(count: int, device: str, posed: bool, options: dict) -> "metrics.Scorer":
+def open_scorer(
+    count: int, size: tuple[int, int], device: str, posed: bool, options: dict
+) -> "metrics.Scorer":
     """A scorer with the networks that can be had."""
     import metrics
     import training
@@ -856,7 +867,7 @@ def open_scorer(count: int, device: str, posed: bool, options: dict) -> "metrics
     networks, missing = metrics.load_networks(
         options["inception_weights"], options["pose_weights"], training.pick_device(device), skip
     )
-    return metrics.Scorer(count, networks, missing, posed)
+    return metrics.Scorer(count, size, networks, missing, posed)
 
 
 def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
@@ -883,8 +894,8 @@ def open_model(
 
 def open_folders(
     generated: Path, target: Path, limit: int | None, options: dict
-) -> tuple[str, int, Iterator[dict]]:
-    """Folders to score: title, number of pairs, batches."""
+) -> tuple[str, int, tuple[int, int], Iterator[dict]]:
+    """Folders to score: title, number of pairs, their size, batches."""
     import pairs
 
     folders = {"generated": generated, "target": target}
@@ -892,14 +903,15 @@ def open_folders(
         folders["source"] = options["source"]
     names = pairs.matching_names(list(folders.values()))
     names = dict(list(names.items())[:limit])
-    batches, resized = pairs.folder_batches(folders, names, options["poses"], options["resize"])
+    batches, size, resized = pairs.folder_batches(
+        folders, names, options["poses"], options["resize"]
+    )
     title = f"{generated}, {resized:,} images resized" if resized else str(generated)
-    return title, len(names), batches
+    return title, len(names), size, batches
 
 
 def score_batches(
     batches: Iterable[dict],
-    count: int,
     scorer: "metrics.Scorer",
     per_pair: Path | None = None,
     worst: int | None = None,
@@ -908,7 +920,6 @@ def score_batches(
 
     Gives the scorers of the baselines by name, and the worst and best pairs' pictures.
     """
-    import metrics
     import training
 
     baselines, extremes = {}, training.Extremes(worst or 1)
@@ -918,14 +929,14 @@ def score_batches(
             single = scorer.add(batch["generated"], target, pose)
             for name, images in batch["baselines"].items():
                 if name not in baselines:
-                    baselines[name] = metrics.Scorer(count, scorer.networks, {}, beside=scorer)
+                    baselines[name] = scorer.baseline()
                 baselines[name].add(images, target, pose)
             write(batch["names"], single)
             if worst and "ssim_dscf" in single:
                 shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
                 rows = zip(*map(training.to_pictures, shown))
                 extremes.add(single["ssim_dscf"], map(list, rows))
-            update(completed=scorer.means.count, total=count)
+            update(completed=scorer.means.count, total=scorer.count)
     return baselines, extremes
 
 
@@ -1022,7 +1033,7 @@ def show_scores(
             continue
         interval = "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
         cells = [f"{f[name]:.4f}" if name in f else "–" for f in (figures, *others)]
-        arrow = {"higher": "↑", "lower": "↓", "target": "→"}[note.better]
+        arrow = {"higher": "↑", "lower": "↓", "target": "→", "": ""}[note.better]
         text = reasons.get(name) or scorer.recipe(name)
         table.add_row(f"{name} {arrow}", cells[0], interval, *cells[1:], text)
     show(table)

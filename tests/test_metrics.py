@@ -572,7 +572,7 @@ def test_fid_is_pytorch_fids(count):
     b = torch.randn(count, 64, generator=random) @ mix * 1.1 + 0.3
     sides = []
     for features in (a, b):
-        moments = metrics.Moments()
+        moments = metrics.FeatureStatistics()
         for part in features.split(13):
             moments.add(part)
         np.testing.assert_allclose(
@@ -589,7 +589,7 @@ def test_fid_has_its_closed_forms():
     assert metrics.fid(mean, covariance, mean + 2, covariance) == pytest.approx(5 * 4)
     assert metrics.fid(mean, covariance, mean, 4 * covariance) == pytest.approx(1 + 2 + 3 + 4 + 5)
     with pytest.raises(ValueError, match="at least two images"):
-        moments = metrics.Moments()
+        moments = metrics.FeatureStatistics()
         moments.add(torch.zeros(1, 3))
         moments.covariance()
 
@@ -631,7 +631,7 @@ def test_a_score_that_is_not_known_is_refused():
 
 def test_fid_of_a_set_against_itself_is_not_below_0():
     features = torch.randn(20, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    moments = metrics.Moments()
+    moments = metrics.FeatureStatistics()
     moments.add(features)
     own = moments.mean(), moments.covariance()
     assert 0 <= metrics.fid(*own, *own) < 1e-5

@@ -288,8 +288,8 @@ def test_spoilt_pictures_are_written_for_anyones_system(few_people, tmp_path):
         heavy = np.asarray(Image.open(spoilt / "occlusion-5" / f"{i}.png"))
         assert 0 < (light != picture).mean() < 0.1 < (heavy != picture).mean()
     both = ("--source", tmp_path / "photos", "--write-corrupted", tmp_path / "none")
-    for option in (["--json", tmp_path / "scores.json"], ["--skip", "lpips"]):
-        assert option[0] in run("score", *both, *option, code=2)
+    for option in (["--json", tmp_path / "scores.json"], ["--device", "cpu"], ["--data", "demo"]):
+        assert f"{option[0]}: " in run("score", *both, *option, code=2)
     poses.write_csv(tmp_path / "one.csv", {"0.png": few_people.poses[0]})
     assert "1: has no pose" in run("score", *both, "--poses", tmp_path / "one.csv", code=1)
     assert not (tmp_path / "none").exists()
@@ -475,6 +475,27 @@ def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkey
     assert content["scores"]["pck"] == 1
     assert content["scores"]["pose_error"] == 0
     assert content["scores"]["mask_ssim"] is not None
+
+
+@pytest.mark.parametrize(
+    "useless",
+    [
+        ["--root", "data"],
+        ["--corruptions"],
+        ["--pose-weights", "poses.pth"],
+        ["--inception-weights", "inception.pth", "--skip", "inception"],
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(useless, two_folders):
+    assert f"{useless[0]}: " in run(*two_folders, *useless, code=2)
+
+
+def test_a_required_score_that_the_size_forbids_is_missed_before_any_is_computed(
+    two_folders, monkeypatch
+):
+    monkeypatch.setattr(posegan, "score_batches", lambda *given: pytest.fail("scored"))
+    wanted = ["--require", "ms_ssim", "--skip", "inception,lpips,keypoints"]
+    assert "at least 161 pixels" in run(*two_folders, *wanted, code=1)
 
 
 def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkeypatch):

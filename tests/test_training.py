@@ -324,5 +324,6 @@ def average_in_one_process(rank: int, meeting: str) -> None:
 def test_every_model_has_its_name_its_objective_and_its_weights():
     assert list(models.GENERATORS) == list(models.OBJECTIVES) == list(posegan.MODELS)
     assert posegan.AUGMENTATIONS == augment.AUGMENTATIONS
+    assert set(posegan.SCORES) == set(metrics.RECIPE_NOTES)
     assert set(posegan.NETWORKS) == set(metrics.NEEDS.values()) == set(metrics.Networks._fields)
     assert list(posegan.LOSS_WEIGHTS) == list(posegan.MODELS)
