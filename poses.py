@@ -100,7 +100,8 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path, str(path)) as image:
         # Of a TIFF Pillow has turned the size already.
-        lying = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        lying = turned and image.format != "TIFF"
         return image.size if lying else image.size[::-1]
 
 
@@ -250,7 +251,8 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
     """
     path = Path(path)
     poses: dict[str, Pose] = {}
-    for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+    inside = (file for file in path.rglob("*") if file.suffix.lower() == ".json")
+    for file in sorted(inside) if path.is_dir() else [path]:
         try:
             data = file.read_bytes()
         except OSError as error:
@@ -290,9 +292,10 @@ def read_pose(
     else it is centred and scaled to 80 % of the height or 90 % of the width, whichever is less.
     Raises ClickException where there is not one pose with a joint inside the frame.
     """
-    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
-        return _pose_of_photo(Path(path), size, weights, device)
-    pose = _choose_pose(str(path))
+    file, name = split_name(str(path))
+    if not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
+        return _pose_of_photo(Path(file), size, weights, device)
+    pose = _choose_pose(file, name)
     if not pose.people:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
     if not pose.joints[:, 2].any():
@@ -318,16 +321,21 @@ def _pose_of_photo(
     return fit_pose(found, picture.shape[:2], size)
 
 
-def _choose_pose(path: str) -> Pose:
+def split_name(path: str) -> tuple[str, str]:
+    """FILE:NAME as file and name; a path that is there as it stands has no name, ""."""
     file, _, name = path.rpartition(":")
-    if Path(path).exists() or not Path(file).is_file():
-        file, name = path, ""
+    return (path, "") if Path(path).exists() or not Path(file).is_file() else (file, name)
+
+
+def _choose_pose(file: str, name: str) -> Pose:
     poses = read_poses(file)
     first = next(iter(poses))
+    one = f"choose one, such as {file}:{first}"
+    one = "give one of its files" if Path(file).is_dir() else one
     if name and name not in poses:
-        raise BadInput(file, f"no pose called {name}", f"choose one, such as {file}:{first}")
+        raise BadInput(file, f"no pose called {name}", one)
     if not name and len(poses) > 1:
-        raise BadInput(file, f"{len(poses):,} poses", f"choose one, such as {file}:{first}")
+        raise BadInput(file, f"{len(poses):,} poses", one)
     return poses[name or first]
 
 
@@ -361,8 +369,9 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
         try:
             y, x = json.loads(f"[{','.join(lists)}]")
             counts = len(y), len(x)
-            points = np.array([x, y] if counts == (18, 18) else 0, np.float32)
-        except (ValueError, TypeError, RecursionError):
+            with np.errstate(over="ignore"):  # what is too large is not finite, and said so below
+                points = np.array([x, y] if counts == (18, 18) else 0, np.float32)
+        except (ValueError, TypeError, OverflowError, RecursionError):
             problem = f"line {number} is not name: [18 y]: [18 x]"
             raise BadInput(file, problem, "write the key points so") from None
         if counts != (18, 18):
@@ -406,7 +415,7 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
             return {name: _openpose(content["people"], file)}
         if isinstance(content, list) or "annotations" in content:
             return _coco(content, file)
-    except (TypeError, KeyError, AttributeError, ValueError):  # lists for dicts, and the like
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError):  # lists for dicts …
         pass
     remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
     raise BadInput(file, "neither OpenPose nor COCO key points", remedy)
@@ -507,7 +516,7 @@ def _keypoint_network(weights: str | None) -> "nn.Module":
     except ClickException:
         raise
     except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
-        remedy = "give the poses with --poses, or the weights with --pose-weights FILE"
+        remedy = "give the poses themselves, or the weights with --pose-weights FILE"
         problem = f"can't be fetched ({error})"
         raise BadInput("weights of Keypoint R-CNN", problem, remedy) from None
     network = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)

@@ -223,7 +223,7 @@ def test_the_csv_has_y_before_x_and_minus_one_for_missing(tmp_path):
 
 
 def test_a_folder_of_openpose_json_names_poses_by_file(tmp_path):
-    files = {"al/1_keypoints.json": openpose(body()), "bo/2.json": openpose()}
+    files = {"al/1_keypoints.json": openpose(body()), "bo/2.JSON": openpose()}
     read = poses.read_poses(tree(tmp_path, files))
     assert list(read) == ["al/1", "bo/2"]
     assert not read["bo/2"].joints.any()
@@ -269,6 +269,7 @@ BAD_JSON = {
     "nothing of it is inside the picture": coco({"a": body(100, 900)}, (128, 64)),
     "nothing of it": openpose(np.pad([[900.0, 900.0, 1.0]], ((0, 24), (0, 0)))),
     "no JSON": "[" * 100_000,
+    "neither OpenPose nor": json.dumps({"people": [{"pose_keypoints": [10**400] * 75}]}),
 }
 
 
@@ -291,6 +292,8 @@ BAD_CSV = {
     r"line 2 is not name: \[18 y\]: \[18 x\]; write": csv_text("a.jpg, 1, 2"),
     "line 2 is not name": csv_text(ROW.replace("[0,", "[zero,")),
     "line 2 has a joint that is not finite": csv_text(ROW.replace("[0,", "[NaN,")),
+    "line 2 has a joint that is not": csv_text(ROW.replace("[0,", "[1e39,")),
+    r"line 2 is not name: \[18 y\]": csv_text(ROW.replace("[0,", f"[{10**400},")),
     "no poses in it": csv_text(),
 }
 
@@ -314,6 +317,9 @@ def test_one_pose_of_several_is_chosen_by_name(tmp_path):
         poses.read_pose(path, (128, 64))
     with fails(r"p\.csv: no pose called c; choose one, such as"):
         poses.read_pose(f"{path}:c", (128, 64))
+    # Rows of the field's key points are called like pictures.
+    path = write(tmp_path / "q.csv", csv_text(ROW, csv_row("b.jpg", points)))
+    assert poses.read_pose(f"{path}:b.jpg", (128, 64))[0, 0] == 1
     one = write(tmp_path / "one.csv", csv_text(csv_row("a", points)))
     assert poses.read_pose(one, (128, 64))[0, 0] == 1
 
@@ -357,7 +363,7 @@ def test_unreachable_pose_weights_name_the_remedies(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with fails("can't be fetched .*; give the poses with --poses, or .* --pose-weights FILE"):
+    with fails("can't be fetched .*; give the poses themselves, or .* --pose-weights FILE"):
         poses.find_poses([picture()])
     assert "keypointrcnn_resnet50_fpn_coco" in asked[0]
 
@@ -391,7 +397,7 @@ def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
 
 def test_the_size_in_a_header_is_that_of_the_upright_picture(tmp_path):
     for ending in ("jpg", "png", "tiff", "webp"):
-        for orientation in (1, 6):
+        for orientation in (1, 6, 9):  # there is no 9, and nothing is turned
             exif = Image.Exif()
             exif[ExifTags.Base.Orientation] = orientation
             file = tmp_path / f"{orientation}.{ending}"
