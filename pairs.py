@@ -561,6 +561,10 @@ def load(name: str, root: str | Path = "data") -> Prepared:
             [len(rows), *map(len, lists)] != [count, *lengths]
         ):
             raise ValueError("its files don't match")
+        if any(len(one) and not 0 <= one.min() <= one.max() < count for one in lists):
+            raise ValueError("pairs of images that are not there")
+        if not np.isfinite(poses).all():
+            raise ValueError("poses that are not finite")
         _, files, identity, camera, split = map(np.array, zip(*rows))
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         remedy = f"run {command} --overwrite"
@@ -788,7 +792,7 @@ def pose_by_name(known: dict[str, Pose], name: str, size: tuple[int, int]) -> np
     SOURCE__TARGET, PATN's SOURCE___TARGET_vis. Raises ClickException where it is not known.
     """
     for call in (name, stem(re.split("__+", name.removesuffix("_vis"))[-1])):
-        for ending in ("", *IMAGE_SUFFIXES):
+        for ending in ("", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)):
             if call + ending in known:
                 return known[call + ending].fitted(size)
     raise BadInput(name, "has no pose", "add it to the file or folder of --poses")

@@ -496,6 +496,10 @@ def damage(folder: Path, way: str) -> None:
     elif way == "fewer people":
         lines = (folder / "people.csv").read_text().splitlines()
         write(folder / "people.csv", "\n".join(lines[:-1]))
+    elif way == "pairs of nothing":
+        np.save(folder / "pairs_test.npy", np.load(folder / "pairs_test.npy") + 10**6)
+    elif way == "poses of NaN":
+        np.save(folder / "poses.npy", np.load(folder / "poses.npy") * np.float32(np.nan))
     elif way.startswith("no "):
         (folder / way.removeprefix("no ")).unlink()
     else:
@@ -534,7 +538,7 @@ def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_
 
 
 CUT_OFF = itertools.product(("no", "half of", "empty"), pairs.FILES)
-UNMATCHED = ("unknown format", "no counts", "fewer people")
+UNMATCHED = ("unknown format", "no counts", "fewer people", "pairs of nothing", "poses of NaN")
 
 
 @pytest.mark.parametrize("way", [*map(" ".join, CUT_OFF), *UNMATCHED])
