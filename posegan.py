@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import logging
 import os
@@ -169,7 +170,21 @@ pose_weights_option = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands whose last word on a file that can't be used is one line, no traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command. Raises ClickException for what the system refuses."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has gone; click knows what to do
+                raise
+            place = error.filename or "the output"
+            raise click.ClickException(f"{place}: can't be used ({error.strerror})") from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="posegan")
 def main() -> None:
     """Put the person of one photograph into another pose.
@@ -179,6 +194,8 @@ def main() -> None:
     posegan generate src.jpg pose.json
     posegan score
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # names may be no text, terminals may know no arrow
     logging.getLogger("posegan").handlers = [logging.StreamHandler(sys.stderr)]
 
 
@@ -637,7 +654,7 @@ def list_poses(arguments: tuple[str, ...]) -> list[str]:
             if not inside:
                 raise poses.BadInput(path, "no poses in it", "put JSON files or photos there")
             named += map(str, inside)
-        elif path.exists() or Path(argument.rpartition(":")[0]).is_file():
+        elif path.exists() or poses.split_name(argument)[1]:
             named.append(argument)
         else:
             raise poses.BadInput(path, "no such file", "check the path of the pose")
@@ -650,11 +667,12 @@ def output_paths(
     """Where the pictures go; raises where something is there already or can't be written."""
     stems = [Path(name.replace(":", "_")).stem.removesuffix("_keypoints") for name in named]
     animated = out is not None and out.suffix.lower() in (".gif", ".webp")
+    folder = out is None or out.is_dir() or not out.suffix
     if sheet:
-        paths = [out or Path(f"{source.stem}_sheet.png")]
-    elif animated or (out and out.suffix and len(named) == 1):
+        paths = [(out or Path()) / f"{source.stem}_sheet.png" if folder else out]
+    elif not folder and (animated or len(named) == 1):
         paths = [out]
-    elif out and out.suffix:
+    elif not folder:
         raise click.UsageError(f"--out {out}: {len(named)} poses need a folder, --sheet or a .gif")
     else:
         paths = [(out or Path()) / f"{source.stem}_{stem}.png" for stem in stems]
@@ -674,19 +692,40 @@ def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--o
     from PIL import Image
 
     made = [Image.fromarray(picture) for picture in pictures]
+    together = {}
+    if len(made) > len(paths):
+        together = {"save_all": True, "append_images": made[1:], "duration": 200, "loop": 0}
+    for picture, path in zip(made, paths):
+        with replaced(path, f"{remedy}, with an ending such as .png") as beside:
+            try:
+                picture.save(beside, **together)
+            except ValueError as error:  # an ending that Pillow does not know
+                raise OSError(error) from None
+
+
+@contextlib.contextmanager
+def replaced(path: Path, remedy: str) -> Iterator[Path]:
+    """Gives a file to write instead of `path`, whose place it takes when it is whole.
+
+    Raises ClickException where it can't be written; `remedy` is the option that names another.
+    """
+    path = path.resolve()  # a link stays one
+    regular = path.is_file() or not path.exists()  # a pipe is written as it comes
+    beside = path.with_name(f".{os.getpid()}.{path.name}") if regular else path
     try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if len(made) > len(paths):
-            made[0].save(paths[0], save_all=True, append_images=made[1:], duration=200, loop=0)
-        else:
-            for picture, path in zip(made, paths):
-                picture.save(path)
-    except (OSError, ValueError) as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        if regular:
+            os.replace(beside, path)
+    except OSError as error:
         raise click.ClickException(
-            f"{paths[0]}: can't be written ({error}); choose another place with {remedy}, with an "
-            "ending such as .png"
+            f"{path}: can't be written ({error.strerror or error}); choose another place with "
+            f"{remedy}"
         ) from None
+    finally:
+        if regular:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------ score
@@ -801,16 +840,18 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     scorer = open_scorer(count, size, device, not generated or bool(options["poses"]), options)
     demand(options["require"], scorer.reasons(ahead=True))
     baselines, extremes = score_batches(batches, scorer, options["per_pair"], options["worst"])
-    show_scores(scorer, baselines, title)
-    show_published()
-    robustness = {}
-    if options["corruptions"]:
-        robustness = score_corrupted(prepared, generator, limit)
-        show_corrupted(robustness, scorer.means.values()["ssim_dscf"], title)
+    # Files first: what is printed may have no reader.
     if options["json_file"]:
-        write_json(options["json_file"], scorer, baselines, robustness)
+        write_json(options["json_file"], title, scorer, baselines)
     if options["worst"]:
         write_worst(extremes)
+    show_scores(scorer, baselines, title)
+    show_published()
+    if options["corruptions"]:
+        robustness = score_corrupted(prepared, generator, limit)
+        if options["json_file"]:
+            write_json(options["json_file"], title, scorer, baselines, robustness)
+        show_corrupted(robustness, scorer.means.values()["ssim_dscf"], title)
     demand(options["require"], scorer.reasons())
 
 
@@ -847,10 +888,15 @@ def check_score_options(context: click.Context) -> None:
             refuse({weights}, f"--skip {network} has no use for them")
     places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
-    if places["--json"] and places["--json"] == places["--per-pair"]:
-        raise click.UsageError("--json and --per-pair name one file; give them two")
+    inputs = ("poses", "inception_weights", "pose_weights", "checkpoint")
+    taken = {Path(options[name]).resolve(): spelled[name] for name in inputs if options[name]}
     for option, path in places.items():
-        if path and not os.access(path if path.exists() else path.parent, os.W_OK):
+        if path is None:
+            continue
+        if other := taken.get(path.resolve()):
+            raise click.UsageError(f"{other} and {option} name one file; give them two")
+        taken[path.resolve()] = option
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise click.ClickException(
                 f"{path}: can't be written; choose another place with {option}"
             )
@@ -954,61 +1000,50 @@ def write_worst(extremes: "training.Extremes") -> None:
 
 @contextlib.contextmanager
 def csv_writer(path: Path | None) -> Iterator[Callable]:
-    """Gives write(names, scores), which writes a row a pair; without a path it does nothing.
-
-    The file takes its place when it is whole.
-    """
+    """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
     if path is None:
         yield lambda names, scores: None
         return
     import metrics
 
     columns = [name for name in metrics.RECIPE_NOTES if name not in metrics.OF_ALL_PAIRS]
-    path = path.resolve()  # a link stays one
-    regular = path.is_file() or not path.exists()  # a pipe is written as it comes
-    beside = path.with_name(f"{path.name}.partial") if regular else path
-    with contextlib.ExitStack() as stack:
-        with writing(path, "--per-pair"):
-            # Names of files may be no UTF-8.
-            file = open(beside, "w", newline="", errors="surrogateescape")  # noqa: SIM115
-            if regular:
-                stack.callback(beside.unlink, missing_ok=True)
-            stack.enter_context(file)
-            rows = csv.writer(file)
-            rows.writerow(["source", "target", *columns])
+    # Names of files may be no UTF-8.
+    with (
+        replaced(path, "--per-pair") as beside,
+        open(beside, "w", newline="", errors="surrogateescape") as file,
+    ):
+        rows = csv.writer(file)
+        rows.writerow(["source", "target", *columns])
 
         def write(names: "np.ndarray", scores: dict) -> None:
             lists = {name: one.tolist() for name, one in scores.items()}
-            with writing(path, "--per-pair"):
-                for place, pair in enumerate(names):
-                    values = (lists[name][place] if name in lists else None for name in columns)
-                    # Empty where there is no score: not computed, or not finite.
-                    cells = ("" if v is None or not isfinite(v) else f"{v:.6f}" for v in values)
-                    rows.writerow([*pair, *cells])
+            for place, pair in enumerate(names):
+                values = (lists[name][place] if name in lists else None for name in columns)
+                # Empty where there is no score: not computed, or not finite.
+                cells = ("" if v is None or not isfinite(v) else f"{v:.6f}" for v in values)
+                rows.writerow([*pair, *cells])
 
         yield write
-        with writing(path, "--per-pair"):
-            file.close()
-            if regular:
-                os.replace(beside, path)
-
-
-@contextlib.contextmanager
-def writing(path: Path, option: str) -> Iterator[None]:
-    """Turn what keeps a file from being written into one line that names its option."""
-    try:
-        yield
-    except OSError as error:
-        raise click.ClickException(
-            f"{path}: can't be written ({error.strerror}); choose another place with {option}"
-        ) from None
 
 
 def show(table: "Table") -> None:
-    """Print a table; its cells are text, whatever brackets they hold."""
-    from rich.console import Console
+    """Print a table; its cells are text, whatever brackets and colons they hold.
 
-    Console(width=None if os.isatty(1) else 140, markup=False).print(table)
+    In a narrow terminal the lines break rather than a name or a number is cut.
+    """
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    for column in table.columns:
+        if column.header in ("recipe", "from"):
+            column.overflow = "fold"
+        else:
+            column.no_wrap = True
+            column.min_width = max(map(len, (column.header, *column.cells)))
+    console = Console(width=None if os.isatty(1) else 140, markup=False, emoji=False)
+    needed = Measurement.get(console, console.options.update(max_width=1000), table).minimum
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def show_scores(
@@ -1106,7 +1141,10 @@ def write_corrupted_pictures(data: str, root: str, limit: int | None, options: d
     """
     import poses
 
-    folder, count, pictures = options["write_corrupted"], *open_pictures(data, root, limit, options)
+    folder = options["write_corrupted"]
+    if folder.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"{folder}: not empty; name a new folder to --write-corrupted")
+    count, pictures = open_pictures(data, root, limit, options)
     import torch
 
     import augment
@@ -1128,8 +1166,8 @@ def write_corrupted_pictures(data: str, root: str, limit: int | None, options: d
     for kind, found in moved.items():
         path = folder / "{}-{}.csv".format(*kind)
         if found:
-            with writing(path, "--write-corrupted"):
-                poses.write_csv(path, found)
+            with replaced(path, "--write-corrupted") as beside:
+                poses.write_csv(beside, found)
     click.echo(f"{folder}: {count:,} pictures in {len(kinds)} folders")
 
 
@@ -1168,9 +1206,10 @@ def open_pictures(
 
 def write_json(
     path: Path,
+    title: str,
     scorer: "metrics.Scorer",
     baselines: "dict[str, metrics.Scorer]",
-    robustness: "dict[str, list[metrics.Means]]",
+    robustness: "dict[str, list[metrics.Means]] | None" = None,
 ) -> None:
     """Write the scores for programs; a score that could not be had is null, with its reason."""
     import metrics
@@ -1178,6 +1217,7 @@ def write_json(
     names = metrics.RECIPE_NOTES
     figures = scorer.values()
     content = {
+        "scored": title,
         "pairs": scorer.means.count,
         "scores": {name: figures.get(name) for name in names},
         "recipes": {name: scorer.recipe(name) for name in names},
@@ -1198,8 +1238,8 @@ def write_json(
             }
             for kind, severities in robustness.items()
         }
-    with writing(path, "--json"):
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    with replaced(path, "--json") as beside:
+        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -287,6 +287,8 @@ def test_spoilt_pictures_are_written_for_anyones_system(few_people, tmp_path):
         light = np.asarray(Image.open(spoilt / "occlusion-1" / f"{i}.png"))
         heavy = np.asarray(Image.open(spoilt / "occlusion-5" / f"{i}.png"))
         assert 0 < (light != picture).mean() < 0.1 < (heavy != picture).mean()
+    again = ("score", "--source", tmp_path / "photos", "--write-corrupted", spoilt)
+    assert "not empty; name a new folder" in run(*again, code=1)
     both = ("--source", tmp_path / "photos", "--write-corrupted", tmp_path / "none")
     for option in (["--json", tmp_path / "scores.json"], ["--device", "cpu"], ["--data", "demo"]):
         assert f"{option[0]}: " in run("score", *both, *option, code=2)
@@ -488,6 +490,43 @@ def test_joints_are_looked_for_in_generated_images(two_folders, tmp_path, monkey
 )
 def test_options_that_would_do_nothing_are_refused(useless, two_folders):
     assert f"{useless[0]}: " in run(*two_folders, *useless, code=2)
+
+
+def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
+    two_folders, tmp_path, monkeypatch
+):
+    file = tmp_path / "scores.json"
+    quick = ["--skip", "inception,lpips,keypoints", "--json", file]
+    monkeypatch.setattr(posegan, "show_scores", lambda *given: sys.exit(3))  # nobody reads on
+    run(*two_folders, *quick, code=3)
+    before = file.read_text()
+    assert json.loads(before)["scored"] == str(tmp_path / "generated")
+
+    def full(*given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(posegan.os, "replace", full)
+    message = run(*two_folders, *quick, code=1)
+    assert "scores.json: can't be written (No space left on device); choose another" in message
+    assert file.read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"generated", "target", "scores.json"}
+    same = ["--poses", file, "--per-pair", tmp_path / "target" / ".." / "scores.json"]
+    assert "--poses and --per-pair name one file" in run(*two_folders, *same, code=2)
+
+
+def test_what_the_system_refuses_is_one_line(photo):
+    message = run("generate", photo, "x" * 300, code=1)
+    assert "File name too long" in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize("width", [20, 60])
+def test_a_narrow_terminal_cuts_no_name_and_no_number(width, two_folders, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(posegan.os, "isatty", lambda stream: True)
+    output = run(*two_folders, "--skip", "inception,lpips,keypoints")
+    assert not any("…" in line for line in output.splitlines() if "│" in line)
+    for name in posegan.SCORES:
+        assert f"{name} " in output
 
 
 def test_a_required_score_that_the_size_forbids_is_missed_before_any_is_computed(
