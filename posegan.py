@@ -709,14 +709,14 @@ def replaced(path: Path, remedy: str) -> Iterator[Path]:
 
     Raises ClickException where it can't be written; `remedy` is the option that names another.
     """
-    path = path.resolve()  # a link stays one
-    regular = path.is_file() or not path.exists()  # a pipe is written as it comes
-    beside = path.with_name(f".{os.getpid()}.{path.name}") if regular else path
+    file = path.resolve()  # a link stays one
+    regular = file.is_file() or not file.exists()  # a pipe is written as it comes
+    beside = file.with_name(f".{os.getpid()}.{file.name}") if regular else file
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         if regular:
-            os.replace(beside, path)
+            os.replace(beside, file)
     except OSError as error:
         raise click.ClickException(
             f"{path}: can't be written ({error.strerror or error}); choose another place with "
@@ -840,12 +840,13 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     scorer = open_scorer(count, size, device, not generated or bool(options["poses"]), options)
     demand(options["require"], scorer.reasons(ahead=True))
     baselines, extremes = score_batches(batches, scorer, options["per_pair"], options["worst"])
-    # Files first: what is printed may have no reader.
-    if options["json_file"]:
-        write_json(options["json_file"], title, scorer, baselines)
-    if options["worst"]:
-        write_worst(extremes)
-    show_scores(scorer, baselines, title)
+    try:  # files first, as what is printed may have no reader; but it may be all that is left
+        if options["json_file"]:
+            write_json(options["json_file"], title, scorer, baselines)
+        if options["worst"]:
+            write_worst(extremes)
+    finally:
+        show_scores(scorer, baselines, title)
     show_published()
     if options["corruptions"]:
         robustness = score_corrupted(prepared, generator, limit)

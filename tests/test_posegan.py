@@ -497,8 +497,9 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
 ):
     file = tmp_path / "scores.json"
     quick = ["--skip", "inception,lpips,keypoints", "--json", file]
-    monkeypatch.setattr(posegan, "show_scores", lambda *given: sys.exit(3))  # nobody reads on
-    run(*two_folders, *quick, code=3)
+    with monkeypatch.context() as nobody_reads:
+        nobody_reads.setattr(posegan, "show_scores", lambda *given: sys.exit(3))
+        run(*two_folders, *quick, code=3)
     before = file.read_text()
     assert json.loads(before)["scored"] == str(tmp_path / "generated")
 
@@ -508,6 +509,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     monkeypatch.setattr(posegan.os, "replace", full)
     message = run(*two_folders, *quick, code=1)
     assert "scores.json: can't be written (No space left on device); choose another" in message
+    assert "ssim_dscf" in message  # the table is there at least
     assert file.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"generated", "target", "scores.json"}
     same = ["--poses", file, "--per-pair", tmp_path / "target" / ".." / "scores.json"]
