@@ -83,7 +83,16 @@ def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
     rows, columns = knots.shape[-2:]
     way = constant((width / (columns - 1), height / (rows - 1)), knots.device)
     knots = knots * way[:, None, None]
-    return F.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
+    return bicubic(rows, height, knots.device) @ knots @ bicubic(columns, width, knots.device).T
+
+
+@cache
+def bicubic(count: int, size: int, device: torch.device) -> Tensor:
+    """The matrix (size, count) that interpolates between points, the first and last included."""
+    with torch.inference_mode(False):  # as constant()
+        points = torch.eye(count, device=device)[None, :, :, None]
+        lines = F.interpolate(points, (size, 1), mode="bicubic", align_corners=True)
+        return lines[0, :, :, 0].T.contiguous()
 
 
 def move_pose(pose: Tensor, flow: Tensor) -> Tensor:
@@ -177,7 +186,7 @@ class Geometry(NamedTuple):
         at = pixel_grid(H, W, images.device)
         at = at if self.flow is None else at + self.flow
         at = self.scale[..., None, None] * at + self.shift[..., None, None]
-        return look_up(images + 1, at, "zeros") - 1
+        return look_up(images + 1, at, "zeros").sub_(1)
 
     def move_pose(self, pose: Tensor, height: int, width: int) -> Tensor:
         """Their poses (B, 25, 3); joints that leave the frame are missing."""
@@ -232,11 +241,12 @@ def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
     turn = axis + angle.cos() * (eye - axis) + angle.sin() * cross  # (B, 3, 3), Rodrigues
     saturate = column("saturation") * eye + (1 - column("saturation")) * to_grey
     linear = column("brightness") * (turn @ saturate)  # of pictures in [0, 1]
-    pictures = (images + 1) / 2
-    mean = (linear @ pictures.mean((2, 3))[..., None]).squeeze(2) @ grey  # (B,)
+    mean = (linear @ (images.mean((2, 3)) + 1)[..., None]).squeeze(2) @ grey  # (B,), twice it
     offset = (1 - factors["contrast"]) * mean  # (B,)
-    flat = (column("contrast") * linear) @ pictures.flatten(2)  # (B, 3, H * W)
-    changed = (flat + offset[:, None, None]).clamp(0, 1) * 2 - 1
+    linear = column("contrast") * linear
+    # In [0, 1] the result is linear @ (images + 1) / 2 + offset / 2; here it is taken to [-1, 1].
+    offset = (offset - 1)[:, None] + linear.sum(2)  # (B, 3)
+    changed = (linear @ images.flatten(2)).add_(offset[..., None]).clamp_(-1, 1)  # (B, 3, H * W)
     return changed.view(B, 3, *images.shape[2:])
 
 
@@ -259,8 +269,9 @@ def augment(
     H, W = source.shape[-2:]
     if "flip" in names:
         flipped, *_ = draws.of("flip", 0)
+        unflipped = (~flipped).float()[:, None, None, None]
         for side in ("source", "target"):
-            mirrored = batch[side].flip(3).where(flipped[:, None, None, None], batch[side])
+            mirrored = batch[side].flip(3).lerp_(batch[side], unflipped)  # exact at 0 and 1
             pose = batch[f"{side}_pose"]
             batch[f"{side}_pose"] = flip_pose(pose, W).where(flipped[:, None, None], pose)
             batch[side] = mirrored
