@@ -82,8 +82,9 @@ def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
     """
     rows, columns = knots.shape[-2:]
     way = constant((width / (columns - 1), height / (rows - 1)), knots.device)
-    knots = knots * way[:, None, None]
-    return bicubic(rows, height, knots.device) @ knots @ bicubic(columns, width, knots.device).T
+    down, across = bicubic(rows, height, knots.device), bicubic(columns, width, knots.device)
+    with torch.autocast(knots.device.type, enabled=False):  # places in bfloat16 would be coarse
+        return down @ (knots * way[:, None, None]) @ across.T
 
 
 @cache

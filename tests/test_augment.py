@@ -70,6 +70,17 @@ def test_warping_has_the_right_gradients():
     )
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_smooth_flow_is_bicubic_between_its_knots_in_full_precision(mixed):
+    knots = torch.rand(3, 2, 5, 4, generator=torch.Generator().manual_seed(0)) - 0.5
+    way = torch.tensor([W / 3, H / 4])[:, None, None]
+    wanted = F.interpolate(knots * way, (H, W), mode="bicubic", align_corners=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        flow = augment.smooth_flow(knots, H, W)
+    assert flow.dtype == torch.float32
+    assert torch.allclose(flow, wanted, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [(128, 64), (256, 256), (256, 176)])
 @pytest.mark.parametrize("wildest", ["deformation", "distortion"])
 def test_a_moved_pose_stays_on_its_pixels(size, wildest):
