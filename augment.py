@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from poses import FLIP, UNKNOWN_PART
+from posegan.poses import FLIP, UNKNOWN_PART
 
 # RPT-GAN's six. It says of erasing that the target stays whole, and calls all of them robustness;
 # ours: so do the targets of the others, which lets the generator learn to undo them, but for a

@@ -17,8 +17,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from augment import drop_outside, move_pose, pixel_grid, smooth_flow, warp
-from poses import JOINTS, LIMBS, UNKNOWN_PART, BadInput
+from posegan.augment import drop_outside, move_pose, pixel_grid, smooth_flow, warp
+from posegan.poses import JOINTS, LIMBS, UNKNOWN_PART, BadInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-import demo
-from poses import (
+from posegan import demo
+from posegan.poses import (
     HIPS,
     IMAGE_SUFFIXES,
     JOINTS,

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+# Run or imported in its own folder, this file stands for the package that an installation makes of
+# the folder, and lets the modules beside it be found as posegan.NAME.
+if __name__ == "posegan":
+    __path__ = [str(Path(__file__).parent)]
+
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
 if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
     from torch import nn
 
-    import metrics
-    import pairs
-    import training
+    from posegan import metrics, pairs, training
 
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
 MODELS = ("residual", "unet", "flow")
@@ -246,7 +249,7 @@ def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwr
     posegan prepare --data market1501 --source Market-1501-v15.09.15.zip --poses CSV_FOLDER
     posegan prepare --data folder --source my_people
     """
-    import pairs
+    from posegan import pairs
 
     config = pairs.PrepareConfig(
         data, source, poses, root, size, overwrite, pose_weights, seed, parsing
@@ -256,7 +259,7 @@ def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwr
 
 def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
     """Prepare a data set behind a progress line on stderr."""
-    import pairs
+    from posegan import pairs
 
     with progress_line("preparing", "images") as update:
         return pairs.prepare(config, lambda i, n: update(completed=i, total=n))
@@ -404,7 +407,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     settings["run"] = settings["run"] or f"runs/{settings['data']}-{model}"
     check_run(Path(settings["run"]), resume)
     settings = saved_settings(ctx, settings) if resume else complete(settings, model)
-    import training
+    from posegan import training
 
     prepared = open_or_draw(settings["data"], settings["root"])
     if not settings["steps"] or epochs:
@@ -436,7 +439,7 @@ def fallback(data: str) -> dict:
 
 def open_or_draw(data: str, root: str) -> "pairs.Prepared":
     """Open a prepared data set; the demo is drawn first where there is none."""
-    import pairs
+    from posegan import pairs
 
     if data == "demo" and not Path(root, "demo").exists():
         if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -451,8 +454,7 @@ def show_first_scores(
     config: "training.TrainConfig", prepared: "pairs.Prepared", checkpoint: Path
 ) -> None:
     """Score a model that has just been trained on a few test pairs."""
-    import metrics
-    import training
+    from posegan import metrics, training
 
     generator = training.load_generator(checkpoint, training.pick_device(config.device))
     batches = training.scored_batches(prepared, generator, SCORED_AT_THE_END)
@@ -498,7 +500,7 @@ def complete(settings: dict, model: str) -> dict:
 
 def saved_settings(ctx: click.Context, settings: dict) -> dict:
     """The settings of a run to resume, of which some may change; raises where others do."""
-    import training
+    from posegan import training
 
     saved = training.read_checkpoint(Path(settings["run"]) / "latest.pt")["config"]["train"]
     free = {"steps", "root", "device", "precision", "save_every", "learning_rate"}
@@ -546,7 +548,7 @@ def train_with_progress(
 
     The losses are reconstruction, adversarial and the discriminator's.
     """
-    import training
+    from posegan import training
 
     with progress_line("training", "") as update:
 
@@ -608,14 +610,14 @@ def generate(
     posegan generate src.jpg poses/ --sheet --out sheet.png
     """
     sheet = sheet or show_flow
-    import poses
+    from posegan import poses
 
     named = list_poses(pose)
     targets = output_paths(source, named, out, sheet, overwrite)
     picture = poses.read_image(source, str(source))
     import torch
 
-    import training
+    from posegan import training
 
     device = training.pick_device(device)
     generator = training.load_generator(checkpoint or training.newest_checkpoint(), device)
@@ -643,7 +645,7 @@ def generate(
 
 def list_poses(arguments: tuple[str, ...]) -> list[str]:
     """The pose files of the arguments, folders opened; raises where there are none."""
-    import poses
+    from posegan import poses
 
     suffixes = (".json", ".csv", *poses.IMAGE_SUFFIXES)
     named = []
@@ -833,7 +835,7 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
         title, count, size, batches = open_folders(generated, target, limit, options)
     else:
         title, prepared, generator = open_model(data, root, checkpoint, device)
-        import training
+        from posegan import training
 
         count, size = len(prepared.pairs_test[:limit]), (prepared.height, prepared.width)
         batches = training.scored_batches(prepared, generator, limit)
@@ -907,8 +909,7 @@ def open_scorer(
     count: int, size: tuple[int, int], device: str, posed: bool, options: dict
 ) -> "metrics.Scorer":
     """A scorer with the networks that can be had."""
-    import metrics
-    import training
+    from posegan import metrics, training
 
     skip = options["skip"] if posed else (*options["skip"], "keypoints")
     networks, missing = metrics.load_networks(
@@ -929,10 +930,10 @@ def open_model(
     data: str, root: str, checkpoint: Path | None, device: str
 ) -> "tuple[str, pairs.Prepared, nn.Module]":
     """What is needed to score a checkpoint: title, data set, generator."""
-    import pairs
+    from posegan import pairs
 
     prepared = pairs.load(data, root)
-    import training
+    from posegan import training
 
     path = checkpoint or training.newest_checkpoint()
     generator = training.load_generator(path, training.pick_device(device))
@@ -943,7 +944,7 @@ def open_folders(
     generated: Path, target: Path, limit: int | None, options: dict
 ) -> tuple[str, int, tuple[int, int], Iterator[dict]]:
     """Folders to score: title, number of pairs, their size, batches."""
-    import pairs
+    from posegan import pairs
 
     folders = {"generated": generated, "target": target}
     if options["source"]:
@@ -967,7 +968,7 @@ def score_batches(
 
     Gives the scorers of the baselines by name, and the worst and best pairs' pictures.
     """
-    import training
+    from posegan import training
 
     baselines, extremes = {}, training.Extremes(worst or 1)
     with progress_line("scoring", "pairs") as update, csv_writer(per_pair) as write:
@@ -989,7 +990,7 @@ def score_batches(
 
 def write_worst(extremes: "training.Extremes") -> None:
     """Write the sheet of the worst and best pairs."""
-    import training
+    from posegan import training
 
     if rows := extremes.rows():
         sheet = training.sheet(rows, max(1, 128 // len(rows[0][0])))
@@ -1005,7 +1006,7 @@ def csv_writer(path: Path | None) -> Iterator[Callable]:
     if path is None:
         yield lambda names, scores: None
         return
-    import metrics
+    from posegan import metrics
 
     columns = [name for name in metrics.RECIPE_NOTES if name not in metrics.OF_ALL_PAIRS]
     # Names of files may be no UTF-8.
@@ -1056,7 +1057,7 @@ def show_scores(
     """Print the scores and the baselines beside them; if `brief` only those that there are."""
     from rich.table import Table
 
-    import metrics
+    from posegan import metrics
 
     count = scorer.means.count
     table = Table(title=f"{title}, N = {count:,} pairs", title_justify="left")
@@ -1079,7 +1080,7 @@ def show_published() -> None:
     """Print the published scores, each with its recipe."""
     from rich.table import Table
 
-    import metrics
+    from posegan import metrics
 
     table = Table(title="Published", title_justify="left")
     for heading in ("model", "data", "SSIM", "recipe", "IS", "LPIPS", "FID", "from"):
@@ -1097,9 +1098,7 @@ def score_corrupted(
     prepared: "pairs.Prepared", generator: "nn.Module", limit: int | None
 ) -> "dict[str, list[metrics.Means]]":
     """ssim_dscf of a model on spoilt sources: the means at severities 1 to 5, by corruption."""
-    import augment
-    import metrics
-    import training
+    from posegan import augment, metrics, training
 
     found: dict[str, list] = {}
     total = len(augment.CORRUPTIONS) * augment.SEVERITIES
@@ -1140,7 +1139,7 @@ def write_corrupted_pictures(data: str, root: str, limit: int | None, options: d
 
     Where poses are known they are moved along: FOLDER/KIND-SEVERITY.csv.
     """
-    import poses
+    from posegan import poses
 
     folder = options["write_corrupted"]
     if folder.exists() and any(folder.iterdir()):
@@ -1148,8 +1147,7 @@ def write_corrupted_pictures(data: str, root: str, limit: int | None, options: d
     count, pictures = open_pictures(data, root, limit, options)
     import torch
 
-    import augment
-    import training
+    from posegan import augment, training
 
     kinds = [(kind, s + 1) for kind in augment.CORRUPTIONS for s in range(augment.SEVERITIES)]
     moved = {kind: {} for kind in kinds}
@@ -1181,8 +1179,7 @@ def open_pictures(
     """
     import numpy as np
 
-    import pairs
-    import poses
+    from posegan import pairs, poses
 
     source = options["source"]
     if source is None:
@@ -1213,7 +1210,7 @@ def write_json(
     robustness: "dict[str, list[metrics.Means]] | None" = None,
 ) -> None:
     """Write the scores for programs; a score that could not be had is null, with its reason."""
-    import metrics
+    from posegan import metrics
 
     names = metrics.RECIPE_NOTES
     figures = scorer.values()

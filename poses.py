@@ -505,7 +505,7 @@ def find_poses(
 def _keypoint_network(weights: str | None) -> "nn.Module":
     from torchvision.models import detection
 
-    from models import read_state_dict
+    from posegan.models import read_state_dict
 
     official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
     try:

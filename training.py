@@ -20,10 +20,7 @@ from click import ClickException
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-import augment
-import models
-import pairs
-import poses
+from posegan import augment, models, pairs, poses
 
 FORMAT = 2
 ADAM_BETAS = (0.5, 0.999)  # the first author's

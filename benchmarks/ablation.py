@@ -22,11 +22,7 @@ import race  # noqa: F401  this checkout's modules
 import torch
 from torch import Tensor
 
-import augment
-import metrics
-import pairs
-import posegan
-import training
+from posegan import augment, metrics, pairs, posegan, training
 
 HELD_OUT = 0.1  # of the training people
 COLUMNS = ("clean", *augment.CORRUPTIONS)

@@ -14,7 +14,7 @@ import torch
 from race import race
 from torchvision.transforms import v2
 
-import augment
+from posegan import augment
 
 H, W = 128, 64
 

@@ -27,11 +27,7 @@ from PIL import Image
 from race import race
 from torch import nn
 
-import metrics
-import models
-import pairs
-import posegan
-import training
+from posegan import metrics, models, pairs, posegan, training
 
 SHEET_PAIRS = 12
 TIMED = 8  # batches

@@ -15,7 +15,7 @@ from race import race
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchvision.models import Inception3
 
-import metrics
+from posegan import metrics
 
 
 @click.command()

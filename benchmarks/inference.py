@@ -16,7 +16,7 @@ import torch
 from race import race
 from torch import Tensor, nn
 
-import models
+from posegan import models
 
 CHANNELS = 256
 CASES = (  # height, width, batch size, images/s of PATN where it was first measured

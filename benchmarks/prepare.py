@@ -8,7 +8,7 @@ import time
 import click
 import race  # noqa: F401  this checkout's modules
 
-import pairs
+from posegan import pairs
 
 SECONDS = 5.0  # that batches are drawn for
 

@@ -8,7 +8,7 @@ import torch
 from race import race
 from skimage.metrics import structural_similarity
 
-import metrics
+from posegan import metrics
 
 GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 OPTIONS = {

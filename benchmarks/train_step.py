@@ -18,10 +18,7 @@ import torch
 from inference import AttentionGenerator
 from race import race
 
-import augment
-import models
-import posegan
-import training
+from posegan import augment, models, posegan, training
 
 CASES = (  # height, width, batch size, images/s of PATN where it was first measured
     (128, 64, 8, 1.28),

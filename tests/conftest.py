@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click import ClickException
 from PIL import Image
 
-import demo
-import pairs
+from posegan import demo, pairs, training
 
 
 @pytest.fixture(scope="session")
@@ -116,3 +116,15 @@ def archive(folder: Path, kind: str) -> Path:
 def fails(match: str):
     """Expect one line for the user, with these words in it (a regular expression)."""
     return pytest.raises(ClickException, match=match)
+
+
+def average_in_one_process(rank: int, meeting: str) -> None:
+    """One of two processes; here, as those that are spawned can import this module by its name."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
+    )
+    network = torch.nn.Linear(2, 1, bias=False)
+    network.weight.grad = torch.full((1, 2), float(rank))
+    training.average_gradients(network)
+    assert torch.equal(network.weight.grad, torch.full((1, 2), 0.5))
+    torch.distributed.destroy_process_group()

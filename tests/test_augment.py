@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-import augment
-import metrics
-import models
-from poses import JOINTS, UNKNOWN_PART
+from posegan import augment, metrics, models
+from posegan.poses import JOINTS, UNKNOWN_PART
 
 H, W = 128, 64
 GEOMETRY = ("padding", "crop", "distortion", "flip")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import demo
+from posegan import demo
 
 LEFT = [5, 6, 7, 12, 13, 14, 16, 18, 19, 20, 21]
 RIGHT = [2, 3, 4, 9, 10, 11, 15, 17, 22, 23, 24]

@@ -13,8 +13,8 @@ from skimage.draw import disk, polygon
 from skimage.metrics import structural_similarity
 from skimage.morphology import dilation, erosion
 
-import metrics
-from poses import COCO18, JOINTS
+from posegan import metrics
+from posegan.poses import COCO18, JOINTS
 
 SIZES = [(128, 64), (53, 75), (60, 51)]
 

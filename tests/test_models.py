@@ -4,9 +4,7 @@ import torch.nn.functional as F
 from click import ClickException
 from torchvision.models import resnet50
 
-import augment
-import metrics
-import models
+from posegan import augment, metrics, models
 
 BATCH = 2
 

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -17,13 +18,7 @@ from conftest import coco
 from PIL import Image
 from torchvision.models import detection
 
-import augment
-import metrics
-import models
-import pairs
-import posegan
-import poses
-import training
+from posegan import augment, metrics, models, pairs, posegan, poses, training
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -636,7 +631,7 @@ def test_the_published_outputs_score_as_measured_with_scikit_image(shared_data, 
 
 
 def test_scoring_a_model_on_data_of_another_size_is_refused(trained, few_people, tmp_path):
-    import demo
+    from posegan import demo
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "IDENTITIES", 10)
@@ -651,19 +646,63 @@ def test_sizes_no_model_takes_are_refused(size):
     assert "size" in run("prepare", "--size", size, code=2).lower()
 
 
-def test_a_hostile_models_py_in_the_working_folder_is_not_imported(photo, pose_file, tmp_path):
-    (tmp_path / "models.py").write_text("raise SystemExit('the wrong models.py')")
+# ------------------------------------------------------------------------------ as installed
+
+
+OURS = ("augment", "demo", "metrics", "models", "pairs", "poses", "training")
+PROGRAM = """
+import sys
+from importlib import import_module
+
+for name in sys.argv[1:]:
+    assert import_module(name).mine == name
+    assert not hasattr(import_module(f"posegan.{name}"), "mine")
+
+import models
+import posegan
+from posegan.models import GENERATORS
+
+print(models.mine, posegan.main.name, GENERATORS["flow"](32, 16, channels=8).height)
+"""
+
+
+def answer(folder: Path, *arguments: str) -> str:
+    """What a program says on stdout when it is run in a folder, and must end well."""
+    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_modules_of_a_users_own_live_beside_ours(tmp_path):
+    for name in OURS:
+        (tmp_path / f"{name}.py").write_text(f"mine = {name!r}\n")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    assert answer(tmp_path, sys.executable, "program.py", *OURS) == "models main 32\n"
+
+
+def test_a_hostile_module_in_the_working_folder_is_not_imported(photo, pose_file, tmp_path):
+    for name in OURS:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}.py')")
     command = Path(sys.executable).with_name("posegan")
     if not command.exists():
         pytest.skip("posegan is not installed")
     done = subprocess.run(
         [command, "generate", photo, pose_file],
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert "no checkpoint here yet" in done.stderr
+
+
+def test_the_checkout_runs_in_its_own_folder_too():
+    folder = Path(posegan.__file__).parent
+    code = "import posegan; from posegan import models; print(posegan.main.name, models.__name__)"
+    assert answer(folder, sys.executable, "-c", code) == "main posegan.models\n"
+    assert "Usage" in answer(folder, sys.executable, "posegan.py", "--help")
+    assert "Usage" in answer(folder, sys.executable, "-m", "posegan", "--help")
 
 
 def test_every_command_line_of_the_readme_is_understood():

@@ -11,7 +11,7 @@ import torch
 from conftest import body, coco, csv_row, csv_text, encoded, fails, openpose, picture, tree, write
 from PIL import ExifTags, Image
 
-import poses
+from posegan import poses
 
 # ------------------------------------------------------------------------------ joints
 

@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 import torch
 from click import ClickException
+from conftest import average_in_one_process
 from PIL import Image
 
-import augment
-import metrics
-import models
-import pairs
-import posegan
-import training
+from posegan import augment, metrics, models, pairs, posegan, training
 
 
 def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
@@ -308,17 +304,6 @@ def test_a_sheet_holds_every_picture():
 
 def test_gradients_are_averaged_over_processes(tmp_path):
     torch.multiprocessing.spawn(average_in_one_process, (str(tmp_path / "meet"),), nprocs=2)
-
-
-def average_in_one_process(rank: int, meeting: str) -> None:
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
-    )
-    network = torch.nn.Linear(2, 1, bias=False)
-    network.weight.grad = torch.full((1, 2), float(rank))
-    training.average_gradients(network)
-    assert torch.equal(network.weight.grad, torch.full((1, 2), 0.5))
-    torch.distributed.destroy_process_group()
 
 
 def test_every_model_has_its_name_its_objective_and_its_weights():

@@ -1,0 +1,5 @@
+"""posegan puts the person of one photograph into another pose."""
+
+from posegan.posegan import main
+
+__all__ = ["main"]
