@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import inception
 
-from posegan.models import fused, read_state_dict
-from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput, find_poses
+from posegan.models import find_poses, fused, read_state_dict
+from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput
 
 LEVELS = 255.0  # the range of an image, in grey levels
 BLOCK = 12  # outputs of a filter that one matrix product computes; a tile of the BLAS is as wide

@@ -36,7 +36,6 @@ from posegan.poses import (
     UNKNOWN_PART,
     BadInput,
     Pose,
-    find_poses,
     fit_image,
     fit_pose,
     image_size,
@@ -317,8 +316,11 @@ def _decoded(
     with ThreadPoolExecutor(_cores()) as pool:
         while chunk := list(itertools.islice(items, CHUNK)):
             for place, image, pose in pool.map(decode, chunk):
-                found = find_poses([image], config.pose_weights)[0] if pose is None else pose
-                yield place, image, found
+                if pose is None:
+                    from posegan import models  # imports torch, which few preparations need
+
+                    pose = models.find_poses([image], config.pose_weights)[0]
+                yield place, image, pose
 
 
 def _drawn(

@@ -1,4 +1,16 @@
-"""posegan puts the person of one photograph into another pose: the commands."""
+"""posegan puts the person of one photograph into another pose: the commands.
+
+The other modules, each of which imports only those below it:
+
+training  config, state, checkpoints, processes, the loop; loading a generator and running it
+losses    losses, and what each generator descends
+metrics   SSIM, mask-SSIM, PSNR, Inception Score, FID, LPIPS, pose error
+pairs     data sets, pair lists, the prepared folder, batches
+models    networks: descriptor, generators, discriminators, pose detector; their weights
+augment   augmentations and corruptions of images and poses as tensors; warping
+demo      the built-in people
+poses     joints, pose formats, pictures as files
+"""
 
 import contextlib
 import csv
@@ -617,12 +629,13 @@ def generate(
     picture = poses.read_image(source, str(source))
     import torch
 
-    from posegan import training
+    from posegan import models, training
 
     device = training.pick_device(device)
     generator = training.load_generator(checkpoint or training.newest_checkpoint(), device)
     size = (generator.height, generator.width)
-    read, own = partial(poses.read_pose, size=size, weights=pose_weights, device=device), None
+    find = partial(models.find_poses, weights=pose_weights, device=device)
+    read, own = partial(poses.read_pose, size=size, find=find), None
     target_poses = [read(file) for file in named]
     if source_pose:
         own = read(source_pose, picture=picture.shape[:2])

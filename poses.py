@@ -4,21 +4,15 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from click import ClickException
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 log = logging.getLogger("posegan")
 
@@ -277,24 +271,24 @@ def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
 def read_pose(
     path: str | Path,
     size: tuple[int, int],
-    weights: str | None = None,
+    find: Callable[[list[np.ndarray]], np.ndarray] | None = None,
     picture: tuple[int, int] | None = None,
-    device: "torch.device | None" = None,
 ) -> np.ndarray:
     """Read one pose (25, 3), fitted into a frame of `size` (height, width).
 
     If it belongs to a `picture` (height, width) that is fitted into that frame, it goes along.
 
-    FILE:NAME chooses one of a file with several poses; a photo's is found, with the Keypoint R-CNN
-    `weights` of a file or torchvision's own, on `device`. Fractions are scaled to the frame; a pose
-    whose picture's size is known goes where that picture would by `fit_matrix`. Any other stays as
-    it is if all its joints are inside the frame and it spans at least a quarter of the height;
-    else it is centred and scaled to 80 % of the height or 90 % of the width, whichever is less.
-    Raises ClickException where there is not one pose with a joint inside the frame.
+    FILE:NAME chooses one of a file with several poses; a photo's is found by `find`, which takes
+    pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros where nobody is found; without it a
+    photo is refused. Fractions are scaled to the frame; a pose whose picture's size is known goes
+    where that picture would by `fit_matrix`. Any other stays as it is if all its joints are inside
+    the frame and it spans at least a quarter of the height; else it is centred and scaled to 80 %
+    of the height or 90 % of the width, whichever is less. Raises ClickException where there is not
+    one pose with a joint inside the frame.
     """
     file, name = split_name(str(path))
-    if not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
-        return _pose_of_photo(Path(file), size, weights, device)
+    if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
+        return _pose_of_photo(Path(file), size, find)
     pose = _choose_pose(file, name)
     if not pose.people:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
@@ -311,11 +305,9 @@ def read_pose(
     return fitted
 
 
-def _pose_of_photo(
-    path: Path, size: tuple[int, int], weights: str | None, device: "torch.device | None"
-) -> np.ndarray:
+def _pose_of_photo(path: Path, size: tuple[int, int], find: Callable) -> np.ndarray:
     picture = read_image(path, str(path))
-    found = find_poses([picture], weights, device)[0]
+    found = find([picture])[0]
     if not found[:, 2].any():
         raise BadInput(path, "nobody is found in it", "give a pose as JSON")
     return fit_pose(found, picture.shape[:2], size)
@@ -472,57 +464,3 @@ def _largest(people: list[np.ndarray]) -> np.ndarray:
         return np.hypot(*np.ptp(points, 0)) * joints[:, 2].mean() if len(points) else -1.0
 
     return max(people, key=weight)
-
-
-def find_poses(
-    images: list[np.ndarray], weights: str | None = None, device: "torch.device | None" = None
-) -> np.ndarray:
-    """Find the clearest person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
-
-    Runs torchvision's Keypoint R-CNN, its weights fetched by torchvision or from the file
-    `weights`, on `device`, by default a CUDA one if there is one. Raises ClickException where the
-    weights can't be had.
-    """
-    import torch
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = _keypoint_network(weights).to(device)
-    poses = np.zeros((len(images), len(JOINTS), 3), np.float32)
-    for pose, image in zip(poses, images):
-        picture = torch.tensor(image, device=device).permute(2, 0, 1).div(255)  # (3, H, W)
-        with torch.inference_mode():
-            found = network([picture])[0]
-        if len(found["scores"]) and found["scores"][0] > 0.5:  # sorted, the surest first
-            # A joint's score is a logit without a scale; ours: seen from 2 on.
-            sure = torch.sigmoid(found["keypoints_scores"][0] - 2)[:, None]  # (17, 1)
-            points = found["keypoints"][0, :, :2] - 0.5  # its pixel centres are at halves
-            joints = torch.cat([points, sure], 1) * (sure >= 0.5)  # (17, 3)
-            pose[:] = from_coco17(joints.cpu().numpy())
-    return poses
-
-
-@cache
-def _keypoint_network(weights: str | None) -> "nn.Module":
-    from torchvision.models import detection
-
-    from posegan.models import read_state_dict
-
-    official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
-    try:
-        if weights:
-            state = read_state_dict(Path(weights))
-        else:
-            state = official.get_state_dict(check_hash=True)
-    except ClickException:
-        raise
-    except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
-        remedy = "give the poses themselves, or the weights with --pose-weights FILE"
-        problem = f"can't be fetched ({error})"
-        raise BadInput("weights of Keypoint R-CNN", problem, remedy) from None
-    network = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:
-        remedy = "give the state dict of torchvision's keypointrcnn_resnet50_fpn"
-        raise BadInput(weights, "no weights of Keypoint R-CNN", remedy) from None
-    return network.eval()

@@ -20,7 +20,7 @@ from click import ClickException
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from posegan import augment, models, pairs, poses
+from posegan import augment, losses, models, pairs, poses
 
 FORMAT = 2
 ADAM_BETAS = (0.5, 0.999)  # the first author's
@@ -175,7 +175,7 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
     """A fresh state: networks initialised from the seed, optimisers of the papers."""
     torch.manual_seed(config.seed)
     generator = build_generator(shape)
-    discriminator = models.OBJECTIVES[config.model].discriminator(
+    discriminator = losses.OBJECTIVES[config.model].discriminator(
         shape["height"], shape["width"], shape["identities"], config.channels
     )
     for network in (generator, discriminator):
@@ -353,11 +353,11 @@ def train(
             batch = pairs.to_device(batches[state.step], device)
             batch = augment.augment(batch, config.augment, config.seed, state.step, samples)
             torch.manual_seed(step_seed(config.seed, state.step, rank))
-            losses = train_step(config, state, batch, autocast(device, config.precision))
+            terms = train_step(config, state, batch, autocast(device, config.precision))
             state.step += 1
             figures = {"step": state.step, "learning_rate": rate}
-            values = mean_of_processes(torch.stack(list(losses.values()))).tolist()
-            figures |= {name: round(value, 5) for name, value in zip(losses, values)}
+            values = mean_of_processes(torch.stack(list(terms.values()))).tolist()
+            figures |= {name: round(value, 5) for name, value in zip(terms, values)}
             check_finite(figures, config)
             done = (state.step - since) * config.batch_size * world
             figures["images_per_second"] = round(done / (time.perf_counter() - began), 2)
@@ -388,7 +388,7 @@ def train_step(
     Networks run forward in the context `mixed`. Draws come from torch's global generator, which the
     caller seeds.
     """
-    objective = models.OBJECTIVES[config.model]
+    objective = losses.OBJECTIVES[config.model]
     state.generator.train()
     with mixed:
         image, made = objective.synthesise(state.generator, batch)
@@ -400,15 +400,15 @@ def train_step(
     # The generator's gradient passes through the discriminator but must not be stored in it.
     state.discriminator.requires_grad_(False)
     with mixed:
-        losses = objective.criticise(state.generator, state.discriminator, batch, image, made)
+        terms = objective.criticise(state.generator, state.discriminator, batch, image, made)
         if state.perceptual is not None:
-            losses["perceptual"] = models.perceptual_loss(state.perceptual, image, batch["target"])
-    total = sum(config.loss_weights[name] * loss for name, loss in losses.items())
+            terms["perceptual"] = losses.perceptual_loss(state.perceptual, image, batch["target"])
+    total = sum(config.loss_weights[name] * loss for name, loss in terms.items())
     descend(state.generator, state.generator_optimizer, total)
     state.discriminator.requires_grad_(True)
 
     update_average(state)
-    return {name: loss.detach() for name, loss in losses.items()} | {
+    return {name: loss.detach() for name, loss in terms.items()} | {
         "discriminator": judgement.detach()
     }
 
@@ -442,7 +442,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 def set_rates(config: TrainConfig, state: State, rate: float) -> None:
     """Set the learning rates of a step."""
-    factor = models.OBJECTIVES[config.model].discriminator_rate
+    factor = losses.OBJECTIVES[config.model].discriminator_rate
     optimizers = (state.generator_optimizer, rate), (state.discriminator_optimizer, factor * rate)
     for optimizer, one in optimizers:
         for group in optimizer.param_groups:

@@ -27,7 +27,7 @@ from PIL import Image
 from race import race
 from torch import nn
 
-from posegan import metrics, models, pairs, posegan, training
+from posegan import losses, metrics, models, pairs, posegan, training
 
 SHEET_PAIRS = 12
 TIMED = 8  # batches
@@ -87,7 +87,7 @@ def end_point_error(generator: nn.Module, prepared: pairs.Prepared, limit: int) 
     for start in range(0, min(limit, len(prepared.pairs_test)), pairs.CHUNK):
         chosen = prepared.pairs_test[start : min(limit, start + pairs.CHUNK)]
         batch = pairs.to_device(pairs.gather(prepared, chosen), device)
-        error = models.deformation_error(generator, batch["source"], batch["source_pose"])
+        error = losses.deformation_error(generator, batch["source"], batch["source_pose"])
         errors.append((len(chosen), error.item()))
     return sum(count * error for count, error in errors) / sum(count for count, _ in errors)
 

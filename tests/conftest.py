@@ -14,6 +14,19 @@ from PIL import Image
 
 from posegan import demo, pairs, training
 
+BATCH = 2  # of some_images and some_pose
+
+
+def some_images(height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(BATCH, 3, height, width, generator=generator) * 2 - 1
+
+
+def some_pose(height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    xy = torch.rand(BATCH, 25, 2, generator=generator) * torch.tensor([width - 1.0, height - 1.0])
+    return torch.cat([xy, torch.ones(BATCH, 25, 1)], dim=-1)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from posegan import augment, metrics, models
+from posegan import augment, losses, metrics, models
 from posegan.poses import JOINTS, UNKNOWN_PART
 
 H, W = 128, 64
@@ -90,7 +90,7 @@ def test_a_moved_pose_stays_on_its_pixels(size, wildest):
     H, W = size
     places = augment.pixel_grid(H, W, torch.device("cpu"))
     if wildest == "deformation":
-        flow = models.random_deformation(40, H, W, torch.device("cpu"))
+        flow = losses.random_deformation(40, H, W, torch.device("cpu"))
     else:
         strength = augment.CORRUPTIONS["distortion"][-1]
         numbers = torch.rand(40, 2 * augment.KNOTS[0] * augment.KNOTS[1])

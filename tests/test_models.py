@@ -1,24 +1,12 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from click import ClickException
+from conftest import BATCH, fails, picture, some_images, some_pose, write
 from torchvision.models import resnet50
 
-from posegan import augment, metrics, models
-
-BATCH = 2
-
-
-def some_images(height: int, width: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(BATCH, 3, height, width, generator=generator) * 2 - 1
-
-
-def some_pose(height: int, width: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    xy = torch.rand(BATCH, 25, 2, generator=generator) * torch.tensor([width - 1.0, height - 1.0])
-    return torch.cat([xy, torch.ones(BATCH, 25, 1)], dim=-1)
-
+from posegan import models
 
 SIZES = [(64, 32), (128, 64), (256, 256), (256, 176), (112, 48), (16, 16)]
 
@@ -117,86 +105,6 @@ def test_limb_maps_follow_the_limb():
     assert torch.equal(maps[0, limb, 20:61, 10], torch.ones(41))
     assert maps[0, limb, 40, 16].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 6
     assert maps.sum() == maps[0, limb].sum()
-
-
-def test_similarity_is_one_minus_ssim():
-    a, b = some_images(32, 48), some_images(32, 48).flip(0)
-    expected = 1 - metrics.ssim(a, b, "wang").mean().item()
-    assert models.similarity_loss(a, b).item() == pytest.approx(expected, abs=1e-5)
-    assert models.similarity_loss(a, a).item() == 0
-
-
-def test_losses_are_computed_in_float32_whatever_the_networks_compute_in():
-    a, b = some_images(32, 48), some_images(32, 48).flip(0)
-    expected = models.similarity_loss(a, b)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(models.similarity_loss(a, b), expected)
-        found = models.FlowGenerator(64, 32, channels=8).correspondence(
-            some_images(64, 32), some_pose(64, 32)
-        )[2]
-    assert all(flow.dtype == torch.float32 for flow in found.flows)
-
-
-def test_visibility_falls_where_the_source_has_no_match():
-    H, W = 64, 32
-    places = augment.pixel_grid(H, W, torch.device("cpu"))
-    source = torch.stack([torch.sin(places[0]), torch.cos(places[1] / 2), places[1] / H])[None]
-    target = source.clone()
-    target[:, :, 40:] = -target[:, :, 40:] + 0.7  # nothing in the source looks like this
-    flows = [torch.zeros(1, 2, H // s, W // s) for s in (8, 4, 2)]
-    logits = [torch.zeros(1, 1, H // s, W // s, requires_grad=True) for s in (8, 4, 2)]
-    optimizer = torch.optim.Adam(logits, 0.2)
-    for _ in range(40):
-        found = models.Correspondence(None, flows, [logit.sigmoid() for logit in logits])
-        loss = models.photometric_loss(source, target, found)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    visibility = logits[2].sigmoid()[0, 0]
-    assert visibility[:20].min() > 0.95
-    assert visibility[20:].mean() < 0.2
-
-
-def test_the_estimator_learns_what_the_source_does_not_show():
-    """Upper half as in the source, lower half like nothing there: visible, and not."""
-    H, W = 64, 32
-    torch.manual_seed(0)
-    generator = models.FlowGenerator(H, W, channels=16)
-    source = F.interpolate(some_images(H // 8, W // 8), (H, W), mode="bicubic").clamp(-1, 0)
-    target = source.clone()
-    target[:, :, 32:] = 1.0
-    poses = some_pose(H, W)
-    optimizer = torch.optim.Adam(generator.parameters(), 3e-3)
-    for _ in range(60):
-        found = generator.correspondence(source, poses, poses)[2]
-        loss = models.photometric_loss(source, target, found)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for visibility in found.visibilities[:3]:
-        upper, lower = visibility.chunk(2, dim=2)
-        assert upper.mean() > 0.8
-        assert lower.mean() < 0.2
-
-
-def test_a_known_deformation_is_learned_to_less_than_a_pixel():
-    H, W = 64, 32
-    torch.manual_seed(0)
-    generator = models.FlowGenerator(H, W, channels=16)
-    pose = some_pose(H, W)
-    source = some_images(H // 8, W // 8)
-    source = F.interpolate(source, (H, W), mode="bicubic")
-    optimizer = torch.optim.Adam(generator.parameters(), 3e-3)
-    errors = []
-    for _ in range(80):
-        torch.manual_seed(1)  # the same deformation every time
-        error = models.deformation_error(generator, source, pose)
-        optimizer.zero_grad()
-        error.backward()
-        optimizer.step()
-        errors.append(error.item())
-    assert errors[0] > 2
-    assert errors[-1] < 1
 
 
 def test_the_published_widths_have_nine_blocks_of_256_channels():
@@ -315,25 +223,45 @@ def test_joining_weighs_descriptor_and_pose_as_said():
     assert joined[:, :2048].mean().abs() < 1e-3
 
 
-def test_losses_are_cross_entropies_and_mean_squared_error():
-    logits, identity = torch.zeros(2), torch.zeros(2, 10)
-    label, person = torch.ones(2), torch.tensor([3, 4])
-    loss = models.discriminator_loss((logits, identity), (logits, identity), person, label)
-    assert loss.item() == pytest.approx(2 * torch.log(torch.tensor(20.0)).item())
-    image = torch.zeros(2, 3, 4, 4)
-    reconstruction, adversarial = models.generator_loss(
-        image, image + 0.5, (logits, identity), person
-    )
-    assert reconstruction.item() == pytest.approx(0.25)
-    assert adversarial.item() == pytest.approx(torch.log(torch.tensor(20.0)).item())
+# ------------------------------------------------------------------------------ finding poses
 
 
-def test_the_layout_loss_is_a_cross_entropy_that_knows_what_it_does_not_know():
-    parsing = torch.full((1, 16, 8), 255, dtype=torch.uint8)
-    parsing[0, 4, 4] = 2  # the middle of the upper place
-    logits = torch.zeros(1, models.PARTS, 2, 1)
-    loss = models.layout_loss(logits, parsing)
-    assert loss.item() == pytest.approx(torch.log(torch.tensor(float(models.PARTS))).item())
-    logits[0, 2, 0] = 50
-    assert models.layout_loss(logits, parsing).item() == pytest.approx(0, abs=1e-6)
-    assert models.layout_loss(logits, torch.full_like(parsing, 255)).item() == 0
+def test_unreachable_pose_weights_name_the_remedies(monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(url, *_, **__):
+        asked.append(url)
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with fails("can't be fetched .*; give the poses themselves, or .* --pose-weights FILE"):
+        models.find_poses([picture()])
+    assert "keypointrcnn_resnet50_fpn_coco" in asked[0]
+
+
+def test_a_file_with_other_weights_is_refused(tmp_path):
+    with fails("damaged"):
+        models.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
+    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
+    with fails(r"other\.pt: no weights of Keypoint R-CNN; give"):
+        models.find_poses([picture()], str(tmp_path / "other.pt"))
+
+
+def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
+    points = torch.arange(34.0).view(17, 2) + 10
+    scores = torch.full((17,), 6.0)
+    scores[9] = -3.0  # the left wrist
+    found = {
+        "scores": torch.tensor([0.9, 0.8]),
+        "keypoints": torch.stack([torch.cat([points, torch.ones(17, 1)], 1)] * 2),
+        "keypoints_scores": torch.stack([scores, -scores]),
+    }
+    network = torch.nn.Module()
+    network.forward = lambda images: [found]
+    monkeypatch.setattr(models, "_keypoint_network", lambda weights: network)
+    pose = models.find_poses([picture()])[0]
+    assert np.allclose(pose[0, :2], (9.5, 10.5))
+    assert not pose[7].any() and 0.5 < pose[5, 2] < 1 and pose[1, 2] > 0
+    found["scores"] = torch.tensor([0.2, 0.1])
+    assert not models.find_poses([picture()]).any()

@@ -649,7 +649,7 @@ def test_sizes_no_model_takes_are_refused(size):
 # ------------------------------------------------------------------------------ as installed
 
 
-OURS = ("augment", "demo", "metrics", "models", "pairs", "poses", "training")
+OURS = ("augment", "demo", "losses", "metrics", "models", "pairs", "poses", "training")
 PROGRAM = """
 import sys
 from importlib import import_module

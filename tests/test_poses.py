@@ -1,4 +1,4 @@
-"""Joints, pictures, pose formats and the finding of poses."""
+"""Joints, pictures and pose formats."""
 
 import itertools
 import json
@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from conftest import body, coco, csv_row, csv_text, encoded, fails, openpose, picture, tree, write
 from PIL import ExifTags, Image
 
@@ -351,48 +350,15 @@ def test_a_pose_of_a_picture_of_known_size_goes_where_the_picture_goes(tmp_path)
     assert np.allclose(pose, expected, atol=1e-4)
 
 
-# ------------------------------------------------------------------------------ finding poses
-
-
-def test_unreachable_pose_weights_name_the_remedies(monkeypatch, tmp_path):
-    asked = []
-
-    def fetch(url, *_, **__):
-        asked.append(url)
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with fails("can't be fetched .*; give the poses themselves, or .* --pose-weights FILE"):
-        poses.find_poses([picture()])
-    assert "keypointrcnn_resnet50_fpn_coco" in asked[0]
-
-
-def test_a_file_with_other_weights_is_refused(tmp_path):
-    with fails("damaged"):
-        poses.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
-    torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
-    with fails(r"other\.pt: no weights of Keypoint R-CNN; give"):
-        poses.find_poses([picture()], str(tmp_path / "other.pt"))
-
-
-def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
-    points = torch.arange(34.0).view(17, 2) + 10
-    scores = torch.full((17,), 6.0)
-    scores[9] = -3.0  # the left wrist
-    found = {
-        "scores": torch.tensor([0.9, 0.8]),
-        "keypoints": torch.stack([torch.cat([points, torch.ones(17, 1)], 1)] * 2),
-        "keypoints_scores": torch.stack([scores, -scores]),
-    }
-    network = torch.nn.Module()
-    network.forward = lambda images: [found]
-    monkeypatch.setattr(poses, "_keypoint_network", lambda weights: network)
-    pose = poses.find_poses([picture()])[0]
-    assert np.allclose(pose[0, :2], (9.5, 10.5))
-    assert not pose[7].any() and 0.5 < pose[5, 2] < 1 and pose[1, 2] > 0
-    found["scores"] = torch.tensor([0.2, 0.1])
-    assert not poses.find_poses([picture()]).any()
+def test_a_photos_pose_is_found_and_fitted_with_it(tmp_path):
+    path = write(tmp_path / "a.png", encoded(picture()))
+    size = poses.image_size(path)
+    pose = poses.read_pose(path, (64, 32), lambda images: np.stack([body(60, 10, 2)]))
+    assert np.allclose(pose, poses.fit_pose(body(60, 10, 2), size, (64, 32)))
+    with fails("a.png: nobody is found in it; give a pose as JSON"):
+        poses.read_pose(path, (64, 32), lambda images: np.zeros((1, 25, 3)))
+    with fails("a.png: no JSON"):  # without a finder a photo is no pose
+        poses.read_pose(path, (64, 32))
 
 
 def test_the_size_in_a_header_is_that_of_the_upright_picture(tmp_path):

@@ -10,7 +10,7 @@ from click import ClickException
 from conftest import average_in_one_process
 from PIL import Image
 
-from posegan import augment, metrics, models, pairs, posegan, training
+from posegan import augment, losses, metrics, models, pairs, posegan, training
 
 
 def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
@@ -307,7 +307,7 @@ def test_gradients_are_averaged_over_processes(tmp_path):
 
 
 def test_every_model_has_its_name_its_objective_and_its_weights():
-    assert list(models.GENERATORS) == list(models.OBJECTIVES) == list(posegan.MODELS)
+    assert list(models.GENERATORS) == list(losses.OBJECTIVES) == list(posegan.MODELS)
     assert posegan.AUGMENTATIONS == augment.AUGMENTATIONS
     assert set(posegan.SCORES) == set(metrics.RECIPE_NOTES)
     assert set(posegan.NETWORKS) == set(metrics.NEEDS.values()) == set(metrics.Networks._fields)

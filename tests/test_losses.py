@@ -1,0 +1,110 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import some_images, some_pose
+
+from posegan import augment, losses, metrics, models
+
+
+def test_similarity_is_one_minus_ssim():
+    a, b = some_images(32, 48), some_images(32, 48).flip(0)
+    expected = 1 - metrics.ssim(a, b, "wang").mean().item()
+    assert losses.similarity_loss(a, b).item() == pytest.approx(expected, abs=1e-5)
+    assert losses.similarity_loss(a, a).item() == 0
+
+
+def test_losses_are_computed_in_float32_whatever_the_networks_compute_in():
+    a, b = some_images(32, 48), some_images(32, 48).flip(0)
+    expected = losses.similarity_loss(a, b)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(losses.similarity_loss(a, b), expected)
+        found = models.FlowGenerator(64, 32, channels=8).correspondence(
+            some_images(64, 32), some_pose(64, 32)
+        )[2]
+    assert all(flow.dtype == torch.float32 for flow in found.flows)
+
+
+def test_visibility_falls_where_the_source_has_no_match():
+    H, W = 64, 32
+    places = augment.pixel_grid(H, W, torch.device("cpu"))
+    source = torch.stack([torch.sin(places[0]), torch.cos(places[1] / 2), places[1] / H])[None]
+    target = source.clone()
+    target[:, :, 40:] = -target[:, :, 40:] + 0.7  # nothing in the source looks like this
+    flows = [torch.zeros(1, 2, H // s, W // s) for s in (8, 4, 2)]
+    logits = [torch.zeros(1, 1, H // s, W // s, requires_grad=True) for s in (8, 4, 2)]
+    optimizer = torch.optim.Adam(logits, 0.2)
+    for _ in range(40):
+        found = models.Correspondence(None, flows, [logit.sigmoid() for logit in logits])
+        loss = losses.photometric_loss(source, target, found)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    visibility = logits[2].sigmoid()[0, 0]
+    assert visibility[:20].min() > 0.95
+    assert visibility[20:].mean() < 0.2
+
+
+def test_the_estimator_learns_what_the_source_does_not_show():
+    """Upper half as in the source, lower half like nothing there: visible, and not."""
+    H, W = 64, 32
+    torch.manual_seed(0)
+    generator = models.FlowGenerator(H, W, channels=16)
+    source = F.interpolate(some_images(H // 8, W // 8), (H, W), mode="bicubic").clamp(-1, 0)
+    target = source.clone()
+    target[:, :, 32:] = 1.0
+    poses = some_pose(H, W)
+    optimizer = torch.optim.Adam(generator.parameters(), 3e-3)
+    for _ in range(60):
+        found = generator.correspondence(source, poses, poses)[2]
+        loss = losses.photometric_loss(source, target, found)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for visibility in found.visibilities[:3]:
+        upper, lower = visibility.chunk(2, dim=2)
+        assert upper.mean() > 0.8
+        assert lower.mean() < 0.2
+
+
+def test_a_known_deformation_is_learned_to_less_than_a_pixel():
+    H, W = 64, 32
+    torch.manual_seed(0)
+    generator = models.FlowGenerator(H, W, channels=16)
+    pose = some_pose(H, W)
+    source = some_images(H // 8, W // 8)
+    source = F.interpolate(source, (H, W), mode="bicubic")
+    optimizer = torch.optim.Adam(generator.parameters(), 3e-3)
+    errors = []
+    for _ in range(80):
+        torch.manual_seed(1)  # the same deformation every time
+        error = losses.deformation_error(generator, source, pose)
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[0] > 2
+    assert errors[-1] < 1
+
+
+def test_losses_are_cross_entropies_and_mean_squared_error():
+    logits, identity = torch.zeros(2), torch.zeros(2, 10)
+    label, person = torch.ones(2), torch.tensor([3, 4])
+    loss = losses.discriminator_loss((logits, identity), (logits, identity), person, label)
+    assert loss.item() == pytest.approx(2 * torch.log(torch.tensor(20.0)).item())
+    image = torch.zeros(2, 3, 4, 4)
+    reconstruction, adversarial = losses.generator_loss(
+        image, image + 0.5, (logits, identity), person
+    )
+    assert reconstruction.item() == pytest.approx(0.25)
+    assert adversarial.item() == pytest.approx(torch.log(torch.tensor(20.0)).item())
+
+
+def test_the_layout_loss_is_a_cross_entropy_that_knows_what_it_does_not_know():
+    parsing = torch.full((1, 16, 8), 255, dtype=torch.uint8)
+    parsing[0, 4, 4] = 2  # the middle of the upper place
+    logits = torch.zeros(1, models.PARTS, 2, 1)
+    loss = losses.layout_loss(logits, parsing)
+    assert loss.item() == pytest.approx(torch.log(torch.tensor(float(models.PARTS))).item())
+    logits[0, 2, 0] = 50
+    assert losses.layout_loss(logits, parsing).item() == pytest.approx(0, abs=1e-6)
+    assert losses.layout_loss(logits, torch.full_like(parsing, 255)).item() == 0
