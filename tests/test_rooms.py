@@ -1,0 +1,67 @@
+"""Which module may import which: every arrow points downwards."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from posegan import posegan
+
+# What each imports of ours, on import or inside its functions.
+ROOMS = {
+    "posegan": {"training", "metrics", "models", "augment", "pairs", "poses"},
+    "training": {"losses", "models", "augment", "pairs", "poses"},
+    "losses": {"models", "augment", "poses"},
+    "metrics": {"models", "poses"},
+    "pairs": {"models", "demo", "poses"},
+    "models": {"augment", "poses"},
+    "augment": {"poses"},
+    "demo": set(),
+    "poses": set(),
+}
+ROOT = Path(posegan.__file__).parent
+
+
+def imports(name: str, lazy: bool = True) -> set[str]:
+    """The modules that a module imports, ours as posegan.NAME; `lazy`: in functions as well."""
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    found = set()
+    for node in ast.walk(tree) if lazy else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name}.py: line {node.lineno} imports relatively"
+            ours = node.module == "posegan"
+            found |= {f"posegan.{a.name}" for a in node.names} if ours else {node.module}
+    return found
+
+
+def test_every_module_has_its_room():
+    assert {file.stem for file in ROOT.glob("*.py")} - {"__init__", "__main__"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_module_imports_what_is_below_it_and_nothing_else(name):
+    order = list(ROOMS)
+    found = {one.removeprefix("posegan.") for one in imports(name) if one.startswith("posegan.")}
+    assert found == ROOMS[name]
+    assert all(order.index(one) > order.index(name) for one in found)
+    flat = imports(name) & set(ROOMS)
+    assert not flat, f"{name}.py imports {flat} from outside the package"
+
+
+@pytest.mark.parametrize("name", ["poses", "demo"])
+def test_joints_and_drawn_people_need_no_torch(name):
+    assert not {one.split(".")[0] for one in imports(name)} & {"torch", "torchvision"}
+
+
+@pytest.mark.parametrize("name", ["posegan", "pairs", "poses", "demo"])
+def test_torch_is_not_imported_before_it_is_needed(name):
+    code = f"import sys; from posegan import {name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_pairs_imports_the_networks_only_to_find_poses():
+    assert "posegan.models" not in imports("pairs", lazy=False)
