@@ -650,8 +650,8 @@ def generate(
     made = training.to_pictures(torch.cat(made))
     if sheet:
         rows = zip(target_poses, made, flows)
-        rows = [training.comparison(fitted, pose, result, *flow) for pose, result, flow in rows]
-        made = training.sheet(rows, max(1, 128 // size[0]))[None]
+        rows = [poses.comparison(fitted, pose, result, *flow) for pose, result, flow in rows]
+        made = poses.sheet(rows, max(1, 128 // size[0]))[None]
     write_pictures(made, targets)
     click.echo("\n".join(map(str, targets)))
 
@@ -1003,10 +1003,10 @@ def score_batches(
 
 def write_worst(extremes: "training.Extremes") -> None:
     """Write the sheet of the worst and best pairs."""
-    from posegan import training
+    from posegan import poses
 
     if rows := extremes.rows():
-        sheet = training.sheet(rows, max(1, 128 // len(rows[0][0])))
+        sheet = poses.sheet(rows, max(1, 128 // len(rows[0][0])))
         write_pictures(sheet[None], [WORST_SHEET], "another working folder")
         click.echo(f"worst and best pairs: {WORST_SHEET}")
     else:

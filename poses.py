@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from click import ClickException
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 log = logging.getLogger("posegan")
 
@@ -464,3 +464,58 @@ def _largest(people: list[np.ndarray]) -> np.ndarray:
         return np.hypot(*np.ptp(points, 0)) * joints[:, 2].mean() if len(points) else -1.0
 
     return max(people, key=weight)
+
+
+# ------------------------------------------------------------------------------ sheets
+
+
+def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The skeleton of a pose (25, 3) in colours on black: uint8 (H, W, 3)."""
+    H, W = size
+    scale = 4  # drawn larger and reduced, which smooths the lines
+    picture = Image.new("RGB", (W * scale, H * scale))
+    pen = ImageDraw.Draw(picture)
+    stroke = max(1, round(H * scale / 48))
+    points = [((x + 0.5) * scale, (y + 0.5) * scale, c > 0) for x, y, c in pose]
+    for number, (a, b) in enumerate(LIMBS):
+        colour = Image.new("HSV", (1, 1), (number * 255 // len(LIMBS), 220, 255))
+        colour = colour.convert("RGB").getpixel((0, 0))
+        if points[a][2] and points[b][2]:
+            pen.line([points[a][:2], points[b][:2]], colour, stroke)
+    for x, y, present in points:
+        if present:
+            pen.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], (255, 255, 255))
+    return np.asarray(picture.resize((W, H), Image.Resampling.BOX))
+
+
+def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
+    """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
+    H, W = rows[0][0].shape[:2]
+    gap = 2
+    columns = max(map(len, rows))
+    grid = np.full((len(rows) * (H + gap) + gap, columns * (W + gap) + gap, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(row):
+            y, x = gap + i * (H + gap), gap + j * (W + gap)
+            grid[y : y + H, x : x + W] = picture
+    return grid.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def draw_flow(flow: np.ndarray) -> np.ndarray:
+    """A flow (2, H, W) in colours, uint8 (H, W, 3): direction as hue, length as saturation.
+
+    White does not move; a quarter of the height has the full colour.
+    """
+    dx, dy = flow
+    hue = (np.arctan2(dy, dx) / (2 * np.pi)) % 1
+    strength = np.clip(np.hypot(dx, dy) * 4 / len(dx), 0, 1)
+    hsv = np.stack([hue, strength, np.ones_like(hue)], axis=2)
+    colours = Image.fromarray((hsv * 255).round().astype(np.uint8), "HSV")
+    return np.asarray(colours.convert("RGB"))
+
+
+def comparison(
+    source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray
+) -> list[np.ndarray]:
+    """A sheet's row: the source, the target pose drawn, then the other pictures."""
+    return [source, draw_pose(target_pose, source.shape[:2]), *others]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from click import ClickException
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor, nn
 
 from posegan import augment, losses, models, pairs, poses
@@ -585,51 +585,6 @@ def corrupt_pictures(
 # ------------------------------------------------------------------------------ sheets
 
 
-def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The skeleton of a pose (25, 3) in colours on black: uint8 (H, W, 3)."""
-    H, W = size
-    scale = 4  # drawn larger and reduced, which smooths the lines
-    picture = Image.new("RGB", (W * scale, H * scale))
-    pen = ImageDraw.Draw(picture)
-    stroke = max(1, round(H * scale / 48))
-    points = [((x + 0.5) * scale, (y + 0.5) * scale, c > 0) for x, y, c in pose]
-    for number, (a, b) in enumerate(poses.LIMBS):
-        colour = Image.new("HSV", (1, 1), (number * 255 // len(poses.LIMBS), 220, 255))
-        colour = colour.convert("RGB").getpixel((0, 0))
-        if points[a][2] and points[b][2]:
-            pen.line([points[a][:2], points[b][:2]], colour, stroke)
-    for x, y, present in points:
-        if present:
-            pen.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], (255, 255, 255))
-    return np.asarray(picture.resize((W, H), Image.Resampling.BOX))
-
-
-def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
-    """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
-    H, W = rows[0][0].shape[:2]
-    gap = 2
-    columns = max(map(len, rows))
-    grid = np.full((len(rows) * (H + gap) + gap, columns * (W + gap) + gap, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
-            y, x = gap + i * (H + gap), gap + j * (W + gap)
-            grid[y : y + H, x : x + W] = picture
-    return grid.repeat(zoom, 0).repeat(zoom, 1)
-
-
-def draw_flow(flow: np.ndarray) -> np.ndarray:
-    """A flow (2, H, W) in colours, uint8 (H, W, 3): direction as hue, length as saturation.
-
-    White does not move; a quarter of the height has the full colour.
-    """
-    dx, dy = flow
-    hue = (np.arctan2(dy, dx) / (2 * np.pi)) % 1
-    strength = np.clip(np.hypot(dx, dy) * 4 / len(dx), 0, 1)
-    hsv = np.stack([hue, strength, np.ones_like(hue)], axis=2)
-    colours = Image.fromarray((hsv * 255).round().astype(np.uint8), "HSV")
-    return np.asarray(colours.convert("RGB"))
-
-
 @torch.inference_mode()
 def explain(
     generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
@@ -648,17 +603,10 @@ def explain(
     source_pose = source_pose if source_pose is None else source_pose.to(device)
     with autocast(device, "auto"):  # as `generate`
         made = generator.synthesise(source, target_pose, source_pose)
-    flows = [draw_flow(flow) for flow in made.found.flows[3].float().cpu().numpy()]
+    flows = [poses.draw_flow(flow) for flow in made.found.flows[3].float().cpu().numpy()]
     visibility = to_pictures(to_levels(2 * made.found.visibilities[3] - 1).expand_as(made.image))
     warped = to_pictures(to_levels(made.warped))
     return [list(row) for row in zip(flows, visibility, warped)]
-
-
-def comparison(
-    source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray
-) -> list[np.ndarray]:
-    """A sheet's row: the source, the target pose drawn, then the other pictures."""
-    return [source, draw_pose(target_pose, source.shape[:2]), *others]
 
 
 class Extremes:
@@ -696,11 +644,11 @@ def write_samples(run: Path, state: State, prepared: "pairs.Prepared") -> None:
     made = generate(state.average, batch["source"], batch["target_pose"], batch["source_pose"])
     made, pose = to_pictures(made), batch["target_pose"].numpy()
     source, target = to_pictures(batch["source"]), to_pictures(batch["target"])
-    quads = [comparison(*four) for four in zip(source, pose, target, made)]
+    quads = [poses.comparison(*four) for four in zip(source, pose, target, made)]
     rows = [list(chain(*quads[i : i + 2])) for i in range(0, len(quads), 2)]
     zoom = max(1, 128 // prepared.height)
     with writing(run):
-        Image.fromarray(sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
+        Image.fromarray(poses.sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
 
 
 def to_pictures(images: Tensor) -> np.ndarray:

@@ -27,7 +27,7 @@ from PIL import Image
 from race import race
 from torch import nn
 
-from posegan import losses, metrics, models, pairs, posegan, training
+from posegan import losses, metrics, models, pairs, posegan, poses, training
 
 SHEET_PAIRS = 12
 TIMED = 8  # batches
@@ -63,9 +63,9 @@ def write_sheet(path: Path, generators: dict[str, nn.Module], prepared: pairs.Pr
     for generator in generators.values():
         made = training.generate(generator, *(batch[name] for name in GIVEN))
         columns.append(training.to_pictures(made))
-    rows = [training.comparison(*row) for row in zip(*columns)]
+    rows = [poses.comparison(*row) for row in zip(*columns)]
     half = len(rows) // 2
-    Image.fromarray(training.sheet([a + b for a, b in zip(rows[:half], rows[half:])])).save(path)
+    Image.fromarray(poses.sheet([a + b for a, b in zip(rows[:half], rows[half:])])).save(path)
 
 
 class Still(nn.Module):

@@ -369,3 +369,31 @@ def test_the_size_in_a_header_is_that_of_the_upright_picture(tmp_path):
             file = tmp_path / f"{orientation}.{ending}"
             Image.new("RGB", (96, 64)).save(file, exif=exif)
             assert poses.image_size(file) == poses.read_image(file, "it").shape[:2]
+
+
+def test_a_flow_is_drawn_by_direction_and_length():
+    flow = np.zeros((2, 64, 32))
+    flow[0, :, 16:] = 16  # to the right, a quarter of the height: full red
+    flow[1, :, :8] = -8  # half as long
+    picture = poses.draw_flow(flow)
+    assert picture[0, 10].tolist() == [255, 255, 255]
+    assert picture[0, 20].tolist() == [255, 0, 0]
+    assert picture[0, 4].min() == pytest.approx(127, abs=2)
+
+
+def test_a_drawn_pose_has_its_joints_white_and_nothing_for_missing_ones():
+    pose = np.zeros((25, 3), np.float32)
+    assert not poses.draw_pose(pose, (64, 32)).any()
+    pose[0] = (10, 20, 1)
+    picture = poses.draw_pose(pose, (64, 32))
+    assert picture.shape == (64, 32, 3)
+    assert (picture[20, 10] > 200).all()
+    assert not picture[40:].any()
+
+
+def test_a_sheet_holds_every_picture():
+    one, two = np.full((4, 2, 3), 10, np.uint8), np.full((4, 2, 3), 20, np.uint8)
+    grid = poses.sheet([[one, two], [two]], zoom=3)
+    assert grid.shape == (3 * 14, 3 * 10, 3)
+    assert (grid == 10).sum() == 9 * one.size
+    assert (grid == 20).sum() == 2 * 9 * two.size

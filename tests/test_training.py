@@ -156,16 +156,6 @@ def test_a_checkpoint_of_half_size_makes_the_same_pictures(few_people, tmp_path,
     assert (whole - half).abs().max() < 1e-2
 
 
-def test_a_flow_is_drawn_by_direction_and_length():
-    flow = np.zeros((2, 64, 32))
-    flow[0, :, 16:] = 16  # to the right, a quarter of the height: full red
-    flow[1, :, :8] = -8  # half as long
-    picture = training.draw_flow(flow)
-    assert picture[0, 10].tolist() == [255, 255, 255]
-    assert picture[0, 20].tolist() == [255, 0, 0]
-    assert picture[0, 4].min() == pytest.approx(127, abs=2)
-
-
 def test_pictures_of_nan_are_refused(few_people):
     generator = models.FlowGenerator(64, 32, channels=8).eval()
     with torch.no_grad():
@@ -282,24 +272,6 @@ def test_a_step_draws_the_same_whatever_came_before():
     assert training.step_seed(1, 2, 0) == training.step_seed(1, 2, 0)
     seeds = {training.step_seed(s, t, r) for s in range(4) for t in range(4) for r in range(4)}
     assert len(seeds) == 64
-
-
-def test_a_drawn_pose_has_its_joints_white_and_nothing_for_missing_ones():
-    pose = np.zeros((25, 3), np.float32)
-    assert not training.draw_pose(pose, (64, 32)).any()
-    pose[0] = (10, 20, 1)
-    picture = training.draw_pose(pose, (64, 32))
-    assert picture.shape == (64, 32, 3)
-    assert (picture[20, 10] > 200).all()
-    assert not picture[40:].any()
-
-
-def test_a_sheet_holds_every_picture():
-    one, two = np.full((4, 2, 3), 10, np.uint8), np.full((4, 2, 3), 20, np.uint8)
-    grid = training.sheet([[one, two], [two]], zoom=3)
-    assert grid.shape == (3 * 14, 3 * 10, 3)
-    assert (grid == 10).sum() == 9 * one.size
-    assert (grid == 20).sum() == 2 * 9 * two.size
 
 
 def test_gradients_are_averaged_over_processes(tmp_path):
