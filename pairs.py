@@ -38,11 +38,9 @@ from posegan.poses import (
     image_size,
     merge,
     parse_json,
-    pose_by_name,
     read_image,
     read_labels,
     read_poses,
-    stem,
     warn_of_several,
 )
 
@@ -131,6 +129,13 @@ class Listing:
     published: bool = False  # whether the published rule says which pictures make pairs
     test_pairs: int = TEST_PAIRS
     skipped: int = 0
+
+
+def stem(name: str) -> str:
+    """A name without the suffixes of pictures, of which Market-1501 has names with two."""
+    while name.lower().endswith(IMAGE_SUFFIXES):
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _parse_name(data: str, name: str) -> dict[str, str] | None:
@@ -414,7 +419,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
 
 def _folder_of(name: str, root: str | Path) -> Path:
     # Where a data set is prepared; the name is a user's, and no path.
-    if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\\0"):
+    if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\,:\0"):
         raise BadInput(f"--data or --name {name!r}", "no name of a folder", "give a plain word")
     return Path(root) / name
 
@@ -470,7 +475,7 @@ def _write(
     name = config.name or config.data
     about = {"format": FORMAT, "name": name, "height": height, "width": width}
     about |= {"joints": JOINTS, "counts": counts, "source": listing.description}
-    about["digest"] = fingerprint(folder)
+    about["digest"] = digest(folder)
     (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
     return counts
 
@@ -490,19 +495,19 @@ def _array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[int, np.nda
         yield write
 
 
-def fingerprint(folder: Path) -> str:
+def digest(folder: Path) -> str:
     """A digest of a prepared folder: poses, pairs and people whole, of the pictures some that are
     evenly spaced.
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name in (*ARRAYS[1:], "people.csv"):
-        digest.update((folder / name).read_bytes())
+        found.update((folder / name).read_bytes())
     for name in (ARRAYS[0], PARSING):
         if (folder / name).exists():
             pictures = np.load(folder / name, mmap_mode="r")
             for place in np.linspace(0, len(pictures) - 1, DIGESTED).astype(int):
-                digest.update(np.ascontiguousarray(pictures[place]))
-    return digest.hexdigest()
+                found.update(np.ascontiguousarray(pictures[place]))
+    return found.hexdigest()
 
 
 def _calls(name: str) -> list[str]:
@@ -569,7 +574,7 @@ def _open(path: Path) -> Prepared:
     images, poses, *lists = (arrays[name] for name in ARRAYS)
     training = split == "train"
     _check(training[lists[0]].all(), "training pairs of people for testing")
-    _check(about.get("digest") in (None, fingerprint(path)), "changed since it was prepared")
+    _check(about.get("digest") in (None, digest(path)), "changed since it was prepared")
     labels = np.full(len(files), -1)
     people, labels[training] = np.unique(identity[training], return_inverse=True)
     kept = (images.view(np.ndarray), *map(np.array, (poses, *lists)), files, identity, camera)
@@ -822,3 +827,16 @@ def _images_by_stem(folder: Path) -> dict[str, str]:
     if not names:
         raise BadInput(folder, "no images in it", f"put {', '.join(IMAGE_SUFFIXES)} files there")
     return names
+
+
+def pose_by_name(known: dict[str, Pose], name: str, size: tuple[int, int]) -> np.ndarray:
+    """The pose (25, 3) of the image called `name` without suffix, fitted to its (height, width).
+
+    Known by the whole name, or by what follows its last `__`: results are often called
+    SOURCE__TARGET, PATN's SOURCE___TARGET_vis. Raises ClickException where it is not known.
+    """
+    for call in (name, stem(re.split("__+", name.removesuffix("_vis"))[-1])):
+        for ending in ("", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)):
+            if call + ending in known:
+                return known[call + ending].fitted(size)
+    raise BadInput(name, "has no pose", "add it to the file or folder of --poses")

@@ -272,26 +272,6 @@ def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
         log.warning(word, path, several, len(poses))
 
 
-def stem(name: str) -> str:
-    """A name without the suffixes of pictures, of which Market-1501 has names with two."""
-    while name.lower().endswith(IMAGE_SUFFIXES):
-        name = name.rpartition(".")[0]
-    return name
-
-
-def pose_by_name(known: dict[str, Pose], name: str, size: tuple[int, int]) -> np.ndarray:
-    """The pose (25, 3) of the image called `name` without suffix, fitted to its (height, width).
-
-    Known by the whole name, or by what follows its last `__`: results are often called
-    SOURCE__TARGET, PATN's SOURCE___TARGET_vis. Raises ClickException where it is not known.
-    """
-    for call in (name, stem(re.split("__+", name.removesuffix("_vis"))[-1])):
-        for ending in ("", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)):
-            if call + ending in known:
-                return known[call + ending].fitted(size)
-    raise BadInput(name, "has no pose", "add it to the file or folder of --poses")
-
-
 def read_pose(
     path: str | Path,
     size: tuple[int, int],
