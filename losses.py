@@ -169,7 +169,7 @@ class Networks(NamedTuple):
     """The networks whose losses are computed."""
 
     generator: nn.Module
-    discriminator: nn.Module
+    discriminator: nn.Module | None  # None: it is not asked yet
     features: nn.Module | None  # frozen
 
 
@@ -243,20 +243,21 @@ def judge_patches(
 
 def judge_features(
     networks: Networks, batch: dict, image: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor | None, dict[str, Tensor]]:
     """With frozen features: `perceptual`, and `adversarial` by a projected discriminator."""
-    discriminator = networks.discriminator
     # In float32: unit features in bfloat16 are too coarse, and the network is small.
     with in_float32(image):
         with torch.no_grad():
             known = networks.features(torch.cat([batch["source"], batch["target"]]))
         source, target = zip(*(unit(x).chunk(2) for x in known))
         generated = [unit(x) for x in networks.features(image)]
-    beside, real, fake = map(discriminator.mix, (source, target, generated))
-    real, fake = (discriminator(x, beside, batch["maps"]) for x in (real, fake))
-    of_discriminator, adversarial = hinge(real, fake)
-    perceptual = perceptual_loss(generated, target)
-    return of_discriminator, {"perceptual": perceptual, "adversarial": adversarial}
+    terms = {"perceptual": perceptual_loss(generated, target)}
+    if networks.discriminator is None:
+        return None, terms
+    beside, real, fake = map(networks.discriminator.mix, (source, target, generated))
+    real, fake = (networks.discriminator(x, beside, batch["maps"]) for x in (real, fake))
+    of_discriminator, terms["adversarial"] = hinge(real, fake)
+    return of_discriminator, terms
 
 
 def judge_flow(

@@ -595,7 +595,7 @@ def train_with_progress(
     with progress_line("training", "") as update:
 
         def report(figures: dict) -> None:
-            note = {"note": describe_losses(figures)} if "discriminator" in figures else {}
+            note = {"note": describe_losses(figures)} if "reconstruction" in figures else {}
             update(completed=figures["step"], total=config.steps, **note)
 
         return training.train(config, prepared, resume, report)
@@ -608,7 +608,7 @@ def plain_lines(config: "training.TrainConfig") -> Callable[[dict], None]:
     def report(figures: dict) -> None:
         nonlocal last
         ended = figures["step"] == config.steps
-        if "discriminator" in figures and (ended or time.monotonic() - last > PLAIN_SECONDS):
+        if "reconstruction" in figures and (ended or time.monotonic() - last > PLAIN_SECONDS):
             last = time.monotonic()
             steps = config.steps - figures["step"]
             left = steps * config.batch_size / max(figures["images_per_second"], 1e-9)
@@ -625,7 +625,7 @@ def describe_losses(figures: dict) -> str:
     """images/s, the main losses and the last validation scores, by name."""
     names = ("reconstruction", "adversarial", "discriminator")
     parts = [f"{figures['images_per_second']:.1f} images/s"]
-    parts += [f"{name} {figures[name]:.3f}" for name in names]
+    parts += [f"{name} {figures[name]:.3f}" for name in names if name in figures]
     parts += [f"{name} {value:.3f}" for name, value in figures.get("validation", {}).items()]
     return ", ".join(parts)
 

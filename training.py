@@ -33,6 +33,7 @@ FORMAT = 3
 ADAM_BETAS = (0.5, 0.999)  # the first author's
 DECAY_EPOCHS = 20  # RPT-GAN divides the learning rate by 10 every so many epochs
 WARM_UP = 500  # steps, at most a tenth of the run, in which the rate of the others rises
+ADVERSARY_FROM = 0.2  # of a run, from where a discriminator of frozen features is asked
 AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
 LOG_EVERY_STEPS = 10
 SHEET_PAIRS = 8
@@ -484,12 +485,12 @@ def train(
 
         # Loop.
         first = state.step
-        totals, since, began = None, first, time.perf_counter()  # since the last line in the log
+        totals, since, began = {}, first, time.perf_counter()  # since the last line in the log
         for batch in batches.stream(first, config.steps, rank, world):
             rate = learning_rate(config, state.step, len(chosen))
             set_rates(config, state, rate)
             terms = train_step(config, state, networks, batch, autocast(device, config.precision))
-            totals = terms if totals is None else {n: totals[n] + terms[n] for n in terms}
+            totals = {name: totals.get(name, 0) + loss for name, loss in terms.items()}
             state.step += 1
             last = state.step == config.steps
             saving = last or state.step % config.save_every == 0
@@ -510,7 +511,7 @@ def train(
             seconds = time.perf_counter() - began
             done = (state.step - since) * config.batch_size
             figures["images_per_second"] = round(done / seconds, 2)
-            totals, since = None, state.step
+            totals, since = {}, state.step
             if rank == 0:
                 if validating:
                     figures["validation"] = validate(state, prepared, held)
@@ -607,6 +608,8 @@ def train_step(
     """
     batch = losses.complete(augment.augment(batch, config.augment))
     objective = losses.OBJECTIVES[config.model]
+    if networks.features is not None and state.step < ADVERSARY_FROM * config.steps:
+        networks = networks._replace(discriminator=None)
     state.generator.train()
     state.discriminator.train()
     # Cached, spectral norm takes its power iteration once for all the pictures that are judged.
@@ -614,15 +617,20 @@ def train_step(
         image, made = objective.synthesise(networks.generator, batch)
         of_discriminator, terms = objective.judge(networks, batch, image, made)
     total = sum(config.loss_weights[name] * loss for name, loss in terms.items())
+    if image.device.type == "cpu":  # to read costs nothing, and a backward pass of NaN may crash
+        values = terms | {"discriminator": of_discriminator, "total": total}
+        values = {name: loss.item() for name, loss in values.items() if loss is not None}
+        check_finite({"step": state.step + 1} | values, config)
     # Both see the same discriminator, so that each picture passes it once.
-    descend(state.discriminator, state.discriminator_optimizer, of_discriminator, keep=True)
+    if of_discriminator is not None:
+        descend(state.discriminator, state.discriminator_optimizer, of_discriminator, keep=True)
+        terms["discriminator"] = of_discriminator
     descend(state.generator, state.generator_optimizer, total)
-    state.discriminator_optimizer.step()
+    if of_discriminator is not None:
+        state.discriminator_optimizer.step()
     state.generator_optimizer.step()
     update_average(state)
-    return {name: loss.detach() for name, loss in terms.items()} | {
-        "discriminator": of_discriminator.detach()
-    }
+    return {name: loss.detach() for name, loss in terms.items()}
 
 
 def descend(
