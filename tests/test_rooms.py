@@ -12,10 +12,10 @@ from posegan import posegan
 # What each imports of ours, on import or inside its functions.
 ROOMS = {
     "posegan": {"training", "metrics", "models", "augment", "pairs", "poses", "files"},
-    "training": {"losses", "models", "augment", "pairs", "poses"},
+    "training": {"losses", "metrics", "models", "augment", "pairs", "poses"},
     "losses": {"models", "augment", "poses"},
     "metrics": {"models", "poses"},
-    "pairs": {"models", "demo", "poses", "files"},
+    "pairs": {"models", "augment", "demo", "poses", "files"},
     "models": {"augment", "poses"},
     "augment": {"poses"},
     "demo": set(),
