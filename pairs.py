@@ -399,9 +399,10 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     command = _command(config.data, config.root)
     if config.data != "demo" and not config.source:
         raise BadInput(config.data, "no --source given", f"run {command}")
-    path = _folder_of(config.name or config.data, config.root)
-    if config.name in ARGUMENTS and config.name != config.data:
-        raise BadInput(config.name, "the name of another data set", "give another --name")
+    name = config.data if config.name is None else config.name
+    path = _folder_of(name, config.root)
+    if name in ARGUMENTS and name != config.data:
+        raise BadInput(name, "the name of another data set", "give another --name")
     read = (config.source, *config.poses, config.parsing, config.pose_weights)
     check_output(path, "--root or --name", config.overwrite, read, folder=True)
     _check_ours(path)
@@ -414,13 +415,13 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
             problem = "no two pictures of one person with poses, so no pairs"
             raise BadInput(config.source or config.data, problem, "give more pictures or poses")
         prepared = _open(beside)  # as whoever reads it will
-        about = prepared.description | {"digest": fingerprint(prepared)}
+        about = {"name": name} | prepared.description | {"digest": fingerprint(prepared)}
         (beside / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
         _check_ours(path)
     for what, count in counts.items():
         if count and what in NOTICES:
             log.warning("%s: %s", config.source or config.data, NOTICES[what].format(count))
-    return load(path.name, config.root)
+    return load(name, config.root)
 
 
 def _folder_of(name: str, root: str | Path) -> Path:
@@ -478,8 +479,7 @@ def _write(
     counts["images_without_pose"] = int((~poses[..., 2].any(1)).sum())
     counts["images_absent"] = len(listing.rows) - len(rows)
     counts |= {"pairs_dropped": dropped, "files_skipped": listing.skipped}
-    name = config.name or config.data
-    about = {"format": FORMAT, "name": name, "height": height, "width": width}
+    about = {"format": FORMAT, "height": height, "width": width}
     about |= {"joints": JOINTS, "counts": counts, "source": listing.description}
     (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
     return counts
