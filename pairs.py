@@ -18,7 +18,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -56,7 +56,9 @@ TEST_PAIRS = 12_000  # at most: the published choice
 DEMO_TEST_PAIRS = 1_000
 TEST_SHARE = 0.1  # of the people, where no split is published
 FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
+FINGERPRINTED = 500  # pictures, about: 12 MB of Market-1501's
 CHUNK = 32  # pictures in memory at once, and pairs scored
+RESIDENT_SHARE = 0.4  # of a device's free memory, at most, that pictures may take
 MEAN_IMAGES = 4_000  # at most, of which the mean image is made: more don't change it
 ARRAYS = ("images.npy", "poses.npy", "pairs_train.npy", "pairs_test.npy")
 PARSING = "parsing.npy"  # only where the user has parsing maps
@@ -360,9 +362,9 @@ def ordered_pairs(groups: list[str]) -> np.ndarray:
     return np.concatenate(lists)
 
 
-def choose_pairs(pairs: np.ndarray, limit: int) -> np.ndarray:
-    """The published choice of at most `limit` test pairs (P, 2), in its order."""
-    if not len(pairs):
+def choose_pairs(pairs: np.ndarray, limit: int | None) -> np.ndarray:
+    """The published choice of at most `limit` test pairs (P, 2), in its order; all without it."""
+    if not len(pairs) or limit is None:
         return pairs
     return pairs[np.random.RandomState(0).choice(len(pairs), min(limit, len(pairs)), replace=False)]
 
@@ -388,7 +390,7 @@ def _pair_lists(listing: Listing, poses: np.ndarray) -> tuple[dict[str, np.ndarr
     for split, limit in (("train", None), ("test", listing.test_pairs)):
         members = np.flatnonzero(paired & (splits == split))
         pairs = ordered_pairs(identities[members].tolist())
-        pairs = places[members[choose_pairs(pairs, limit) if limit else pairs]]  # (P, 2)
+        pairs = places[members[choose_pairs(pairs, limit or None)]]  # (P, 2)
         lists[split] = pairs[(pairs >= 0).all(1)]
         dropped += len(pairs) - len(lists[split])
     return lists, dropped
@@ -417,6 +419,8 @@ class Prepared:
     identities: int  # the number of those classes
     description: dict  # of dataset.json
     parsing: np.ndarray | None = None  # uint8 (N, H, W): part numbers, UNKNOWN_PART where unknown
+    starts: tuple[int, ...] = (0,)  # of several sets, the first picture of each
+    shares: tuple[float, ...] = (1.0,)  # and its part in training
 
 
 def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None = None) -> Prepared:
@@ -577,22 +581,103 @@ def load(name: str, root: str | Path = "data") -> Prepared:
     return Prepared(path, name, height, width, *arrays, split, labels, len(people), about, parsing)
 
 
+class _Joined:
+    """Several arrays of pictures as one, without copying them."""
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self.arrays = arrays
+        self.starts = np.cumsum([0, *map(len, arrays)])
+        self.shape = (self.starts[-1], *arrays[0].shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at: "int | np.ndarray") -> np.ndarray:
+        if np.ndim(at):
+            return np.stack([self[one] for one in at])
+        part = np.searchsorted(self.starts, at, side="right") - 1
+        return self.arrays[part][at - self.starts[part]]
+
+
+def load_mixture(names: str, root: str | Path = "data") -> Prepared:
+    """Open the sets NAME,NAME,... or NAME:SHARE,... below ROOT as one; the first one is tested.
+
+    Training takes from each by its share, or without shares by its number of training pictures.
+    Raises ClickException for what is no such list, and for sets of different sizes.
+    """
+    parts = [part.partition(":") for part in names.split(",")]
+    sets = [load(name, root) for name, _, _ in parts]
+    if len(sets) == 1 and not parts[0][2]:
+        return sets[0]
+    try:
+        shares = [float(share) for _, colon, share in parts if colon]
+    except ValueError:
+        shares = [0.0]
+    if len(shares) not in (0, len(sets)) or not all(0 < share < np.inf for share in shares):
+        remedy = "give each data set a share above 0, such as market1501:4,mine:1, or none"
+        raise BadInput(f"--data {names}", "not every data set has a share", remedy)
+    shares = shares or [len(np.unique(one.pairs_train)) for one in sets]
+    return _mixed(names, sets, shares)
+
+
+def _mixed(names: str, sets: list[Prepared], shares: list[float]) -> Prepared:
+    first = sets[0]
+    for other in sets[1:]:
+        if (other.height, other.width) != (first.height, first.width):
+            problem = f"is {other.height}x{other.width}, {first.name} {first.height}x{first.width}"
+            remedy = f"prepare it with --size {first.height}x{first.width} --overwrite"
+            raise BadInput(other.path, problem, remedy)
+    starts = np.cumsum([0, *(len(one.images) for one in sets)])
+    people = np.cumsum([0, *(one.identities for one in sets)])
+    labels = [np.where(one.labels < 0, -1, one.labels + n) for one, n in zip(sets, people)]
+    together = {
+        name: np.concatenate([getattr(one, name) for one in sets])
+        for name in ("poses", "files", "identity", "camera", "split")
+    }
+    pairs = np.concatenate([one.pairs_train + n for one, n in zip(sets, starts)])
+    return replace(
+        first,
+        name=names,
+        images=_Joined([one.images for one in sets]),
+        pairs_train=pairs.astype(np.int32),
+        labels=np.concatenate(labels),
+        identities=int(people[-1]),
+        parsing=None,
+        starts=tuple(map(int, starts[:-1])),
+        shares=tuple(share / sum(shares) for share in shares),
+        **together,
+    )
+
+
 def _command(name: str, root: str | Path) -> str:
-    if name not in ARGUMENTS:
-        raise BadInput(name, "no data set", f"choose one of {', '.join(ARGUMENTS)}")
-    command = f"posegan prepare --data {name} {ARGUMENTS[name]}".strip()
+    kind = name if name in ARGUMENTS else "folder"
+    command = f"posegan prepare --data {kind} {ARGUMENTS[kind]}".strip()
     return command if str(root) == "data" else f"{command} --root {shlex.quote(str(root))}"
 
 
-def hold_out(prepared: Prepared, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split the training pairs by person, to choose between variants without the test pairs.
+def hold_out(
+    prepared: Prepared, fraction: float, seed: int, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split the training pairs by person, to validate without the test pairs.
 
-    Gives the pairs (P, 2) to train on, and those of about `fraction` of the people, at least one.
+    Gives the pairs (P, 2) to train on, and those of about `fraction` of the (first set's) people,
+    or `limit` of these; of few people nobody is held out.
     """
-    count = max(1, round(prepared.identities * fraction))
-    held = np.random.default_rng(seed).permutation(prepared.identities)[:count]
+    end = prepared.starts[1] if len(prepared.starts) > 1 else None
+    people = prepared.labels[:end].max(initial=-1) + 1
+    held = np.random.default_rng(seed).permutation(people)[: round(people * fraction)]
     mask = np.isin(prepared.labels[prepared.pairs_train[:, 0]], held)
-    return prepared.pairs_train[~mask], prepared.pairs_train[mask]
+    return prepared.pairs_train[~mask], choose_pairs(prepared.pairs_train[mask], limit)
+
+
+def fingerprint(prepared: Prepared) -> int:
+    """A checksum of what a run was trained on: poses, pairs, people, and one in many pictures."""
+    parts = [prepared.poses, prepared.pairs_train, prepared.pairs_test, prepared.labels]
+    step = max(1, len(prepared.images) // FINGERPRINTED)
+    found = 0
+    for part in (*parts, *(prepared.images[i] for i in range(0, len(prepared.images), step))):
+        found = zlib.crc32(np.ascontiguousarray(part), found)
+    return found
 
 
 ADAPTERS = {**dict.fromkeys(OFFICIAL, _official), "mvc": _folder, "folder": _folder, "demo": _demo}
@@ -607,57 +692,116 @@ NOTICES = {
 
 
 class Batches:
-    """Batches of pairs without end: `batches[step]` follows from (seed, step) alone.
+    """Batches of pairs (P, 2) without end: what a step takes follows from (seed, step) alone.
 
-    An epoch, `per_epoch` steps, is a permutation of the split's pairs; `world` processes take
-    interleaved parts of the same `batch_size * world` pairs. Gives what `gather` gives. Raises
-    ClickException where the split has no pairs.
+    An epoch is a permutation of the pairs; of several sets, each one's share of it. Where they fit
+    on a CUDA device, the pictures of the pairs lie there; otherwise a thread fetches a batch ahead.
+    Raises ClickException where there are no pairs.
     """
 
     def __init__(
-        self,
-        prepared: Prepared,
-        split: str,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
+        self, prepared: Prepared, pairs: np.ndarray, batch_size: int, seed: int, device: "device"
     ):
-        self.prepared, self.seed = prepared, seed
-        self.pairs = {"train": prepared.pairs_train, "test": prepared.pairs_test}[split]
-        if not len(self.pairs):
+        if not len(pairs):
             remedy = "prepare people with two poses each"
-            raise BadInput(prepared.path, f"no {split} pairs", remedy)
-        self.together, self.part = batch_size * world, slice(rank, None, world)
-        self.per_epoch = max(1, len(self.pairs) // self.together)
+            raise BadInput(prepared.path, "no training pairs", remedy)
+        self.prepared, self.pairs, self.batch_size = prepared, pairs, batch_size
+        self.seed, self.device = seed, device
         self._epoch, self._order = -1, None
+        self._resident = self._upload() if device.type == "cuda" else None
 
-    def __getitem__(self, step: int) -> "dict[str, Tensor]":
-        epoch, place = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.pairs))
-            # Fewer pairs than a batch needs: they are repeated.
-            self._epoch, self._order = epoch, np.resize(order, max(len(order), self.together))
-        chosen = self._order[place * self.together : (place + 1) * self.together][self.part]
-        return gather(self.prepared, self.pairs[chosen])
+    def _upload(self) -> "tuple[Tensor, np.ndarray] | None":
+        """The pictures of the pairs on the device, and each picture's place among them."""
+        import torch
+
+        used = np.unique(self.pairs)
+        size = len(used) * self.prepared.images[0].nbytes
+        if size > RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]:
+            log.info("%s: %.1f GB of pictures, read as needed", self.prepared.path, size / 1e9)
+            return None
+        places = np.zeros(len(self.prepared.images), np.int64)
+        places[used] = np.arange(len(used))
+        log.info("%s: %.1f GB of pictures on %s", self.prepared.path, size / 1e9, self.device)
+        return torch.from_numpy(self.prepared.images[used]).to(self.device), places
+
+    def chosen(self, step: int) -> np.ndarray:
+        """The pairs (batch_size, 2) of a step."""
+        numbers = step * self.batch_size + np.arange(self.batch_size)
+        chosen = np.empty((self.batch_size, 2), self.pairs.dtype)
+        epochs, places = np.divmod(numbers, len(self.pairs))
+        for epoch in np.unique(epochs):
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, self._permuted(epoch)
+            here = epochs == epoch
+            chosen[here] = self.pairs[self._order[places[here]]]
+        return chosen
+
+    def _permuted(self, epoch: int) -> np.ndarray:
+        rng, count = np.random.default_rng([self.seed, epoch]), len(self.pairs)
+        if len(self.prepared.shares) == 1:
+            return rng.permutation(count)
+        part = np.searchsorted(self.prepared.starts, self.pairs[:, 0], side="right") - 1
+        order = [
+            np.resize(rng.permutation(np.flatnonzero(part == number)), round(share * count))
+            for number, share in enumerate(self.prepared.shares)
+        ]
+        return np.resize(rng.permutation(np.concatenate(order)), count)
+
+    def fetch(self, step: int, rank: int = 0, world: int = 1) -> "dict[str, Tensor]":
+        """A process's part of a step's batch, on the device, its pictures normalised.
+
+        What `gather` gives, and what `augment.draw` does for its samples, which are numbered in the
+        whole batch: drawn here, it costs the device nothing.
+        """
+        import torch
+
+        from posegan import augment
+
+        part = self.batch_size // world
+        samples = torch.arange(rank * part, (rank + 1) * part)
+        pairs = self.chosen(step)[samples.numpy()]
+        batch = gather(self.prepared, pairs, self._resident is None)
+        batch |= augment.draw(self.seed, step, samples, self.prepared.images.shape[1:3])
+        if self.device.type == "cuda":
+            batch = {name: value.pin_memory() for name, value in batch.items()}
+        batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+        if self._resident:
+            images, places = self._resident
+            at = torch.from_numpy(places[pairs.T.ravel()]).pin_memory()
+            found = images[at.to(self.device, non_blocking=True)].permute(0, 3, 1, 2)
+            batch["source"], batch["target"] = found.chunk(2)  # (B, 3, H, W)
+        return batch | {side: normalise(batch[side]) for side in ("source", "target")}
+
+    def stream(
+        self, first: int, end: int, rank: int = 0, world: int = 1
+    ) -> "Iterator[dict[str, Tensor]]":
+        """`fetch` of the steps from `first` to before `end`, one batch ahead."""
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(self.fetch, first, rank, world)
+            for step in range(first, end):
+                batch = coming.result()
+                if step + 1 < end:
+                    coming = thread.submit(self.fetch, step + 1, rank, world)
+                yield batch
 
 
-def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
-    """The tensors of pairs (B, 2): `source`, `target` uint8 (B, 3, H, W), channels last;
-    `source_pose`, `target_pose` (B, 25, 3); `identity`, class numbers int64 (B,); where there are
-    parsing maps `target_parsing` uint8 (B, H, W).
+def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dict[str, Tensor]":
+    """The tensors of pairs (B, 2): `source`, `target` uint8 (B, 3, H, W), channels last (not
+    without `pictures`); `source_pose`, `target_pose` (B, 25, 3); `identity`, class numbers int64
+    (B,); where there are parsing maps `target_parsing` uint8 (B, H, W).
     """
     import torch
 
     places = pairs.T.ravel()  # (2 * B,): sources, then targets
-    images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
-    for i in np.argsort(places):  # in the file's order, which a cold disk wants
-        images[i] = prepared.images[places[i]]
-    source, target = torch.from_numpy(images).permute(0, 3, 1, 2).chunk(2)  # (B, 3, H, W)
     source_pose, target_pose = torch.from_numpy(prepared.poses[places]).chunk(2)  # (B, 25, 3)
     identity = torch.from_numpy(prepared.labels[pairs[:, 1]])  # (B,)
     poses = {"source_pose": source_pose, "target_pose": target_pose}
-    batch = {"source": source, "target": target, **poses, "identity": identity}
+    batch = {**poses, "identity": identity}
+    if pictures:
+        images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
+        for i in np.argsort(places):  # in the file's order, which a cold disk wants
+            images[i] = prepared.images[places[i]]
+        batch["source"], batch["target"] = torch.from_numpy(images).permute(0, 3, 1, 2).chunk(2)
     if prepared.parsing is not None:
         batch["target_parsing"] = torch.from_numpy(prepared.parsing[pairs[:, 1]])  # (B, H, W)
     return batch
@@ -685,12 +829,6 @@ def _mean(pictures: "Collection[Path | np.ndarray]") -> "Tensor":
 def normalise(images: "Tensor") -> "Tensor":
     """Pictures uint8 as float32 in [-1, 1], in the same memory format."""
     return images.float().div(127.5).sub_(1)
-
-
-def to_device(batch: "dict[str, Tensor]", device: "device") -> "dict[str, Tensor]":
-    """A batch on a device, its pictures normalised there."""
-    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    return moved | {name: normalise(moved[name]) for name in ("source", "target")}
 
 
 # ------------------------------------------------------------------------------ folders to score

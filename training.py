@@ -3,9 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import os
+import shutil
 import signal
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,15 +23,23 @@ import torch.distributed as dist
 from click import ClickException
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from posegan import augment, losses, models, pairs, poses
+from posegan import augment, losses, metrics, models, pairs, poses
 
-FORMAT = 2
+log = logging.getLogger("posegan")
+
+FORMAT = 3
 ADAM_BETAS = (0.5, 0.999)  # the first author's
-DECAY_EPOCHS = 20  # the learning rate is divided by 10 every so many epochs (RPT-GAN)
+DECAY_EPOCHS = 20  # RPT-GAN divides the learning rate by 10 every so many epochs
+WARM_UP = 500  # steps, at most a tenth of the run, in which the rate of the others rises
+ADVERSARY_FROM = 0.2  # of a run, from where a discriminator of frozen features is asked
 AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
 LOG_EVERY_STEPS = 10
 SHEET_PAIRS = 8
+HELD_OUT = 0.02  # of the training people, to validate on
+VALIDATED = 256  # pairs of them
+VALIDATION_SCORES = ("ssim_dscf", "mask_ssim", "l1", "detail")
 
 
 @dataclass(frozen=True)
@@ -39,36 +51,40 @@ class TrainConfig:
     model: str
     run: str
     steps: int
-    batch_size: int
+    batch_size: int  # over all processes
     learning_rate: float
     device: str
     precision: str
     channels: int
     descriptor_weights: str
+    features: str
     loss_weights: dict[str, float]
     augment: tuple[str, ...]
     save_every: int
+    validate_every: int
+    compile: bool
     seed: int
 
 
 @dataclass
 class State:
-    """Everything that changes during a run."""
+    """Everything that changes during a run, and the frozen features that its losses need."""
 
     generator: nn.Module
     average: nn.Module  # exponential moving average of the generator: for samples and generation
     discriminator: nn.Module
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
-    perceptual: models.Descriptor | None = None  # frozen, so that no checkpoint holds it
+    features: nn.Module | None = None  # frozen, so that no checkpoint holds it
     step: int = 0
+    best: float = -math.inf  # validation score
 
     def parts(self) -> dict:
         """The parts that a checkpoint holds, by name."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("perceptual", "step")
+            if field.name not in ("features", "step", "best")
         }
 
 
@@ -87,30 +103,51 @@ def pick_device(name: str) -> torch.device:
             "--device cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
             "or use --device cpu"
         )
-    return (
-        torch.device(name, int(os.environ.get("LOCAL_RANK", 0)))
-        if name == "cuda"
-        else (torch.device(name))
-    )
+    if name == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision as a switch: "auto" is bfloat16 on CUDA devices that compute in it."""
+    """Mixed precision as a switch: "auto" is bfloat16 where the device computes in it natively."""
     if precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported()
         precision = "bfloat16" if fast else "float32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    kind = "cpu" if device.type == "meta" else device.type
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @contextlib.contextmanager
-def processes(device: torch.device):
-    """Join the other processes torchrun started (RANK says whether it did); gives rank, world."""
-    if "RANK" not in os.environ:
+def processes(device: torch.device) -> Iterator[tuple[int, int]]:
+    """Join the other processes torchrun started (RANK says whether it did); gives rank, world.
+
+    Raises ClickException where only a part of what torchrun sets is there, and where another
+    process has gone.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    given = [name for name in names if name in os.environ]
+    if not given:
         yield 0, 1
         return
+    if len(given) < len(names) or not all(os.environ[name].isdecimal() for name in names[:2]):
+        raise ClickException(
+            f"{', '.join(given)}: set, but not by torchrun; start several processes with torchrun, "
+            f"or unset {given[0]}"
+        )
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), dist.get_world_size()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "onnection" not in str(error):
+            raise
+        raise ClickException(
+            "another process has ended; go on from the last checkpoint with --resume"
+        ) from None
     finally:
         dist.destroy_process_group()
 
@@ -123,8 +160,8 @@ def average_gradients(network: nn.Module) -> None:
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
-        gradient.copy_(mean.view_as(gradient))
+    means = [m.view_as(g) for g, m in zip(gradients, flat.split([g.numel() for g in gradients]))]
+    torch._foreach_copy_(gradients, means)
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
@@ -145,8 +182,8 @@ def mean_of_processes(values: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def interruptible():
-    """Turn Ctrl-C and SIGTERM into a flag, so that a run stops between steps; gives the flag.
+def interruptible() -> Iterator[list[int]]:
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a flag, so that a run stops between steps; gives it.
 
     A second signal stops at once, as without us; but not of several processes, as torchrun follows
     every Ctrl-C by a SIGTERM.
@@ -154,11 +191,13 @@ def interruptible():
     flag = []
 
     def stop(number, frame):
+        if not flag:
+            log.warning("stopping after this step; the run is then saved")
         flag.append(number)
         for one in previous if "RANK" not in os.environ else ():
             signal.signal(one, previous[one])
 
-    previous = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    previous = {one: signal.getsignal(one) for one in stop_signals()}
     for one in previous:
         signal.signal(one, stop)
     try:
@@ -168,26 +207,60 @@ def interruptible():
             signal.signal(one, previous[one])
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep signals waiting while a checkpoint is written."""
+    waiting, ours = [], stop_signals()
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    before = {one: signal.signal(one, lambda number, frame: waiting.append(number)) for one in ours}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    for number in waiting:
+        signal.raise_signal(number)
+
+
+def stop_signals() -> list[int]:
+    """What asks a program to stop; Windows has no SIGHUP."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
 # ----------------------------------------------------------------------------- state, checkpoints
+
+
+def load_descriptor(config: TrainConfig, state: State) -> None:
+    """Fill in the weights of a frozen descriptor, in the generator and in its average."""
+    if config.model == "residual" and config.descriptor_weights != "none":
+        models.load_descriptor_weights(state.generator.descriptor, config.descriptor_weights)
+        state.average.load_state_dict(state.generator.state_dict())
 
 
 def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
     """A fresh state: networks initialised from the seed, optimisers of the papers."""
     torch.manual_seed(config.seed)
-    generator = build_generator(shape)
-    discriminator = losses.OBJECTIVES[config.model].discriminator(
-        shape["height"], shape["width"], shape["identities"], config.channels
-    )
-    for network in (generator, discriminator):
-        network.to(device, memory_format=torch.channels_last)
-    average = build_generator(shape).to(device, memory_format=torch.channels_last)
+    features = None
+    if config.features != "none":
+        features = models.load_features(config.features, config.descriptor_weights)
+    generator, average = build_generator(shape), build_generator(shape)
+    objective = losses.OBJECTIVES[config.model]
+    discriminator = objective.discriminator(shape, config.channels, features)
+    for network in (generator, average, discriminator, features):
+        if network is not None:
+            network.to(device, memory_format=torch.channels_last)
+    average.load_state_dict(generator.state_dict())
     average.eval().requires_grad_(False)
 
     def adam(network: nn.Module) -> torch.optim.Adam:
         trained = [p for p in network.parameters() if p.requires_grad]
-        return torch.optim.Adam(trained, config.learning_rate, ADAM_BETAS, fused=True)
+        fused = device.type in ("cpu", "cuda")
+        return torch.optim.Adam(trained, config.learning_rate, ADAM_BETAS, fused=fused)
 
-    return State(generator, average, discriminator, adam(generator), adam(discriminator))
+    optimizers = adam(generator), adam(discriminator)
+    return State(generator, average, discriminator, *optimizers, features)
 
 
 def describe(config: TrainConfig, prepared: "pairs.Prepared") -> dict:
@@ -204,60 +277,53 @@ def describe(config: TrainConfig, prepared: "pairs.Prepared") -> dict:
     }
 
 
-def load_imagenet(config: TrainConfig, state: State, device: torch.device, resume: bool) -> None:
-    """Fill in ResNet-50's weights, where the run has them: as descriptor, or for a loss."""
-    if config.descriptor_weights == "none":
-        return
-    if config.model == "residual":
-        if not resume:  # a checkpoint holds them
-            models.load_descriptor_weights(state.generator.descriptor, config.descriptor_weights)
-        return
-    state.perceptual = models.Descriptor(state.generator.height, frozen=True)
-    models.load_descriptor_weights(state.perceptual, config.descriptor_weights)
-    state.perceptual.to(device, memory_format=torch.channels_last)
-
-
 def build_generator(shape: dict) -> nn.Module:
     """The generator a checkpoint's `shape` describes, without its weights."""
     return models.GENERATORS[shape["model"]](shape["height"], shape["width"], **shape["options"])
 
 
-def save(path: Path, config: TrainConfig, shape: dict, state: State) -> None:
-    """Write a checkpoint beside `path` and rename it, so that a whole one is always there."""
-    content = {
-        "format": FORMAT,
-        "config": {"train": dataclasses.asdict(config), "shape": shape},
-        "state": {name: part.state_dict() for name, part in state.parts().items()}
-        | {"step": state.step},
-    }
-    write_checkpoint(path, content)
+def save(run: Path, config: TrainConfig, about: dict, state: State) -> None:
+    """Write RUN/latest.pt; the one before stays as previous.pt."""
+    content = {name: part.state_dict() for name, part in state.parts().items()}
+    content |= {"step": state.step, "best": state.best}
+    write_checkpoint(run / "latest.pt", config, about, content, run / "previous.pt")
 
 
-def save_generator(path: Path, config: TrainConfig, shape: dict, state: State) -> None:
+def save_generator(path: Path, config: TrainConfig, about: dict, state: State) -> None:
     """Write the averaged generator alone, in half precision: a small checkpoint to pass on.
 
     `generate` and `score` take it; training can't go on from it.
     """
-    halves = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in state.average.state_dict().items()
-    }
-    content = {
-        "format": FORMAT,
-        "config": {"train": dataclasses.asdict(config), "shape": shape},
-        "state": {"average": halves, "step": state.step},
-    }
-    write_checkpoint(path, content)
+    halves = state.average.state_dict()  # changed in place: it holds more than its items
+    for name, value in halves.items():
+        if value.is_floating_point():
+            halves[name] = value.half()
+    write_checkpoint(path, config, about, {"average": halves, "step": state.step})
 
 
-def write_checkpoint(path: Path, content: dict) -> None:
-    """Write a file of tensors whole or not at all. Raises ClickException where it can't be."""
-    beside = path.with_suffix(".partial")
+def write_checkpoint(
+    path: Path, config: TrainConfig, about: dict, state: dict, previous: Path | None = None
+) -> None:
+    """Write a checkpoint whole or not at all, so that a crash at any moment leaves one.
+
+    What `path` held before becomes `previous`. Raises ClickException where it can't be written.
+    """
+    content = {"format": FORMAT, "config": {"train": dataclasses.asdict(config)} | about}
+    beside = None
     try:
-        torch.save(content, beside)
-        os.replace(beside, path)
+        with undisturbed():
+            number, beside = tempfile.mkstemp(".partial", f"{path.stem}.", path.parent)
+            with os.fdopen(number, "wb") as file:
+                torch.save(content | {"state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if previous and path.exists():
+                os.replace(path, previous)
+            os.chmod(beside, 0o644)  # mkstemp's own are private
+            os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, TypeError):
+            os.unlink(beside)
         raise ClickException(
             f"{path}: the checkpoint can't be written ({str(error).splitlines()[0]}); free some "
             "space or choose another folder with --run"
@@ -265,7 +331,11 @@ def write_checkpoint(path: Path, content: dict) -> None:
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read a checkpoint: {"format", "config", "state"}. Raises ClickException if it is none."""
+    """Read and check a checkpoint: {"format", "config", "state"}.
+
+    Raises ClickException for one that is damaged, as the checksums in the file tell, and for what
+    is no checkpoint of ours.
+    """
     content = models.read_state_dict(path)
     if not {"format", "config", "state"} <= content.keys():
         raise ClickException(
@@ -277,14 +347,74 @@ def read_checkpoint(path: Path) -> dict:
             f"{path}: checkpoint format {content['format']}, this posegan reads {FORMAT}; use the "
             "posegan that wrote it"
         )
+    if not well_formed(content):
+        raise ClickException(
+            f"{path}: a checkpoint with missing or impossible parts; take another, or train anew"
+        )
     return content
 
 
-def restore(state: State, content: dict) -> None:
-    """Put a checkpoint's values into a freshly built state."""
-    for name, part in state.parts().items():
-        part.load_state_dict(content["state"][name])
-    state.step = content["state"]["step"]
+def well_formed(content: dict) -> bool:
+    """Has a checkpoint all parts that any needs, each of a possible kind?"""
+    try:
+        train, shape, state = (
+            content["config"]["train"],
+            content["config"]["shape"],
+            content["state"],
+        )
+        kinds = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
+        sizes = shape["height"], shape["width"], shape["options"]["channels"], shape["identities"]
+        return (
+            train.keys() == kinds.keys()
+            and all(isinstance(train[n], kinds[n]) for n in kinds if isinstance(kinds[n], type))
+            and shape["model"] in models.GENERATORS
+            and all(type(size) is int for size in sizes)
+            and all(16 <= size <= 1024 for size in sizes[:2])
+            and 1 <= sizes[2] <= 1024
+            and sizes[3] >= 0
+            and type(state["step"]) is int
+            and state["step"] >= 0
+            and all(value.isfinite().all() for value in state["average"].values())
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def read_run(run: Path) -> dict:
+    """The newest whole checkpoint of a run: where latest.pt is damaged, the one before.
+
+    Raises ClickException where there is none.
+    """
+    latest, previous = run / "latest.pt", run / "previous.pt"
+    try:
+        return read_checkpoint(latest)
+    except ClickException as error:
+        if not previous.exists():
+            raise
+        content = read_checkpoint(previous)
+        step = content["state"]["step"]
+        log.warning("%s; going on from %s, step %d", error.message, previous, step)
+        return content
+
+
+def restore(state: State, content: dict, run: Path) -> None:
+    """Put a checkpoint's values into a freshly built state.
+
+    Raises ClickException where they don't fit it.
+    """
+    try:
+        for name, part in state.parts().items():
+            part.load_state_dict(content["state"][name])
+        for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+            for parameter, moments in optimizer.state.items():
+                for name in ("exp_avg", "exp_avg_sq"):  # the fused step would read behind them
+                    if moments[name].shape != parameter.shape:
+                        raise ValueError(name)
+        state.step, state.best = content["state"]["step"], float(content["state"]["best"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
+        raise ClickException(
+            f"{run}: its checkpoint doesn't fit its settings; start another run with --run"
+        ) from None
 
 
 def newest_checkpoint(runs: Path = Path("runs")) -> Path:
@@ -301,9 +431,17 @@ def newest_checkpoint(runs: Path = Path("runs")) -> Path:
 # ------------------------------------------------------------------------------ the loop
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step: divided by 10 every 20 epochs (RPT-GAN)."""
-    return config.learning_rate * 0.1 ** (step // (DECAY_EPOCHS * steps_per_epoch))
+def learning_rate(config: TrainConfig, step: int, pairs_trained: int) -> float:
+    """The learning rate of a step; `pairs_trained` are those of an epoch.
+
+    `residual`: divided by 10 every 20 epochs (RPT-GAN). The others, ours: it rises over WARM_UP
+    steps and falls along a cosine to zero, which sharpens more than any other change of the rate.
+    """
+    if config.model == "residual":
+        epoch = step * config.batch_size // pairs_trained
+        return config.learning_rate * 0.1 ** (epoch // DECAY_EPOCHS)
+    rise = min(1, (step + 1) / (min(WARM_UP, config.steps // 10) + 1))
+    return config.learning_rate * rise * (1 + math.cos(math.pi * step / config.steps)) / 2
 
 
 def train(
@@ -314,130 +452,206 @@ def train(
 ) -> tuple[Path, bool]:
     """Train a model until `config.steps`; gives its checkpoint and whether it came to the end.
 
-    `report` gets each step's figures: step, images/s, losses. Raises ClickException where
-    something the user can mend is in the way, and when a loss is not finite any more.
+    `report` hears of every step, and every LOG_EVERY_STEPS of images/s and the mean losses since.
+    Raises ClickException where something the user can mend is in the way, and when a loss is not
+    finite any more.
     """
     # Settings and devices.
     device = pick_device(config.device)
+    torch.backends.cudnn.benchmark = True
     run = Path(config.run)
-    checkpoint = run / "latest.pt"
-    shape = describe(config, prepared)
-    with processes(device) as (rank, world), interruptible() as stopped:
-        # Data: a step's batch follows from (seed, step, rank).
-        batches = pairs.Batches(prepared, "train", config.batch_size, config.seed, rank, world)
-
-        samples = rank + world * torch.arange(config.batch_size, device=device)
+    with processes(device) as (rank, world), interruptible() as stopped, watched(config, run, rank):
+        check_batch(config, world)
+        # Data: what a step sees and draws follows from (seed, step, sample).
+        chosen, held = pairs.hold_out(prepared, HELD_OUT, config.seed, VALIDATED)
+        batches = pairs.Batches(prepared, chosen, config.batch_size, config.seed, device)
+        about = {"shape": describe(config, prepared), "data": pairs.fingerprint(prepared)}
 
         # Model.
-        state = build(config, shape, device)
-        load_imagenet(config, state, device, resume)
+        state = build(config, about["shape"], device)
         if resume:
-            content = read_checkpoint(checkpoint)
-            if content["config"]["shape"] != shape:
+            content = read_run(run)
+            if {name: content["config"].get(name) for name in about} != about:
                 raise ClickException(
-                    f"{checkpoint}: trained on other data than {prepared.path} holds now; prepare "
-                    "that again, or start another run with --run"
+                    f"{prepared.path}: changed since {run} began; prepare it as it was, or start "
+                    "another run with --run"
                 )
-            restore(state, content)
+            restore(state, content, run)
         else:
-            state.average.load_state_dict(state.generator.state_dict())
+            load_descriptor(config, state)
         if rank == 0:
             open_log(run, state.step)
+        networks = compiled(config, state)
 
         # Loop.
         first = state.step
-        since, began = first, time.perf_counter()  # of the last line in the log
-        while state.step < config.steps and not any_process(bool(stopped), device):
-            rate = learning_rate(config, state.step, batches.per_epoch)
+        totals, since, began = {}, first, time.perf_counter()  # since the last line in the log
+        for batch in batches.stream(first, config.steps, rank, world):
+            rate = learning_rate(config, state.step, len(chosen))
             set_rates(config, state, rate)
-            batch = pairs.to_device(batches[state.step], device)
-            batch = augment.augment(batch, config.augment, config.seed, state.step, samples)
-            torch.manual_seed(step_seed(config.seed, state.step, rank))
-            terms = train_step(config, state, batch, autocast(device, config.precision))
+            terms = train_step(config, state, networks, batch, autocast(device, config.precision))
+            totals = {name: totals.get(name, 0) + loss for name, loss in terms.items()}
             state.step += 1
-            figures = {"step": state.step, "learning_rate": rate}
-            values = mean_of_processes(torch.stack(list(terms.values()))).tolist()
-            figures |= {name: round(value, 5) for name, value in zip(terms, values)}
-            check_finite(figures, config)
-            done = (state.step - since) * config.batch_size * world
-            figures["images_per_second"] = round(done / (time.perf_counter() - began), 2)
-            if rank == 0:
-                report(figures)
-            if state.step % LOG_EVERY_STEPS == 0 or state.step == config.steps:
-                since, began = state.step, time.perf_counter()
+            last = state.step == config.steps
+            saving = last or state.step % config.save_every == 0
+            validating = len(held) and (last or state.step % config.validate_every == 0)
+            # Processes must stop at the same step, so that they ask each other, but not every time.
+            asking = world == 1 or state.step % LOG_EVERY_STEPS == 0
+            stopping = asking and any_process(bool(stopped), device)
+            if not (saving or validating or stopping or state.step % LOG_EVERY_STEPS == 0):
                 if rank == 0:
-                    with writing(run), open(run / "log.jsonl", "a") as log:
-                        log.write(json.dumps(figures) + "\n")
-            if rank == 0 and state.step % config.save_every == 0 and state.step < config.steps:
-                save(checkpoint, config, shape, state)
-                write_samples(run, state, prepared)
+                    report({"step": state.step})
+                continue
 
-        # End, or an interruption: both leave a run that can be resumed.
+            # Read the losses: a line for the log, before anything is saved.
+            figures = {"step": state.step, "learning_rate": rate}
+            values = mean_of_processes(torch.stack(list(totals.values())) / (state.step - since))
+            figures |= {name: round(value, 5) for name, value in zip(totals, values.tolist())}
+            check_finite(figures, config)
+            seconds = time.perf_counter() - began
+            done = (state.step - since) * config.batch_size
+            figures["images_per_second"] = round(done / seconds, 2)
+            totals, since = {}, state.step
+            if rank == 0:
+                if validating:
+                    figures["validation"] = validate(state, prepared, held)
+                    keep_best(run, config, about, state, figures["validation"])
+                write_line(run, figures)
+                if saving or stopping:
+                    save(run, config, about, state)
+                    write_samples(run, state, prepared)
+                    write_curves(run, config)
+                report(figures)
+            began = time.perf_counter()
+            if stopping:
+                break
+
         if rank == 0 and state.step > first:
-            save(checkpoint, config, shape, state)
-            save_generator(run / "generator.pt", config, shape, state)
-            write_samples(run, state, prepared)
-    return checkpoint, state.step >= config.steps
+            save_generator(run / "generator.pt", config, about, state)
+    return run / "latest.pt", state.step >= config.steps
+
+
+def check_batch(config: TrainConfig, world: int) -> None:
+    """Raise ClickException for a batch that can't be shared out."""
+    if config.batch_size % world:
+        raise ClickException(
+            f"--batch-size {config.batch_size}: the {world} processes can't share it evenly; give "
+            f"a multiple of {world}"
+        )
+
+
+@contextlib.contextmanager
+def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
+    """Lock a run's folder, and turn what stops it from outside into one line.
+
+    Raises ClickException where another process trains there, and where memory runs out.
+    """
+    with writing(run):
+        (run / "samples").mkdir(parents=True, exist_ok=True)
+        folder = os.open(run, os.O_RDONLY)
+    try:
+        if rank == 0:
+            lock(folder, run)
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator has no error of its own.
+        if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)):
+            raise
+        raise ClickException(
+            f"--batch-size {config.batch_size}: too large for the memory; go on with --resume and "
+            f"--batch-size {max(1, config.batch_size // 2)}, or begin anew with it"
+        ) from None
+    finally:
+        os.close(folder)
+
+
+def lock(folder: int, run: Path) -> None:
+    """Keep others from training in an open folder until it is closed."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ClickException(
+            f"{run}: another process trains there; wait for it, or choose another folder with --run"
+        ) from None
+
+
+def compiled(config: TrainConfig, state: State) -> losses.Networks:
+    """The networks that a step runs, compiled where --compile asks for it and it can be done."""
+    networks = losses.Networks(state.generator, state.discriminator, state.features)
+    if not config.compile:
+        return networks
+    device = next(state.generator.parameters()).device
+    if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        log.warning("--compile: off, as there is no C++ compiler here; install g++")
+        return networks
+    mode = "reduce-overhead" if device.type == "cuda" else "default"  # the former: CUDA graphs
+    for network in networks:
+        if network is not None:
+            network.compile(mode=mode)
+    return networks
 
 
 def train_step(
-    config: TrainConfig, state: State, batch: dict, mixed: contextlib.AbstractContextManager
+    config: TrainConfig,
+    state: State,
+    networks: losses.Networks,
+    batch: dict,
+    mixed: contextlib.AbstractContextManager,
 ) -> dict[str, Tensor]:
-    """One step of both networks on a batch of images in [-1, 1]; gives the losses by name.
+    """One step of both networks on a batch as `Batches` gives it; gives the losses by name.
 
-    Networks run forward in the context `mixed`. Draws come from torch's global generator, which the
-    caller seeds.
+    Networks run forward in the context `mixed`. Nothing is read back from the device.
     """
+    batch = losses.complete(augment.augment(batch, config.augment))
     objective = losses.OBJECTIVES[config.model]
+    if networks.features is not None and state.step < ADVERSARY_FROM * config.steps:
+        networks = networks._replace(discriminator=None)
     state.generator.train()
-    with mixed:
-        image, made = objective.synthesise(state.generator, batch)
-
-    with mixed:
-        judgement = objective.discriminate(state.discriminator, batch, image.detach())
-    descend(state.discriminator, state.discriminator_optimizer, judgement)
-
-    # The generator's gradient passes through the discriminator but must not be stored in it.
-    state.discriminator.requires_grad_(False)
-    with mixed:
-        terms = objective.criticise(state.generator, state.discriminator, batch, image, made)
-        if state.perceptual is not None:
-            terms["perceptual"] = losses.perceptual_loss(state.perceptual, image, batch["target"])
+    state.discriminator.train()
+    # Cached, spectral norm takes its power iteration once for all the pictures that are judged.
+    with mixed, parametrize.cached():
+        image, made = objective.synthesise(networks.generator, batch)
+        of_discriminator, terms = objective.judge(networks, batch, image, made)
     total = sum(config.loss_weights[name] * loss for name, loss in terms.items())
+    if image.device.type == "cpu":  # to read costs nothing, and a backward pass of NaN may crash
+        values = terms | {"discriminator": of_discriminator, "total": total}
+        values = {name: loss.item() for name, loss in values.items() if loss is not None}
+        check_finite({"step": state.step + 1} | values, config)
+    # Both see the same discriminator, so that each picture passes it once.
+    if of_discriminator is not None:
+        descend(state.discriminator, state.discriminator_optimizer, of_discriminator, keep=True)
+        terms["discriminator"] = of_discriminator
     descend(state.generator, state.generator_optimizer, total)
-    state.discriminator.requires_grad_(True)
-
+    if of_discriminator is not None:
+        state.discriminator_optimizer.step()
+    state.generator_optimizer.step()
     update_average(state)
-    return {name: loss.detach() for name, loss in terms.items()} | {
-        "discriminator": judgement.detach()
-    }
+    return {name: loss.detach() for name, loss in terms.items()}
 
 
-def descend(network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def descend(
+    network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, keep: bool = False
+) -> None:
+    """Fill in a network's gradients, and no other's; `keep` the graph for another loss."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    trained = [p for p in network.parameters() if p.requires_grad]
+    loss.backward(inputs=trained, retain_graph=keep)
     average_gradients(network)
-    optimizer.step()
 
 
 @torch.no_grad()
 def update_average(state: State) -> None:
     """Move the averaged generator towards the trained one; quicker in the first steps."""
     weight = 1 - min(AVERAGE_DECAY, (1 + state.step) / (10 + state.step))
-    trained = [p for p in state.generator.parameters() if p.requires_grad]
-    averaged = [
-        a
-        for a, p in zip(state.average.parameters(), state.generator.parameters())
-        if p.requires_grad
-    ]
+    trained, averaged = list(state.generator.parameters()), list(state.average.parameters())
     torch._foreach_lerp_(averaged, trained, weight)
-    for a, b in zip(state.average.buffers(), state.generator.buffers()):
-        a.copy_(b)
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """A seed that follows from (seed, step, rank) alone, well spread."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+    buffers = list(state.average.buffers())
+    if buffers:
+        torch._foreach_copy_(buffers, list(state.generator.buffers()))
 
 
 def set_rates(config: TrainConfig, state: State, rate: float) -> None:
@@ -450,6 +664,7 @@ def set_rates(config: TrainConfig, state: State, rate: float) -> None:
 
 
 def check_finite(figures: dict, config: TrainConfig) -> None:
+    """Raise ClickException where a loss is not finite."""
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     if bad:
         raise ClickException(
@@ -459,8 +674,33 @@ def check_finite(figures: dict, config: TrainConfig) -> None:
         )
 
 
+def validate(state: State, prepared: "pairs.Prepared", held: np.ndarray) -> dict[str, float]:
+    """Mean scores of the averaged generator on pairs (P, 2) of people held out of training."""
+    found = []
+    for start in range(0, len(held), pairs.CHUNK):
+        batch = pairs.gather(prepared, held[start : start + pairs.CHUNK])
+        given = (batch[name] for name in ("source", "target_pose", "source_pose"))
+        made = generate(state.average, *given).cpu()
+        found.append(metrics.scores(made, batch["target"], batch["target_pose"], VALIDATION_SCORES))
+    means = {name: torch.cat([one[name] for one in found]).nanmean().item() for name in found[0]}
+    return {name: round(mean, 5) for name, mean in means.items()}
+
+
+def keep_best(
+    run: Path, config: TrainConfig, about: dict, state: State, scores: dict[str, float]
+) -> None:
+    """Write best.pt, a small checkpoint, where the validation is better than ever.
+
+    SSIM rewards fog, so that it counts by the detail that there is.
+    """
+    score = scores["ssim_dscf"] * min(1, scores["detail"])
+    if score > state.best:
+        state.best = score
+        save_generator(run / "best.pt", config, about, state)
+
+
 @contextlib.contextmanager
-def writing(run: Path):
+def writing(run: Path) -> Iterator[None]:
     """Turn what keeps a run from being written into one line."""
     try:
         yield
@@ -471,18 +711,31 @@ def writing(run: Path):
         ) from None
 
 
+def write_line(run: Path, figures: dict) -> None:
+    """Add a line to a run's log."""
+    with writing(run), open(run / "log.jsonl", "a") as file:
+        file.write(json.dumps(figures) + "\n")
+
+
+def read_log(run: Path) -> list[dict]:
+    """The lines of a run's log; what is none of ours, or cut off by a crash, is left out."""
+    path, lines = run / "log.jsonl", []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            figures = json.loads(line)
+            if isinstance(figures, dict) and isinstance(figures.get("step"), int):
+                lines.append(figures)
+    return lines
+
+
 def open_log(run: Path, step: int) -> None:
     """Make the run's folder and cut its log behind `step`, where a resumed run goes on."""
-    log = run / "log.jsonl"
     with writing(run):
         (run / "samples").mkdir(parents=True, exist_ok=True)
-        lines = log.read_text().splitlines() if log.exists() else []
-        kept = []
-        for line in lines:
-            with contextlib.suppress(ValueError):  # a line that a crash cut off
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-        log.write_text("".join(line + "\n" for line in kept))
+        kept = [json.dumps(one) + "\n" for one in read_log(run) if one["step"] <= step]
+        beside = run / "log.partial"
+        beside.write_text("".join(kept))
+        os.replace(beside, run / "log.jsonl")
 
 
 # ------------------------------------------------------------------------------ running a generator
@@ -511,13 +764,13 @@ def generate(
 ) -> Tensor:
     """Run a generator on pictures: source uint8 (B, 3, H, W) to uint8 (B, 3, H, W) on its device.
 
-    Computes in bfloat16 on CUDA, in float32 on the CPU. Raises ClickException where NaN comes out.
+    Computes in float32 on every device, as scores must not depend on it. Raises ClickException
+    where NaN comes out.
     """
     device = next(generator.parameters()).device
     move = [pairs.normalise(source.to(device)), target_pose.to(device)]
     move.append(source_pose if source_pose is None else source_pose.to(device))
-    with autocast(device, "auto"):
-        generated = generator(*move)  # (B, 3, H, W) in [-1, 1]
+    generated = generator(*move)  # (B, 3, H, W) in [-1, 1]
     if not generated.isfinite().all():
         raise ClickException(
             "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "
@@ -601,8 +854,7 @@ def explain(
     device = next(generator.parameters()).device
     source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
     source_pose = source_pose if source_pose is None else source_pose.to(device)
-    with autocast(device, "auto"):  # as `generate`
-        made = generator.synthesise(source, target_pose, source_pose)
+    made = generator.synthesise(source, target_pose, source_pose)
     flows = [poses.draw_flow(flow) for flow in made.found.flows[3].float().cpu().numpy()]
     visibility = to_pictures(to_levels(2 * made.found.visibilities[3] - 1).expand_as(made.image))
     warped = to_pictures(to_levels(made.warped))
@@ -649,6 +901,22 @@ def write_samples(run: Path, state: State, prepared: "pairs.Prepared") -> None:
     zoom = max(1, 128 // prepared.height)
     with writing(run):
         Image.fromarray(poses.sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
+
+
+def write_curves(run: Path, config: TrainConfig) -> None:
+    """Write `curves.png`: losses and validation scores over the samples seen, from the log."""
+    panels: list[dict[str, list]] = [{}, {}]
+    for line in read_log(run):
+        samples = line["step"] * config.batch_size
+        validation = line.get("validation") or {}
+        for panel, figures in zip(panels, (line, validation)):
+            for name, value in figures.items():
+                if isinstance(value, float) and name not in ("learning_rate", "images_per_second"):
+                    panel.setdefault(name, []).append((samples, value))
+    with writing(run):
+        beside = run / "curves.partial"
+        Image.fromarray(poses.draw_curves(panels)).save(beside, "png")
+        os.replace(beside, run / "curves.png")
 
 
 def to_pictures(images: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from posegan import augment, losses, metrics, models
+from posegan import augment, metrics, models
 from posegan.poses import JOINTS, UNKNOWN_PART
 
 H, W = 128, 64
@@ -39,7 +39,7 @@ def some_batch(count: int = 16) -> dict[str, torch.Tensor]:
 
 def augmented(batch: dict, *names: str, step: int = 0, first: int = 0) -> dict:
     samples = torch.arange(first, first + len(batch["source"]))
-    return augment.augment(batch, names, 7, step, samples)
+    return augment.augment(batch | augment.draw(7, step, samples, (H, W)), names)
 
 
 def same(a: dict, b: dict) -> bool:
@@ -90,7 +90,7 @@ def test_a_moved_pose_stays_on_its_pixels(size, wildest):
     H, W = size
     places = augment.pixel_grid(H, W, torch.device("cpu"))
     if wildest == "deformation":
-        flow = losses.random_deformation(40, H, W, torch.device("cpu"))
+        flow = augment.smooth_flow((2 * torch.rand(40, 2, 4, 3) - 1) / 4, H, W)
     else:
         strength = augment.CORRUPTIONS["distortion"][-1]
         numbers = torch.rand(40, 2 * augment.KNOTS[0] * augment.KNOTS[1])
@@ -213,7 +213,7 @@ def test_erased_pixels_are_one_box_of_the_source():
     changed = (after["source"] != batch["source"]).any(1)  # (B, H, W)
     erased = changed.flatten(1).any(1)
     assert 20 < erased.sum() < 44
-    boxes = augment.draw_boxes(augment.Draws(7, 0, torch.arange(64)), H, W).long()
+    boxes = augment.draw_boxes(augment.draw(7, 0, torch.arange(64), (H, W))["draws"], H, W).long()
     for one, (top, left, bottom, right) in zip(changed, boxes):
         assert one[top:bottom, left:right].sum() == one.sum()
         area = (bottom - top) * (right - left)
@@ -259,7 +259,7 @@ def test_jitter_leaves_black_padding_black():
 
 
 def test_jitter_keeps_to_its_bounds():
-    draws = augment.Draws(0, 0, torch.arange(500))
+    draws = augment.draw(0, 0, torch.arange(500), (H, W))["draws"]
     factors = augment.draw_colours(draws)
     for name, span in augment.JITTER.items():
         middle = 0 if name == "hue" else 1
@@ -280,7 +280,8 @@ def test_draws_follow_from_seed_step_and_sample_whatever_the_batch():
     assert same(whole, augmented(batch, *augment.AUGMENTATIONS))
     assert not same(whole, augmented(batch, *augment.AUGMENTATIONS, step=1))
     for seed in (8, 7 + 2**32):  # augmented() has 7
-        other = augment.augment(batch, augment.AUGMENTATIONS, seed, 0, torch.arange(12))
+        drawn = augment.draw(seed, 0, torch.arange(12), (H, W))
+        other = augment.augment(batch | drawn, augment.AUGMENTATIONS)
         assert not same(whole, other)
 
 
@@ -299,9 +300,10 @@ def test_uniform_numbers_are_uniform_and_independent():
 def test_it_can_be_traced_for_compilation():
     """By a backend that needs no compiler: what is traced is the same."""
     batch = some_batch(4)
-    plain = augment.augment(batch, augment.AUGMENTATIONS, 7, 3, torch.arange(4))
+    plain = augmented(batch, *augment.AUGMENTATIONS, step=3)
+    drawn = augment.draw(7, 3, torch.arange(4), (H, W))
     compiled = torch.compile(augment.augment, backend="eager")
-    made = compiled(batch, augment.AUGMENTATIONS, 7, 3, torch.arange(4))
+    made = compiled(batch | drawn, augment.AUGMENTATIONS)
     for name, value in plain.items():
         assert torch.allclose(made[name], value, atol=1e-4), name
 
@@ -321,7 +323,7 @@ def test_all_geometry_of_the_pictures_is_one_look_up(monkeypatch):
 
 def test_nothing_named_is_nothing_done():
     batch = some_batch(2)
-    assert augmented(batch) is batch
+    assert augment.augment(batch, ()) is batch
 
 
 @pytest.mark.parametrize("kind", augment.CORRUPTIONS)
@@ -347,7 +349,8 @@ def test_the_cpu_and_cuda_agree():
     batch = some_batch(8)
     here = augmented(batch, *augment.AUGMENTATIONS)
     there = {name: value.cuda() for name, value in batch.items()}
-    there = augment.augment(there, augment.AUGMENTATIONS, 7, 0, torch.arange(8).cuda())
+    there |= augment.draw(7, 0, torch.arange(8).cuda(), (H, W))
+    there = augment.augment(there, augment.AUGMENTATIONS)
     for name, value in here.items():
         assert torch.allclose(value, there[name].cpu(), atol=1e-3), name
     images, pose = some_images(H, W, 8), some_pose(H, W, 8)

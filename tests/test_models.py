@@ -38,8 +38,9 @@ def test_unet_and_flow_come_out_at_every_size_with_and_without_source_pose(model
         image = generator(source, pose, source_pose)
         assert image.shape == (BATCH, 3, *size)
         assert image.abs().max() <= 1
-    discriminator = models.PatchDiscriminator(*size, channels=8)
-    real, features = discriminator(image, source, discriminator.maps(pose, pose))
+    discriminator = models.PatchDiscriminator(channels=8)
+    maps = models.pose_maps(pose, *size, 4).repeat(1, 2, 1, 1)
+    real, features = discriminator(image, source, maps)
     assert real.shape == (BATCH, 1, size[0] // 8, size[1] // 8)
     assert len(features) == 4
 

@@ -31,6 +31,8 @@ from PIL import Image
 
 from posegan import models, pairs, poses
 
+CPU = torch.device("cpu")
+
 # ------------------------------------------------------------------------------ pair lists
 
 
@@ -263,8 +265,8 @@ def test_one_person_alone_is_all_for_training(tmp_path):
     prepared = prepared_folder(own(tmp_path / "in", ("al",)), tmp_path)
     assert set(prepared.split) == {"train"} and set(prepared.identity) == {"al"}
     assert len(prepared.pairs_test) == 0
-    with fails("no test pairs; prepare people with two poses each"):
-        pairs.Batches(prepared, "test", 2, 0)
+    with fails("no training pairs; prepare people with two poses each"):
+        pairs.Batches(prepared, prepared.pairs_test, 2, 0, CPU)
 
 
 @pytest.mark.parametrize("form", ["coco", "csv", "folder"])
@@ -596,37 +598,82 @@ def same(a: dict, b: dict) -> bool:
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
+def batches_of(prepared, size: int, seed: int = 0) -> pairs.Batches:
+    return pairs.Batches(prepared, prepared.pairs_train, size, seed, CPU)
+
+
 def test_a_batch_follows_from_seed_and_step_alone(made_market):
-    batches = pairs.Batches(made_market, "train", 4, seed=3)
-    wanted = batches[batches.per_epoch + 1]
-    again = pairs.Batches(made_market, "train", 4, seed=3)
-    for step in (0, 5, batches.per_epoch, 2):
-        again[step]
-    assert same(again[batches.per_epoch + 1], wanted)
-    assert not same(pairs.Batches(made_market, "train", 4, seed=4)[batches.per_epoch + 1], wanted)
-    assert not same(batches[1], wanted)
+    batches = batches_of(made_market, 4, seed=3)
+    far = 2 + len(made_market.pairs_train) // 4  # in the next epoch
+    wanted = batches.fetch(far)
+    again = batches_of(made_market, 4, seed=3)
+    for step in (0, 5, far + 3, 2):
+        again.fetch(step)
+    assert same(again.fetch(far), wanted)
+    assert not same(batches_of(made_market, 4, seed=4).fetch(far), wanted)
+    assert not same(batches.fetch(1), wanted)
 
 
-def test_an_epoch_shows_each_pair_once(made_market, monkeypatch):
-    monkeypatch.setattr(pairs, "gather", lambda prepared, chosen_pairs: chosen_pairs)
-    batches = pairs.Batches(made_market, "train", 3, seed=0)
-    seen = [tuple(pair) for step in range(batches.per_epoch) for pair in batches[step].tolist()]
-    assert len(seen) == len(set(seen)) == len(made_market.pairs_train) // 3 * 3
+def test_an_epoch_shows_each_pair_once_whatever_the_batch(made_market):
+    count = len(made_market.pairs_train)
+    flat = []
+    for size in (3, 8):
+        batches = batches_of(made_market, size)
+        steps = [batches.chosen(step) for step in range(-(-2 * count // size))]
+        flat.append(np.concatenate(steps)[: 2 * count])
+        for epoch in (flat[-1][:count], flat[-1][count:]):
+            assert len({tuple(pair) for pair in epoch.tolist()}) == count
+    assert np.array_equal(*flat)
 
 
 def test_processes_share_one_batch(made_market):
-    whole = pairs.Batches(made_market, "train", 8, seed=1)
-    parts = [pairs.Batches(made_market, "train", 4, 1, rank, 2) for rank in range(2)]
-    assert parts[0].per_epoch == whole.per_epoch
-    for step in (0, whole.per_epoch):
-        for rank, part in enumerate(parts):
-            expected = {key: value[rank::2] for key, value in whole[step].items()}
-            assert same(part[step], expected)
+    batches = batches_of(made_market, 8, seed=1)
+    for step in (0, 9):
+        whole = batches.fetch(step)
+        parts = [batches.fetch(step, rank, 4) for rank in range(4)]
+        for name, value in whole.items():
+            shared = (
+                torch.cat([part[name] for part in parts]) if name != "noise" else parts[2][name]
+            )
+            assert torch.equal(shared, value), name
+
+
+def test_batches_come_in_the_order_of_their_steps(made_market):
+    batches = batches_of(made_market, 2)
+    for step, batch in enumerate(batches.stream(3, 6), 3):
+        assert same(batch, batches.fetch(step))
+    assert step == 5
 
 
 def test_fewer_pairs_than_a_batch_are_repeated(made_market):
-    batches = pairs.Batches(made_market, "test", 500, seed=0)
-    assert batches.per_epoch == 1 and len(batches[3]["source"]) == 500
+    few = dataclasses.replace(made_market, pairs_train=made_market.pairs_train[:3])
+    chosen = batches_of(few, 500).chosen(3)
+    assert len(chosen) == 500
+    assert len(np.unique(chosen, axis=0)) == 3
+
+
+def test_a_mixture_takes_its_share_of_each_set(few_people, tmp_path):
+    own_people = own(tmp_path / "in", ("al", "bo", "cy"))
+    few = prepared_folder(own_people, tmp_path, size=(64, 32))
+    (tmp_path / "demo").symlink_to(few_people.path)
+    mixed = pairs.load_mixture("folder:1,demo:3", tmp_path)
+    assert mixed.identities == few.identities + few_people.identities
+    count = len(few.images)
+    both = [mixed.images[i] for i in (0, count - 1, count, len(mixed.images) - 1)]
+    ends = few.images[0], few.images[-1], few_people.images[0], few_people.images[-1]
+    assert all(map(np.array_equal, both, ends))
+    assert np.array_equal(mixed.poses, np.concatenate([few.poses, few_people.poses]))
+    chosen = np.concatenate([batches_of(mixed, 50).chosen(step) for step in range(40)])
+    assert (chosen[:, 0] < count).mean() == pytest.approx(0.25, abs=0.05)
+    assert (mixed.labels[chosen[:, 0]] == mixed.labels[chosen[:, 1]]).all()
+    assert (mixed.labels[chosen] >= 0).all()
+    assert np.array_equal(mixed.pairs_test, few.pairs_test)  # the first one is tested
+    for wrong in ("folder:1,demo", "folder:1,demo:x", "folder:0,demo:1"):
+        with fails("not every data set has a share.*above 0"):
+            pairs.load_mixture(wrong, tmp_path)
+    prepared_folder(own_people, tmp_path, size=(128, 64), overwrite=True)
+    with fails(r"is 128x64, demo 64x32; prepare it with --size 64x32"):
+        pairs.load_mixture("demo,folder", tmp_path)
 
 
 def test_pictures_are_normalised_to_minus_one_and_one():
@@ -637,11 +684,24 @@ def test_pictures_are_normalised_to_minus_one_and_one():
     assert torch.equal(back, images)
 
 
-def test_a_batch_on_a_device_has_normalised_pictures(made_market):
-    batch = pairs.gather(made_market, made_market.pairs_train[:2])
-    moved = pairs.to_device(batch, torch.device("cpu"))
-    assert torch.equal(moved["target"], pairs.normalise(batch["target"]))
-    assert torch.equal(moved["target_pose"], batch["target_pose"])
+def test_a_fetched_batch_has_normalised_pictures(made_market):
+    batches = batches_of(made_market, 2)
+    batch = pairs.gather(made_market, batches.chosen(0))
+    fetched = batches.fetch(0)
+    assert torch.equal(fetched["target"], pairs.normalise(batch["target"]))
+    assert torch.equal(fetched["target_pose"], batch["target_pose"])
+
+
+def test_a_fingerprint_tells_what_changed(made_market):
+    known = pairs.fingerprint(made_market)
+    assert pairs.fingerprint(made_market) == known
+    for change in (
+        {"images": 255 - made_market.images},
+        {"poses": made_market.poses[::-1]},
+        {"pairs_train": made_market.pairs_train[::-1]},
+        {"pairs_test": made_market.pairs_test[1:]},
+    ):
+        assert pairs.fingerprint(dataclasses.replace(made_market, **change)) != known
 
 
 def test_people_held_out_are_in_no_training_pair(made_market):
@@ -651,6 +711,8 @@ def test_people_held_out_are_in_no_training_pair(made_market):
     assert len(train) + len(held) == len(made_market.pairs_train)
     again = pairs.hold_out(made_market, 0.4, seed=0)
     assert np.array_equal(again[1], held)
+    assert len(pairs.hold_out(made_market, 0.4, 0, limit=3)[1]) == 3
+    assert len(pairs.hold_out(made_market, 0.01, 0)[1]) == 0  # of few people nobody
 
 
 # ------------------------------------------------------------------------------ the mean image

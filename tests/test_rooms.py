@@ -12,10 +12,10 @@ from posegan import posegan
 # What each imports of ours, on import or inside its functions.
 ROOMS = {
     "posegan": {"training", "metrics", "models", "augment", "pairs", "poses"},
-    "training": {"losses", "models", "augment", "pairs", "poses"},
+    "training": {"losses", "metrics", "models", "augment", "pairs", "poses"},
     "losses": {"metrics", "models", "augment", "poses"},
     "metrics": {"models", "poses"},
-    "pairs": {"models", "demo", "poses"},
+    "pairs": {"models", "augment", "demo", "poses"},
     "models": {"augment", "poses"},
     "augment": {"poses"},
     "demo": set(),
