@@ -9,7 +9,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -229,22 +229,22 @@ def check_output(
     path: Path,
     option: str,
     overwrite: bool,
-    read: Iterable[str | Path | None],
-    endings: tuple[str, ...] = (),
+    used: dict[str | Path | None, tuple[str, ...]],
     folder: bool = False,
 ) -> None:
     """Refuse an output, a file or a `folder`, that would destroy something, before any work.
 
-    `read` are the files and folders that the command reads; in the folders, what ends like one of
-    `endings`. Raises ClickException for these, for what is there without `overwrite`, for a file of
-    a data set or a run, and for what can't be written; `option` names another place.
+    `used` are the files and folders that the command reads or writes as well, with the endings of
+    what it reads in a folder. Raises ClickException for these, for what is there without
+    `overwrite`, for a file of a data set or a run, and for what can't be written; `option` names
+    another place.
     """
-    place = Path(os.path.realpath(path))
-    problem = ""
-    for one in map(Path, filter(None, read)):
-        inside = place.suffix.lower() in endings and Path(os.path.realpath(one)) in place.parents
-        if inside or (place.exists() and one.exists() and place.samefile(one)):
-            problem = f"is among what is read ({one})"
+    place, problem = Path(os.path.realpath(path)), ""
+    for other in filter(None, used):
+        one = Path(os.path.realpath(other))
+        same = place == one or (place.exists() and one.exists() and place.samefile(one))
+        if same or (one in place.parents and place.suffix.lower() in used[other]):
+            problem = f"would take the place of {other}" if same else f"would be read with {other}"
     if all((place.parent / name).exists() for name in ("dataset.json", "images.npy")):
         problem = "lies in a prepared data set"
     sample = place.parent.name == "samples"

@@ -403,8 +403,8 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     path = _folder_of(name, config.root)
     if name in ARGUMENTS and name != config.data:
         raise BadInput(name, "the name of another data set", "give another --name")
-    read = (config.source, *config.poses, config.parsing, config.pose_weights)
-    check_output(path, "--root or --name", config.overwrite, read, folder=True)
+    used = dict.fromkeys((config.source, *config.poses, config.parsing, config.pose_weights), ())
+    check_output(path, "--root or --name", config.overwrite, used, folder=True)
     _check_ours(path)
     listing = ADAPTERS[config.data](config)
     _check_listing(listing, config)
