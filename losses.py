@@ -29,7 +29,7 @@ from posegan.models import (
 from posegan.poses import UNKNOWN_PART
 
 TOLD, LABEL, KNOTS = -26, -25, -24  # the places of what the losses draw
-DEFORMED_EVERY = 8  # samples, of which one is deformed to teach the flow
+DEFORMED_EVERY = 8  # samples of a process, of which one is deformed to teach the flow
 HIDDEN_PRICE = 0.35  # mean absolute error from which on a place counts as hidden; images span 2
 UNTOLD_SHARE = 0.3  # of the sources whose pose `flow` is not told in training
 

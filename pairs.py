@@ -429,6 +429,8 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     It is written beside its place and renamed when whole; an old one stays until then. Raises
     ClickException for bad input, a full disk, or a folder that is there without `overwrite`.
     """
+    if config.data not in ARGUMENTS:
+        raise BadInput(config.data, "no data set", f"choose one of {', '.join(ARGUMENTS)}")
     command = _command(config.data, config.root)
     if config.data != "demo" and not config.source:
         raise BadInput(config.data, "no --source given", f"run {command}")

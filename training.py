@@ -590,7 +590,9 @@ def compiled(config: TrainConfig, state: State) -> losses.Networks:
         return networks
     mode = "reduce-overhead" if device.type == "cuda" else "default"  # the former: CUDA graphs
     for network in networks:
-        if network is not None:
+        if isinstance(network, models.FlowGenerator):
+            network.synthesise_from = torch.compile(network.synthesise_from, mode=mode)
+        elif network is not None:
             network.compile(mode=mode)
     return networks
 

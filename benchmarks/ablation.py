@@ -44,8 +44,9 @@ def trained(config: training.TrainConfig, prepared: pairs.Prepared) -> Path:
     with posegan.progress_line(config.run, "steps") as update:
 
         def report(figures: dict) -> None:
-            speed = f"{figures['images_per_second']:.1f} images/s"
-            update(completed=figures["step"], total=config.steps, note=speed)
+            speed = figures.get("images_per_second")
+            note = {"note": f"{speed:.1f} images/s"} if speed else {}
+            update(completed=figures["step"], total=config.steps, **note)
 
         checkpoint, ended = training.train(config, prepared, started, report)
     if not ended:
@@ -127,6 +128,7 @@ def main(data, root, runs, model, limit, official, device, seed, **settings) -> 
             **settings,
             **{"data": data, "root": root, "model": model, "run": str(run), "device": device},
             **{"precision": "auto", "descriptor_weights": "none", "augment": augmentations},
+            **{"features": "none", "validate_every": 10**9, "compile": False},
             **{"loss_weights": posegan.LOSS_WEIGHTS[model], "save_every": 100, "seed": seed},
         )
         file = run / f"{'official' if official else 'held-out'}-{limit}.pt"

@@ -47,7 +47,8 @@ def main(batch: int, repeats: int, device: str) -> None:
     steps = count()
 
     def ours(names: tuple[str, ...] = augment.AUGMENTATIONS) -> None:
-        augment.augment(pairs, names, 0, next(steps), samples)
+        drawn = augment.draw(0, next(steps), samples, (H, W))
+        augment.augment(pairs | drawn, names)
         if device == "cuda":
             torch.cuda.synchronize()
 

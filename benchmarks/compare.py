@@ -27,7 +27,7 @@ from PIL import Image
 from race import race
 from torch import nn
 
-from posegan import losses, metrics, models, pairs, posegan, poses, training
+from posegan import augment, losses, metrics, models, pairs, posegan, poses, training
 
 SHEET_PAIRS = 12
 TIMED = 8  # batches
@@ -71,7 +71,11 @@ def write_sheet(path: Path, generators: dict[str, nn.Module], prepared: pairs.Pr
 class Still(nn.Module):
     """In place of a flow generator: moves nothing."""
 
-    def correspondence(self, source, target_pose, source_pose):
+    def maps(self, pose):
+        """None are needed."""
+        return pose
+
+    def correspondence(self, source, target_maps, source_maps):
         """As FlowGenerator's, with flows of zero."""
         B, _, H, W = source.shape
         flows = tuple(source.new_zeros(B, 2, H // scale, W // scale) for scale in (8, 4, 2, 1))
@@ -81,13 +85,16 @@ class Still(nn.Module):
 @torch.inference_mode()
 def end_point_error(generator: nn.Module, prepared: pairs.Prepared, limit: int) -> float:
     """The mean end-point error of known deformations of test sources, in pixels on the body."""
-    torch.manual_seed(0)
     device = next(generator.parameters(), torch.zeros(1)).device
     errors = []
     for start in range(0, min(limit, len(prepared.pairs_test)), pairs.CHUNK):
         chosen = prepared.pairs_test[start : min(limit, start + pairs.CHUNK)]
-        batch = pairs.to_device(pairs.gather(prepared, chosen), device)
-        error = losses.deformation_error(generator, batch["source"], batch["source_pose"])
+        batch = pairs.gather(prepared, chosen)
+        samples = torch.arange(start, start + len(chosen))
+        batch |= augment.draw(0, 0, samples, (prepared.height, prepared.width))
+        batch = {name: value.to(device) for name, value in batch.items()}
+        batch["source"] = pairs.normalise(batch["source"])
+        error = losses.deformation_error(generator, batch)
         errors.append((len(chosen), error.item()))
     return sum(count * error for count, error in errors) / sum(count for count, _ in errors)
 

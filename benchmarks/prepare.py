@@ -10,7 +10,7 @@ import race  # noqa: F401  this checkout's modules
 
 from posegan import pairs
 
-SECONDS = 5.0  # that batches are drawn for
+STEPS = 2000  # batches that are fetched
 
 
 def timed(function):
@@ -36,10 +36,10 @@ def measure_batches(prepared: pairs.Prepared, batch_size: int, threads: int) -> 
     import torch
 
     torch.set_num_threads(threads)
-    batches = pairs.Batches(prepared, "train", batch_size, seed=0)
-    device, step, began = torch.device("cpu"), 0, time.perf_counter()
-    while time.perf_counter() - began < SECONDS:
-        pairs.to_device(batches[step], device)
+    batches = pairs.Batches(prepared, prepared.pairs_train, batch_size, 0, torch.device("cpu"))
+    batches.fetch(0)
+    step, began = 0, time.perf_counter()
+    for _ in batches.stream(0, STEPS):
         step += 1
     return step * batch_size * 2 / (time.perf_counter() - began)
 

@@ -40,9 +40,12 @@ def step_of_ours(height: int, width: int, count: int):
         precision="float32",
         channels=64,
         descriptor_weights="none",
+        features="none",
         loss_weights=posegan.LOSS_WEIGHTS["flow"],
         augment=posegan.AUGMENTATIONS,
         save_every=1,
+        validate_every=1,
+        compile=False,
         seed=0,
     )
     shape = {"height": height, "width": width, "identities": 2, "options": {}, "model": "flow"}
@@ -53,11 +56,16 @@ def step_of_ours(height: int, width: int, count: int):
     batch = {"source": source, "target": target, "source_pose": pose, "target_pose": pose.flip(0)}
     samples = torch.arange(count)
 
+    networks = training.compiled(config, state)
+
+    def drawn():
+        return batch | augment.draw(config.seed, 0, samples, (height, width))
+
     def augmented():
-        return augment.augment(batch, config.augment, config.seed, 0, samples)
+        return augment.augment(drawn(), config.augment)
 
     def step():
-        training.train_step(config, state, augmented(), contextlib.nullcontext())
+        training.train_step(config, state, networks, drawn(), contextlib.nullcontext())
 
     return step, augmented
 

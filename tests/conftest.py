@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from click import ClickException
 from PIL import Image
 
-from posegan import demo, pairs, poses, training
+from posegan import demo, pairs, posegan, poses, training
 
 BATCH = 2  # of some_images and some_pose
 
@@ -150,3 +152,65 @@ def average_in_one_process(rank: int, meeting: str) -> None:
     training.average_gradients(network)
     assert torch.equal(network.weight.grad, torch.full((1, 2), 0.5))
     torch.distributed.destroy_process_group()
+
+
+def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
+    """Settings of a small run on prepared demo people."""
+    model = changes.get("model", "residual")
+    settings = {
+        "data": "demo",
+        "root": str(prepared.path.parent) if prepared else "",
+        "model": model,
+        "run": str(run),
+        "steps": 4,
+        "batch_size": 4,
+        "learning_rate": 1e-3,
+        "device": "cpu",
+        "precision": "float32",
+        "channels": 4,
+        "descriptor_weights": "none",
+        "features": "none",
+        "loss_weights": posegan.LOSS_WEIGHTS[model],
+        "augment": posegan.AUGMENTATIONS,
+        "save_every": 100,
+        "validate_every": 100,
+        "compile": False,
+        "seed": 3,
+    }
+    return training.TrainConfig(**settings | changes)
+
+
+def values_of(checkpoint: Path) -> dict:
+    return training.read_checkpoint(checkpoint)["state"]
+
+
+def same(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def stop_at(step: int):
+    """A report that interrupts the run after a step, as Ctrl-C does."""
+    return lambda figures: figures["step"] == step and signal.raise_signal(signal.SIGINT)
+
+
+def forget_batch_statistics(setattr) -> None:
+    """Let batch norm use its running statistics in training too, which then stay as they are."""
+    norm = torch.nn.modules.batchnorm._BatchNorm
+    setattr(norm, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
+
+
+def train_in_one_process(rank: int, world: int, port: int, settings: dict, resume: bool) -> None:
+    """One of several processes that train without batch statistics."""
+    forget_batch_statistics(setattr)
+    torch.set_num_threads(1)
+    found = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in found.items()})
+    config = training.TrainConfig(**settings)
+    prepared = pairs.load("demo", config.root)
+    training.train(config, prepared, resume, lambda figures: None)

@@ -483,7 +483,7 @@ def test_a_name_never_prepared_gets_the_command_that_prepares_it(tmp_path):
         r"data/market1501: not prepared yet; run posegan prepare --data market1501 --source"
     ):
         pairs.load("market1501")
-    with fails("faces: no data set"):
+    with fails("faces: not prepared yet; run posegan prepare --data folder"):
         pairs.load("faces", tmp_path)
 
 

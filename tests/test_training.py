@@ -7,54 +7,10 @@ import numpy as np
 import pytest
 import torch
 from click import ClickException
-from conftest import average_in_one_process
+from conftest import average_in_one_process, config_for, same, stop_at, values_of
 from PIL import Image
 
 from posegan import augment, losses, metrics, models, pairs, posegan, training
-
-
-def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
-    model = changes.get("model", "residual")
-    settings = {
-        "data": "demo",
-        "root": str(prepared.path.parent),
-        "model": model,
-        "run": str(run),
-        "steps": 4,
-        "batch_size": 4,
-        "learning_rate": 1e-3,
-        "device": "cpu",
-        "precision": "float32",
-        "channels": 4,
-        "descriptor_weights": "none",
-        "features": "none",
-        "loss_weights": posegan.LOSS_WEIGHTS[model],
-        "augment": posegan.AUGMENTATIONS,
-        "save_every": 100,
-        "validate_every": 100,
-        "compile": False,
-        "seed": 3,
-    }
-    return training.TrainConfig(**settings | changes)
-
-
-def stop_at(step: int):
-    """A report that interrupts the run after a step, as Ctrl-C does."""
-    return lambda figures: figures["step"] == step and signal.raise_signal(signal.SIGINT)
-
-
-def values_of(checkpoint: Path) -> dict:
-    return training.read_checkpoint(checkpoint)["state"]
-
-
-def same(a, b) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
