@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from posegan import metrics
 from posegan.augment import drop_outside, in_float32, move_pose, smooth_flow, warp
 from posegan.models import (
     PARTS,
@@ -67,28 +68,10 @@ def generator_loss(
 
 def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
     """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
-    H, W = target.shape[-2:]
-    generated, target = generated.float(), target.float()
-    rows, columns = gaussian_band(H, target.device), gaussian_band(W, target.device)
-    # From sum and difference, as in metrics: four moments, and exactly 0 where they are equal.
-    total, difference = generated + target + 2, generated - target  # black is 0 in SSIM
-    planes = torch.cat([total, difference, total.square(), difference.square()], dim=1)
-    with in_float32(planes):  # bfloat16 knows no variances
-        means = rows @ (planes.contiguous() @ columns.T)  # (B, 12, H - 10, W - 10)
-    a, b, aa, bb = means.chunk(4, dim=1)
-    a, b = a.square(), b.square()
-    aa, bb = aa - a, bb - b
-    c1, c2 = 2 * (0.01 * 2) ** 2, 2 * (0.03 * 2) ** 2  # the range of images is 2
-    return 1 - ((a - b + c1) * (aa - bb + c2) / ((a + b + c1) * (aa + bb + c2))).mean()
-
-
-def gaussian_band(length: int, device: torch.device) -> Tensor:
-    """The matrix (length - 10, length) that takes Gaussian means of 11 neighbours."""
-    taps = torch.exp(-0.5 * (torch.arange(-5.0, 6.0, device=device) / 1.5).square())
-    band = torch.zeros(length - 10, length, device=device)
-    for offset, tap in enumerate(taps / taps.sum()):
-        band.diagonal(offset).fill_(tap)
-    return band
+    with in_float32(target):  # bfloat16 knows no variances
+        # Rows first, and black is 0.
+        x, y = (image.float().permute(2, 0, 1, 3) + 1 for image in (generated, target))
+        return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0).mean()
 
 
 def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> Tensor:

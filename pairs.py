@@ -16,7 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -810,24 +810,22 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
 
 def mean_image(prepared: Prepared) -> "Tensor":
-    """The mean of the training images, rounded: uint8 (3, H, W).
+    """The mean of the training images, rounded: uint8 (3, H, W); of at most MEAN_IMAGES of them.
 
-    Of at most `MEAN_IMAGES`, evenly spaced. Where none is for training, it is made of all images,
-    and a notice says so.
+    Where none is for training, it is made of all images, and a notice says so.
     """
-    import torch
-
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
         log.warning("%s: no training images; the mean image is that of all images", prepared.path)
         places = np.arange(len(prepared.images))
     count = min(len(places), MEAN_IMAGES)
     places = places[np.linspace(0, len(places) - 1, count).round().astype(int)]
-    total = np.zeros(prepared.images.shape[1:], np.int64)  # (H, W, 3)
-    for start in range(0, count, CHUNK):
-        total += prepared.images[places[start : start + CHUNK]].sum(0, dtype=np.int64)
-    mean = (total / count).round().astype(np.uint8)
-    return torch.from_numpy(mean).permute(2, 0, 1)  # (3, H, W)
+    return _mean([prepared.images[place] for place in places])
+
+
+def _mean(pictures: "Collection[Path | np.ndarray]") -> "Tensor":
+    total = sum(part.long().sum(0) for part in in_batches(pictures))
+    return (total.double() / len(pictures)).round().byte()  # (3, H, W)
 
 
 def normalise(images: "Tensor") -> "Tensor":
@@ -854,87 +852,96 @@ def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
 
 
 def folder_batches(
-    folders: dict[str, Path], names: dict[str, dict[Path, str]], poses: str | None, resize: bool
-) -> "tuple[Iterator[dict], tuple[int, int], int]":
-    """Images of folders in batches: `generated`, `target`, `target_pose` (None without poses),
-    `baselines` (name to images) and `names` (B, 2), source and target file, of each pair.
+    folders: dict[str, Path], names: dict[str, dict[Path, str]], poses: Collection[str | Path]
+) -> "tuple[Iterator[dict], tuple[int, int]]":
+    """Images of folders, batches as training.scored_batches gives them, and their size.
 
     `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
-    All have the size of the first target, the second result: others, targets too, are stretched to
-    it, bicubic, if `resize`; the third says how many. Otherwise, and where a pose is missing,
-    raises ClickException, before any batch.
+    Without `poses`, `target_pose` is None; a target that is not among them has one of zeros. Raises
+    ClickException, before any batch, where sizes differ or there is no pose of any target.
     """
-    paths = {
-        part: {n: folder / names[n][folder] for n in names} for part, folder in folders.items()
-    }
-    sizes = {path: image_size(path) for part in paths.values() for path in part.values()}
-    size = sizes[next(iter(paths["target"].values()))]
-    others = [path for path, found in sizes.items() if found != size]
-    if others and not resize:
-        found = "{}x{}".format(*sizes[others[0]])
-        problem = f"is {found}, the first target {size[0]}x{size[1]} (height x width)"
-        raise BadInput(others[0], problem, "make them equal, or let --resize do it")
-    moved = {}
-    known = read_poses(poses) if poses else {}
-    for name, path in paths["target"].items() if known else ():
-        pose = pose_by_name(known, name, sizes[path])
-        moved[name] = Pose(pose, sizes[path]).at(size)
-    return _folder_batches(paths, size, moved), size, len(others)
+    paths = {part: {n: at / names[n][at] for n in names} for part, at in folders.items()}
+    size = image_size(next(iter(paths["target"].values())))
+    for part in paths.values():
+        check_sizes(part.values(), size)
+    moved = _poses_of_targets(poses, list(names), size) if poses else {}
+    return _folder_batches(paths, moved), size
+
+
+def check_sizes(paths: Iterable[Path], size: tuple[int, int]) -> None:
+    """Raise ClickException where a picture's (height, width) is another."""
+    for path in paths:
+        if (found := image_size(path)) != size:
+            sizes = "{}x{}, the first target {}x{} (height x width)".format(*found, *size)
+            raise BadInput(path, f"is {sizes}", "make all images one size")
+
+
+def _poses_of_targets(
+    files: Collection[str | Path], names: list[str], size: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    known: dict[str, Pose] = {}
+    for given in map(Path, files):
+        tables = sorted(given.glob("*.csv")) if given.is_dir() else []
+        for file in tables or [given]:
+            known |= read_poses(file)
+    found = {name: pose_by_name(known, name) for name in names}
+    lacking = [name for name in names if found[name] is None]
+    if len(lacking) == len(names):
+        remedy = "name each pose like its image"
+        raise BadInput(", ".join(map(str, files)), "no pose of any target", remedy)
+    if lacking:
+        word = "%d of %d targets have no pose, such as %s: they don't count in scores of poses"
+        log.warning(word, len(lacking), len(names), lacking[0])
+    return {name: (found[name] or MISSING).fitted(size) for name in names}
 
 
 def _folder_batches(
-    paths: dict[str, dict[str, Path]], size: tuple[int, int], moved: dict[str, np.ndarray]
+    paths: dict[str, dict[str, Path]], moved: dict[str, np.ndarray]
 ) -> "Iterator[dict]":
     import torch
 
-    def pictures(part: str, chosen: list[str]) -> "Tensor":
-        images = np.stack([_read_sized(paths[part][name], size) for name in chosen])
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
-
     calls = list(paths["target"])
-    chunks = [calls[start : start + CHUNK] for start in range(0, len(calls), CHUNK)]
-    total = sum(pictures("target", chunk).sum(0, dtype=torch.int64) for chunk in chunks)
-    mean = (total / len(calls)).round().to(torch.uint8)  # (3, H, W)
-    for chunk in chunks:
-        batch = {part: pictures(part, chunk) for part in paths}
+    mean = _mean(paths["target"].values())
+    batches = zip(*(in_batches(part.values()) for part in paths.values()))
+    for start, images in zip(range(0, len(calls), CHUNK), batches):
+        batch, chunk = dict(zip(paths, images)), calls[start : start + CHUNK]
         batch["baselines"] = {"source": batch.pop("source")} if "source" in batch else {}
         batch["baselines"]["mean"] = mean.expand_as(batch["target"])
-        poses = [torch.from_numpy(moved[name]) for name in chunk] if moved else None
-        batch["target_pose"] = torch.stack(poses) if poses else None
+        poses = [moved[name] for name in chunk] if moved else None
+        batch["target_pose"] = torch.from_numpy(np.stack(poses)) if moved else None
         sides = [paths.get(side, {}) for side in ("source", "target")]
-        files = [[side[n].name if side else "" for side in sides] for n in chunk]
-        batch["names"] = np.array(files)
+        batch["names"] = np.array([[s[n].name if s else "" for s in sides] for n in chunk])
         yield batch
 
 
-def _read_sized(path: Path, size: tuple[int, int]) -> np.ndarray:
-    image = read_image(path, str(path))
-    if image.shape[:2] == size:
-        return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+def in_batches(pictures: "Collection[Path | np.ndarray]") -> "Iterator[Tensor]":
+    """Pictures of one size, (H, W, 3) or in files, as uint8 (B, 3, H, W), CHUNK at once."""
+    import torch
+
+    every = iter(pictures)
+    while chunk := list(itertools.islice(every, CHUNK)):
+        images = [read_image(one, str(one)) if isinstance(one, Path) else one for one in chunk]
+        yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
 def _images_by_stem(folder: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in sorted(path.name for path in folder.iterdir()):
         if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-            if stem(name) in names:
-                problem = f"{names[stem(name)]} and {name} have one name"
-                raise BadInput(folder, problem, "remove one")
-            names[stem(name)] = name
+            first = names.setdefault(stem(name), name)
+            if first != name:
+                raise BadInput(folder, f"{first} and {name} have the same name", "remove one")
     if not names:
         raise BadInput(folder, "no images in it", f"put {', '.join(IMAGE_SUFFIXES)} files there")
     return names
 
 
-def pose_by_name(known: dict[str, Pose], name: str, size: tuple[int, int]) -> np.ndarray:
-    """The pose (25, 3) of the image called `name` without suffix, fitted to its (height, width).
-
-    Known by the whole name, or by what follows its last `__`: results are often called
-    SOURCE__TARGET, PATN's SOURCE___TARGET_vis. Raises ClickException where it is not known.
+def pose_by_name(known: dict[str, Pose], name: str) -> Pose | None:
+    """The pose of the image called `name` without suffix, by the whole name or by what follows its
+    last `__` (SOURCE__TARGET, PATN's SOURCE___TARGET_vis); None where it is not known.
     """
     for call in (name, stem(re.split("__+", name.removesuffix("_vis"))[-1])):
         for ending in ("", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)):
             if call + ending in known:
-                return known[call + ending].fitted(size)
-    raise BadInput(name, "has no pose", "add it to the file or folder of --poses")
+                return known[call + ending]
+    return None

@@ -19,12 +19,13 @@ import json
 import logging
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -38,7 +39,7 @@ if __name__ == "posegan":
 if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
-    from torch import nn
+    from torch import Tensor, device
 
     from posegan import metrics, pairs, training
 
@@ -83,12 +84,29 @@ LOSS_WEIGHTS = {
         "deformation": 0.1,
     },
 }
-NETWORKS = ("inception", "lpips", "keypoints")  # that some scores need
 SCORES = (
-    *("ssim_dscf", "ssim_dscf13", "ssim_wang", "ssim_pg2", "ssim_gfla", "mask_ssim", "ms_ssim"),
-    *("psnr", "l1", "detail", "lpips", "pck", "pose_error"),
-    *("inception_score", "inception_score_std", "fid"),
+    *("ssim_dscf", "ssim_wang", "ssim_pg2", "ssim_gfla", "mask_ssim", "ms_ssim", "psnr", "l1"),
+    *("detail", "lpips", "pck", "pose_error"),
+    *("inception_score", "inception_score_std", "fid", "fid_gfla"),
 )
+COMPARABLE = (
+    "Compare ssim_dscf and inception_score with RPT-GAN's Table 1, DSCF, PATN and XingGAN; "
+    "ssim_pg2 with PG2; lpips and fid_gfla with GFLA and the papers since."
+)
+# The data sets of the papers: how many test pairs they score, and figures of theirs.
+PUBLISHED = {
+    "market1501": (
+        12_000,
+        "Published on Market-1501: ssim_dscf of RPT-GAN 0.302, PATN 0.311, the best of Table 1 "
+        "0.356; fid_gfla of GFLA 19.8, IMAGPose 12.7.",
+    ),
+    "deepfashion": (
+        8_570,
+        "Published on DeepFashion: ssim_dscf of RPT-GAN 0.781, the best of Table 1 0.793; fid_gfla "
+        "of GFLA 10.6, IMAGPose 5.9.",
+    ),
+}
+BETTER = {"higher": " ↑", "lower": " ↓", "target 1": " (1)"}  # as tables say it
 WORST_SHEET = Path("worst.png")
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 SEEDS = click.IntRange(0, 2**63 - 1)
@@ -492,12 +510,13 @@ def show_first_scores(
     """Score a model that has just been trained on a few test pairs."""
     from posegan import metrics, training
 
-    generator = training.load_generator(checkpoint, training.pick_device(config.device))
+    device = training.pick_device(config.device)
+    generator = training.load_generator(checkpoint, device)
     batches = training.scored_batches(prepared, generator, SCORED_AT_THE_END)
     count = len(prepared.pairs_test[:SCORED_AT_THE_END])
-    size, skipped = (prepared.height, prepared.width), dict.fromkeys(NETWORKS, "skipped")
-    scorer = metrics.Scorer(count, size, metrics.Networks(), skipped)
-    baselines, _ = score_batches(batches, scorer)
+    size = prepared.height, prepared.width
+    scorer = metrics.Scorer(count, size, device=device)
+    baselines, _ = score_batches(Task({}, count, count, size, batches, ""), scorer)
     title = f"{config.data}, {config.model}, step {config.steps}"
     show_scores(scorer, baselines, title, brief=True)
 
@@ -804,246 +823,228 @@ def replaced(path: Path, remedy: str) -> Iterator[Path]:
 # ------------------------------------------------------------------------------ score
 
 
+class Task(NamedTuple):
+    """What is to be scored, from a checkpoint or from folders."""
+
+    about: dict  # what it is, for people and programs
+    total: int  # pairs, before --limit
+    count: int  # pairs to score
+    size: tuple[int, int]  # of their images: height, width
+    batches: Iterator[dict]
+    reference: "tuple[int, Iterator[Tensor]] | str"  # training images, or the reason for none
+    corrupted: Callable | None = None  # kind and severity to batches
+
+
+folder_type = click.Path(exists=True, file_okay=False, path_type=Path)
+file_type = click.Path(dir_okay=False, path_type=Path)
+
+
 @main.command()
 @data_option
 @root_option
 @checkpoint_option
-@click.option("--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first test pairs.")
+@click.option("--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first pairs.")
 @click.option(
     "--generated",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=folder_type,
     metavar="DIR",
     help="Score these images, from any system, instead of a checkpoint.",
 )
 @click.option(
-    "--target",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Their targets, matched by file name.",
+    "--target", type=folder_type, metavar="DIR", help="Their targets, matched by file name."
+)
+@click.option("--source", type=folder_type, metavar="DIR", help="Their sources, for the baseline.")
+@click.option(
+    "--reference", type=folder_type, metavar="DIR", help="All training images, for fid_gfla."
 )
 @click.option(
-    "--source",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Their sources, for the baseline.",
-)
-@click.option("--poses", metavar="PATH", help="The targets' poses, for mask-SSIM and PCKh.")
-@click.option(
-    "--resize", is_flag=True, help="Stretch all to the first target's size: changes every score."
+    "--poses",
+    multiple=True,
+    metavar="PATH",
+    help="The targets' poses, for mask_ssim and pck: key-point CSV (may be repeated), COCO JSON, "
+    "or folder of these or of OpenPose JSON.",
 )
 @click.option(
-    "--inception-weights",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Weights of the Inception network of 2015-12-05, where they can't be fetched.",
-)
-@pose_weights_option
-@click.option(
-    "--skip",
-    type=Names(NETWORKS),
+    "--scores",
+    type=Names(("pixels", *SCORES)),
     default="",
-    metavar="NETWORKS",
-    help="Leave out the scores of inception, lpips or keypoints (with commas between).",
-)
-@click.option(
-    "--require",
-    type=Names(("inception", *SCORES)),
-    default="",
-    metavar="SCORES",
-    help="Fail where one of these scores can't be had, such as inception,fid.",
+    metavar="NAMES",
+    show_default="all that are available",
+    help="Compute only these scores (with commas between) and fail if one is unavailable; pixels: "
+    "all that need no network.",
 )
 @device_option
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write the scores.",
-)
-@click.option(
-    "--per-pair",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write every pair's scores as CSV.",
-)
+@click.option("--json", "json_file", type=file_type, metavar="FILE", help="Write the scores.")
+@click.option("--per-pair", type=file_type, metavar="FILE", help="Write each pair's scores as CSV.")
 @click.option(
     "--worst",
     type=click.IntRange(1, 100),
     metavar="K",
-    help=f"Draw the K pairs with the lowest ssim_dscf, and below them the K with the highest, into "
-    f"{WORST_SHEET}.",
+    help=f"Draw the K pairs with the lowest ssim_dscf and the K with the highest: {WORST_SHEET}.",
 )
 @click.option(
     "--corruptions",
     is_flag=True,
-    help="Score the model on spoilt sources as well, by ssim_dscf: occlusion, scale, illumination, "
-    "distortion, each at 5 severities.",
-)
-@click.option(
-    "--write-corrupted",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write the spoilt sources of --data, or the pictures of --source (and --poses), for any "
-    "system to be measured on, and no scores.",
+    help="Score the model on corrupted sources too, by ssim_dscf: occlusion, scale, illumination "
+    "and distortion, each at 5 severities.",
 )
 def score(data, root, checkpoint, limit, generated, target, device, **options) -> None:
     """Score a model on the test pairs, or anyone's images against their targets.
 
-    The baselines are what one gets without a model: the source copied, and the mean image (of the
-    training images; of the targets, where folders are scored). Means stand with their 95 %
-    interval (bootstrap over the pairs). What can't be had says why, and the rest is still scored.
+    The baselines are what you get without a model: the source copied, and the mean image (of the
+    training images; of the targets when folders are scored). ± is half of the mean's 95 % interval
+    (bootstrap over the pairs). Unavailable scores show the reason; the rest is still scored.
 
     \b
     posegan score --data market1501
     posegan score --generated results --target real --poses poses.csv --json scores.json
-    posegan score --source photos --write-corrupted spoilt
     """
     check_score_options(click.get_current_context())
-    if options["write_corrupted"]:
-        write_corrupted_pictures(data, root, limit, options)
-        return
-    if generated:
-        title, count, size, batches = open_folders(generated, target, limit, options)
-    else:
-        title, prepared, generator = open_model(data, root, checkpoint, device)
-        from posegan import training
+    from posegan import training
 
-        count, size = len(prepared.pairs_test[:limit]), (prepared.height, prepared.width)
-        batches = training.scored_batches(prepared, generator, limit)
-    scorer = open_scorer(count, size, device, not generated or bool(options["poses"]), options)
-    demand(options["require"], scorer.reasons(ahead=True))
-    baselines, extremes = score_batches(batches, scorer, options["per_pair"], options["worst"])
+    device = training.pick_device(device)
+    if generated:
+        task = open_folders(generated, target, limit, options)
+    else:
+        task = open_model(data, root, checkpoint, limit, device)
+    scorer = open_scorer(task, device, options)
+    baselines, extremes = score_batches(task, scorer, options["per_pair"], options["worst"])
     try:  # files first, as what is printed may have no reader; but it may be all that is left
         if options["json_file"]:
-            write_json(options["json_file"], title, scorer, baselines)
+            write_json(options["json_file"], task, scorer, baselines)
         if options["worst"]:
             write_worst(extremes)
     finally:
-        show_scores(scorer, baselines, title)
-    show_published()
+        show_scores(scorer, baselines, task.about["scored"])
+        show_comparison(task)
     if options["corruptions"]:
-        robustness = score_corrupted(prepared, generator, limit)
+        robustness = score_corrupted(task)
         if options["json_file"]:
-            write_json(options["json_file"], title, scorer, baselines, robustness)
-        show_corrupted(robustness, scorer.means.values()["ssim_dscf"], title)
-    demand(options["require"], scorer.reasons())
+            write_json(options["json_file"], task, scorer, baselines, robustness)
+        show_corrupted(robustness, scorer.values()["ssim_dscf"])
+    demand(options["scores"], scorer.reasons())
 
 
 def check_score_options(context: click.Context) -> None:
     """Refuse options that would do nothing, and outputs that can't be written, before any work."""
     options = context.params
     spelled = {one.name: one.opts[0] for one in context.command.params}
-    sources = {name: context.get_parameter_source(name) for name in spelled}
-    given = [name for name, found in sources.items() if found == ParameterSource.COMMANDLINE]
-
-    def refuse(names: Iterable[str], reason: str) -> None:
-        for name in given:
-            if name in names:
-                raise click.UsageError(f"{spelled[name]}: {reason}; leave it out")
-
-    of_data, of_folders = {"data", "root", "checkpoint", "corruptions"}, {"source", "poses"}
-    if options["write_corrupted"]:
-        used = {"write_corrupted", "limit", "data", "root", *of_folders}
-        refuse(spelled.keys() - used, "--write-corrupted scores nothing")
-        if options["source"]:
-            refuse(of_data, "the pictures are those of --source")
-        refuse({} if options["source"] else {"poses"}, "a data set has its own")
-        return
     if (options["generated"] is None) != (options["target"] is None):
         raise click.UsageError("--generated and --target belong together; give both")
+    useless = {"source", "poses", "reference"}, "it belongs to --generated and --target"
     if options["generated"]:
-        refuse(of_data, "--generated is scored, no model (spoilt pictures: --write-corrupted)")
-        if not options["poses"]:
-            refuse({"pose_weights"}, "without --poses there are no joints to find again")
-    else:
-        refuse({*of_folders, "resize"}, "belongs to --generated and --target")
-    for network, weights in (("inception", "inception_weights"), ("keypoints", "pose_weights")):
-        if network in options["skip"]:
-            refuse({weights}, f"--skip {network} has no use for them")
+        useless = {"data", "root", "checkpoint", "corruptions"}, "--generated has no model to run"
+    for name in sorted(useless[0]):
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{spelled[name]}: {useless[1]}; leave it out")
     places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
-    inputs = ("poses", "inception_weights", "pose_weights", "checkpoint")
-    taken = {Path(options[name]).resolve(): spelled[name] for name in inputs if options[name]}
+    inputs = [*options["poses"], options["checkpoint"] or ""]
+    taken = {Path(file).resolve(): file for file in inputs}
     for option, path in places.items():
         if path is None:
             continue
         if other := taken.get(path.resolve()):
-            raise click.UsageError(f"{other} and {option} name one file; give them two")
+            raise click.UsageError(f"{option} and {other} are the same file; name another")
         taken[path.resolve()] = option
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise click.ClickException(
-                f"{path}: can't be written; choose another place with {option}"
-            )
-
-
-def open_scorer(
-    count: int, size: tuple[int, int], device: str, posed: bool, options: dict
-) -> "metrics.Scorer":
-    """A scorer with the networks that can be had."""
-    from posegan import metrics, training
-
-    skip = options["skip"] if posed else (*options["skip"], "keypoints")
-    networks, missing = metrics.load_networks(
-        options["inception_weights"], options["pose_weights"], training.pick_device(device), skip
-    )
-    return metrics.Scorer(count, size, networks, missing, posed)
-
-
-def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
-    """Raise where one of the scores that are required can't be had."""
-    for name in names:
-        name = "inception_score" if name == "inception" else name
-        if name in reasons:
-            raise click.ClickException(f"{name}: can't be had: {reasons[name]}")
+            raise click.ClickException(f"{path}: can't be written; choose another place: {option}")
+    if options["worst"] and WORST_SHEET.exists():
+        click.confirm(f"{WORST_SHEET} already exists; replace it?", abort=True)
 
 
 def open_model(
-    data: str, root: str, checkpoint: Path | None, device: str
-) -> "tuple[str, pairs.Prepared, nn.Module]":
-    """What is needed to score a checkpoint: title, data set, generator."""
+    data: str, root: str, checkpoint: Path | None, limit: int | None, device: "device"
+) -> Task:
+    """The test pairs of a data set, generated by a checkpoint."""
     from posegan import pairs
 
     prepared = pairs.load(data, root)
     from posegan import training
 
     path = checkpoint or training.newest_checkpoint()
-    generator = training.load_generator(path, training.pick_device(device))
-    return f"{path} on {data}", prepared, generator
+    generator = training.load_generator(path, device)
+    content = training.read_checkpoint(path)
+    step, seed = content["state"].get("step"), content["config"].get("train", {}).get("seed")
+    about = {"scored": f"{path} on {data}", "data": data, "step": step, "seed": seed}
+    places = (prepared.labels >= 0).nonzero()[0]
+    images = pairs.in_batches(prepared.images[place] for place in places)
+    return Task(
+        about,
+        len(prepared.pairs_test),
+        len(prepared.pairs_test[:limit]),
+        (prepared.height, prepared.width),
+        training.scored_batches(prepared, generator, limit),
+        (len(places), images) if len(places) > 1 else f"{data} has no training images",
+        partial(training.scored_batches, prepared, generator, limit),
+    )
 
 
-def open_folders(
-    generated: Path, target: Path, limit: int | None, options: dict
-) -> tuple[str, int, tuple[int, int], Iterator[dict]]:
-    """Folders to score: title, number of pairs, their size, batches."""
+def open_folders(generated: Path, target: Path, limit: int | None, options: dict) -> Task:
+    """The images of folders, matched by name."""
     from posegan import pairs
 
     folders = {"generated": generated, "target": target}
     if options["source"]:
         folders["source"] = options["source"]
-    names = pairs.matching_names(list(folders.values()))
-    names = dict(list(names.items())[:limit])
-    batches, size, resized = pairs.folder_batches(
-        folders, names, options["poses"], options["resize"]
-    )
-    title = f"{generated}, {resized:,} images resized" if resized else str(generated)
-    return title, len(names), size, batches
+    every = pairs.matching_names(list(folders.values()))
+    names = dict(list(every.items())[:limit])
+    batches, size = pairs.folder_batches(folders, names, options["poses"])
+    reference = "needs the training images: --reference DIR"
+    if folder := options["reference"]:
+        paths = [folder / files[folder] for files in pairs.matching_names([folder]).values()]
+        pairs.check_sizes(paths, size)
+        reference = len(paths), pairs.in_batches(paths)
+    about = {"scored": str(generated), "data": None, "step": None, "seed": None}
+    return Task(about, len(every), len(names), size, batches, reference)
+
+
+def open_scorer(task: Task, device: "device", options: dict) -> "metrics.Scorer":
+    """A scorer with the networks that are available. Raises where a score asked for is not."""
+    from posegan import metrics
+
+    asked = options["scores"]
+    names = set(asked or SCORES) | set(metrics.PIXEL_SCORES if "pixels" in asked else ())
+    if options["worst"] or options["corruptions"]:
+        names.add("ssim_dscf")
+    missing = {}
+    if task.corrupted is None and not options["poses"]:
+        of_poses = ("mask_ssim", "pck", "pose_error")
+        missing = dict.fromkeys(of_poses, "needs the targets' poses: --poses PATH")
+    if isinstance(task.reference, str):
+        missing["fid_gfla"] = task.reference
+    networks, unavailable = metrics.load_networks(names - missing.keys(), device)
+    missing |= unavailable
+    scorer = metrics.Scorer(task.count, task.size, names, device, networks, missing)
+    demand(asked, scorer.missing)
+    if scorer.computes("fid_gfla"):
+        count, batches = task.reference
+        with progress_line("reference", "images") as update:
+            for images in batches:
+                scorer.add_reference(images)
+                update(advance=len(images), total=count)
+    return scorer
+
+
+def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
+    """Raise where a score asked for is unavailable."""
+    for name in names:
+        if name in reasons:
+            raise click.ClickException(f"{name} is unavailable: {reasons[name]}")
 
 
 def score_batches(
-    batches: Iterable[dict],
-    scorer: "metrics.Scorer",
-    per_pair: Path | None = None,
-    worst: int | None = None,
-) -> "tuple[dict[str, metrics.Scorer], training.Extremes]":
+    task: Task, scorer: "metrics.Scorer", per_pair: Path | None = None, worst: int | None = None
+) -> "tuple[dict[str, metrics.Scorer], Extremes]":
     """Score batches behind a progress line, with what is asked for by the way.
 
     Gives the scorers of the baselines by name, and the worst and best pairs' pictures.
     """
     from posegan import training
 
-    baselines, extremes = {}, training.Extremes(worst or 1)
-    with progress_line("scoring", "pairs") as update, csv_writer(per_pair) as write:
-        for batch in batches:
+    baselines, extremes = {}, Extremes(worst or 1)
+    with progress_line("scoring", "pairs") as update, csv_writer(per_pair, scorer) as write:
+        for batch in task.batches:
             target, pose = batch["target"], batch["target_pose"]
             single = scorer.add(batch["generated"], target, pose)
             for name, images in batch["baselines"].items():
@@ -1054,33 +1055,66 @@ def score_batches(
             if worst and "ssim_dscf" in single:
                 shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
                 rows = zip(*map(training.to_pictures, shown))
-                extremes.add(single["ssim_dscf"], map(list, rows))
-            update(completed=scorer.means.count, total=scorer.count)
+                extremes.add(single["ssim_dscf"].tolist(), batch["names"].tolist(), rows)
+            update(completed=scorer.seen, total=task.count)
     return baselines, extremes
 
 
-def write_worst(extremes: "training.Extremes") -> None:
-    """Write the sheet of the worst and best pairs."""
+class Extremes:
+    """Keeps the `count` pairs with the lowest score and the `count` with the highest."""
+
+    def __init__(self, count: int):
+        self.count, self._seen = count, 0
+        self._kept: list[tuple] = []  # score, place, names, pictures
+
+    def add(self, scores: list[float], names: list[list[str]], rows: Iterable[tuple]) -> None:
+        """Add a batch: scores, names of source and target, pictures; NaN is left out."""
+        for score, pair, row in zip(scores, names, rows, strict=True):
+            self._seen += 1
+            if isfinite(score):
+                row = [picture.copy() for picture in row]  # a view would keep its whole batch
+                self._kept.append((score, self._seen, pair, row))
+        self._kept.sort(key=lambda one: one[:2])
+        if len(self._kept) > 2 * self.count:
+            self._kept[self.count : -self.count] = []
+
+    def halves(self) -> list[list[tuple]]:
+        """The worst and the best, each lowest first: score, place, names, pictures."""
+        middle = min(self.count, len(self._kept) // 2)
+        return [self._kept[:middle], self._kept[middle:]]
+
+
+def write_worst(extremes: Extremes) -> None:
+    """Write the sheet of the worst and best pairs, each row under its score and names."""
+    import numpy as np
+
     from posegan import poses
 
-    if rows := extremes.rows():
-        sheet = poses.sheet(rows, max(1, 128 // len(rows[0][0])))
-        write_pictures(sheet[None], [WORST_SHEET], "another working folder")
-        click.echo(f"worst and best pairs: {WORST_SHEET}")
-    else:
-        click.echo("no worst pairs: there is no ssim_dscf to order them by", err=True)
+    strips: list = []
+    for half in extremes.halves():
+        for value, _, names, row in half:
+            pictures = poses.sheet([row], max(1, 256 // len(row[0])))
+            called = dict.fromkeys(Path(name).name for name in names if name)  # folders: one name
+            text = f"{value:.4f}  {' to '.join(called)}"
+            strips += [poses.caption(text, pictures.shape[1]), pictures]
+        strips += [np.zeros((4, strips[-1].shape[1], 3), np.uint8)] if strips else []
+    if not strips:
+        click.echo("no worst pairs: ssim_dscf, which orders them, is unavailable", err=True)
+        return
+    write_pictures(np.concatenate(strips[:-1])[None], [WORST_SHEET], "another working folder")
+    click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
 
 
 @contextlib.contextmanager
-def csv_writer(path: Path | None) -> Iterator[Callable]:
+def csv_writer(path: Path | None, scorer: "metrics.Scorer") -> Iterator[Callable]:
     """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
     if path is None:
         yield lambda names, scores: None
         return
     from posegan import metrics
 
-    columns = [name for name in metrics.RECIPE_NOTES if name not in metrics.OF_ALL_PAIRS]
-    # Names of files may be no UTF-8.
+    columns = [name for name in scorer.names if name not in metrics.OF_ALL_PAIRS]
+    # File names may not be valid UTF-8.
     with (
         replaced(path, "--per-pair") as beside,
         open(beside, "w", newline="", errors="surrogateescape") as file,
@@ -1100,7 +1134,7 @@ def csv_writer(path: Path | None) -> Iterator[Callable]:
 
 
 def show(table: "Table") -> None:
-    """Print a table; its cells are text, whatever brackets and colons they hold.
+    """Print a table, 80 columns wide where there is no terminal; its cells are plain text.
 
     In a narrow terminal the lines break rather than a name or a number is cut.
     """
@@ -1108,15 +1142,30 @@ def show(table: "Table") -> None:
     from rich.measure import Measurement
 
     for column in table.columns:
-        if column.header in ("recipe", "from"):
+        if column.header == "recipe":
             column.overflow = "fold"
         else:
             column.no_wrap = True
             column.min_width = max(map(len, (column.header, *column.cells)))
-    console = Console(width=None if os.isatty(1) else 140, markup=False, emoji=False)
+    console = Console(width=None if os.isatty(1) else 80, markup=False, emoji=False)
     needed = Measurement.get(console, console.options.update(max_width=1000), table).minimum
     console.width = max(console.width, needed)
     console.print(table)
+
+
+def new_table(title: str, left: Iterable[str], right: Iterable[str], last: str) -> "Table":
+    """A table with its headings: those `left` and the `last` with words, the others numbers."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    for heading in left:
+        table.add_column(heading)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    table.add_column(last)
+    return table
 
 
 def show_scores(
@@ -1125,51 +1174,53 @@ def show_scores(
     title: str,
     brief: bool = False,
 ) -> None:
-    """Print the scores and the baselines beside them; if `brief` only those that there are."""
-    from rich.table import Table
-
+    """Print the scores and the baselines beside them; unless `brief`, why others are missing."""
     from posegan import metrics
 
-    count = scorer.means.count
-    table = Table(title=f"{title}, N = {count:,} pairs", title_justify="left")
-    for heading in ("score", "generated", "95 % interval", *baselines, "recipe"):
-        table.add_column(heading, justify="left" if heading in ("score", "recipe") else "right")
     figures, reasons = scorer.values(), scorer.reasons()
-    intervals, others = scorer.means.intervals(), [one.values() for one in baselines.values()]
-    for name, note in metrics.RECIPE_NOTES.items():
-        if brief and name in reasons:
+    others = [one.values() for one in baselines.values()]
+    spreads = {name: (high - low) / 2 for name, (low, high) in scorer.means.intervals().items()}
+    if "inception_score_std" in figures:
+        spreads["inception_score"] = figures["inception_score_std"]
+    title = f"{title}, N = {scorer.seen:,} pairs"
+    table = new_table(title, ["score"], ["generated", "±", *baselines], "recipe")
+    for name in figures:
+        if name == "inception_score_std":
             continue
-        interval = "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
-        cells = [f"{f[name]:.4f}" if name in f else "–" for f in (figures, *others)]
-        arrow = {"higher": "↑", "lower": "↓", "target": "→", "": ""}[note.better]
-        text = reasons.get(name) or scorer.recipe(name)
-        table.add_row(f"{name} {arrow}", cells[0], interval, *cells[1:], text)
+        better = BETTER[metrics.RECIPE_NOTES[name].better]
+        numbers = [figures.get(name), spreads.get(name), *(other.get(name) for other in others)]
+        cells = ["" if x is None else f"{x:.4f}" if abs(x) < 10 else f"{x:.2f}" for x in numbers]
+        table.add_row(name + better, *cells, scorer.recipe(name))
     show(table)
+    together: dict[str, list[str]] = {}
+    for name, reason in reasons.items() if not brief else ():
+        together.setdefault(reason, []).append(name)
+    for reason, names in together.items():
+        show_text(f"no {', '.join(names)}: {reason}")
 
 
-def show_published() -> None:
-    """Print the published scores, each with its recipe."""
-    from rich.table import Table
-
-    from posegan import metrics
-
-    table = Table(title="Published", title_justify="left")
-    for heading in ("model", "data", "SSIM", "recipe", "IS", "LPIPS", "FID", "from"):
-        words = heading in ("model", "data", "recipe", "from")
-        table.add_column(heading, justify="left" if words else "right")
-    for row in metrics.PUBLISHED:
-        numbers = (row.ssim, row.inception_score, row.lpips, row.fid)
-        ssim, score, lpips, fid = ("–" if x is None else f"{x:g}" for x in numbers)
-        recipe = row.recipe or "–"
-        table.add_row(row.model, row.data, ssim, recipe, score, lpips, fid, row.source)
-    show(table)
+def show_text(text: str) -> None:
+    """Print a paragraph, 80 columns wide; paths stay in one piece."""
+    options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    click.echo(textwrap.fill(text, 80, **options))
 
 
-def score_corrupted(
-    prepared: "pairs.Prepared", generator: "nn.Module", limit: int | None
-) -> "dict[str, list[metrics.Means]]":
-    """ssim_dscf of a model on spoilt sources: the means at severities 1 to 5, by corruption."""
-    from posegan import augment, metrics, training
+def show_comparison(task: Task) -> None:
+    """Say which scores compare with which papers, and their figures where the data is theirs."""
+    known = PUBLISHED.get(task.about["data"])
+    if task.about["data"] and not known:
+        return
+    show_text(COMPARABLE)
+    if known:
+        show_text(known[1])
+        if task.count < known[0]:
+            papers = f"published scores are of all {known[0]:,} test pairs"
+            show_text(f"Caution: these are the first {task.count:,} pairs; {papers}.")
+
+
+def score_corrupted(task: Task) -> "dict[str, list[metrics.Means]]":
+    """ssim_dscf of a model on corrupted sources: the means at severities 1 to 5, by corruption."""
+    from posegan import augment, metrics
 
     found: dict[str, list] = {}
     total = len(augment.CORRUPTIONS) * augment.SEVERITIES
@@ -1177,7 +1228,7 @@ def score_corrupted(
         for kind in augment.CORRUPTIONS:
             for severity in range(1, augment.SEVERITIES + 1):
                 means = metrics.Means()
-                for batch in training.scored_batches(prepared, generator, limit, (kind, severity)):
+                for batch in task.corrupted((kind, severity)):
                     sides = batch["generated"], batch["target"]
                     means.add(metrics.scores(*sides, names=["ssim_dscf"]))
                 found.setdefault(kind, []).append(means)
@@ -1185,15 +1236,11 @@ def score_corrupted(
     return found
 
 
-def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, title: str) -> None:
+def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float) -> None:
     """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
-    from rich.table import Table
-
-    count = next(iter(robustness.values()))[0].count
-    title = f"{title}, N = {count:,} pairs: ssim_dscf on spoilt sources"
-    table = Table(title=title, title_justify="left")
-    for heading in ("source", "clean", "1", "2", "3", "4", "5", "mean change", "curve"):
-        table.add_column(heading, justify="left" if heading in ("source", "curve") else "right")
+    headings = ["clean", "1", "2", "3", "4", "5", "change"]
+    title = "ssim_dscf on corrupted sources, by severity; change: mean of the five less clean"
+    table = new_table(title, ["source"], headings, "curve")
     for kind, severities in robustness.items():
         values = [clean, *(one.values()["ssim_dscf"] for one in severities)]
         change = sum(values[1:]) / len(severities) - clean
@@ -1204,97 +1251,34 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float, t
     show(table)
 
 
-def write_corrupted_pictures(data: str, root: str, limit: int | None, options: dict) -> None:
-    """Write pictures under every corruption, FOLDER/KIND-SEVERITY/NAME.png: those of --source, or
-    the sources of a data set's test pairs.
-
-    Where poses are known they are moved along: FOLDER/KIND-SEVERITY.csv.
-    """
-    from posegan import poses
-
-    folder = options["write_corrupted"]
-    if folder.exists() and any(folder.iterdir()):
-        raise click.ClickException(f"{folder}: not empty; name a new folder to --write-corrupted")
-    count, pictures = open_pictures(data, root, limit, options)
-    import torch
-
-    from posegan import augment, training
-
-    kinds = [(kind, s + 1) for kind in augment.CORRUPTIONS for s in range(augment.SEVERITIES)]
-    moved = {kind: {} for kind in kinds}
-    with progress_line("writing", "pictures") as update:
-        for number, (name, file, picture, pose) in enumerate(pictures, 1):
-            one = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]
-            known = torch.from_numpy(pose.copy())[None]
-            for kind in kinds:
-                spoilt, there = training.corrupt_pictures(one, known, kind, [file])
-                path = folder / "{}-{}".format(*kind) / f"{name}.png"
-                write_pictures(training.to_pictures(spoilt), [path], "--write-corrupted")
-                if pose.any():
-                    moved[kind][f"{name}.png"] = there[0].numpy()
-            update(completed=number, total=count)
-    for kind, found in moved.items():
-        path = folder / "{}-{}.csv".format(*kind)
-        if found:
-            with replaced(path, "--write-corrupted") as beside:
-                poses.write_csv(beside, found)
-    click.echo(f"{folder}: {count:,} pictures in {len(kinds)} folders")
-
-
-def open_pictures(
-    data: str, root: str, limit: int | None, options: dict
-) -> "tuple[int, Iterator[tuple[str, str, np.ndarray, np.ndarray]]]":
-    """Pictures to spoil: how many, and of each a name, its file, pixels (H, W, 3) and pose (25, 3).
-
-    The names are short where that tells them apart.
-    """
-    import numpy as np
-
-    from posegan import pairs, poses
-
-    source = options["source"]
-    if source is None:
-        prepared = pairs.load(data, root)
-        places = list(dict.fromkeys(prepared.pairs_test[:limit, 0].tolist()))
-        files = [prepared.files[place] for place in places]
-        names = [pairs.picture_key(file) for file in files]
-        if len(set(names)) < len(names):
-            names = list(map(pairs.stem, files))
-        kept = (prepared.images[place] for place in places), (prepared.poses[p] for p in places)
-        return len(places), zip(names, files, *kept)
-    found = dict(list(pairs.matching_names([source]).items())[:limit])
-    paths = {name: source / files[source] for name, files in found.items()}
-    moved = dict.fromkeys(paths, np.zeros((len(poses.JOINTS), 3), np.float32))
-    if options["poses"]:
-        known = poses.read_poses(options["poses"])
-        for name, path in paths.items():
-            moved[name] = pairs.pose_by_name(known, name, poses.image_size(path))
-    read = ((n, n, poses.read_image(path, str(path)), moved[n]) for n, path in paths.items())
-    return len(paths), read
-
-
 def write_json(
     path: Path,
-    title: str,
+    task: Task,
     scorer: "metrics.Scorer",
     baselines: "dict[str, metrics.Scorer]",
     robustness: "dict[str, list[metrics.Means]] | None" = None,
 ) -> None:
-    """Write the scores for programs; a score that could not be had is null, with its reason."""
-    from posegan import metrics
+    """Write the scores for programs; an unavailable score is null, with its reason."""
+    from importlib.metadata import PackageNotFoundError, version
 
-    names = metrics.RECIPE_NOTES
+    versions = {}
+    for package in ("posegan", "torch"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run in its own folder, posegan is not installed
+            versions[package] = None
     figures = scorer.values()
-    content = {
-        "scored": title,
-        "pairs": scorer.means.count,
-        "scores": {name: figures.get(name) for name in names},
-        "recipes": {name: scorer.recipe(name) for name in names},
+    reasons = {name: "not among --scores" for name in SCORES if name not in scorer.names}
+    content = task.about | {
+        "versions": versions,
+        "pairs": scorer.seen,
+        "scores": {name: figures.get(name) for name in SCORES},
+        "recipes": {name: scorer.recipe(name) for name in SCORES},
         "counts": scorer.means.counts,
         "intervals": scorer.means.intervals(),
-        "reasons": scorer.reasons(),
+        "reasons": reasons | scorer.reasons(),
         "baselines": {
-            name: {key: one.values().get(key) for key in names} for name, one in baselines.items()
+            name: {key: one.values().get(key) for key in SCORES} for name, one in baselines.items()
         },
     }
     if robustness:

@@ -383,16 +383,6 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
     return dict(zip(found, map(Pose, poses)))
 
 
-def write_csv(file: Path, poses: dict[str, np.ndarray]) -> None:
-    """Write poses (25, 3) by picture name as DSCF/PATN key points, whole pixels, missing -1."""
-    lines = [CSV_HEADER]
-    for name, pose in poses.items():
-        joints = pose[list(COCO18)]
-        points = np.where(joints[:, 2:] > 0, joints[:, :2], -1).round().astype(int)
-        lines.append(f"{name}: {points[:, 1].tolist()}: {points[:, 0].tolist()}")
-    file.write_text("\n".join(lines) + "\n", errors="surrogateescape")
-
-
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
     """Read the bytes of OpenPose's file of one picture, called `name`, or of COCO's of many.
 
@@ -500,6 +490,16 @@ def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
             y, x = gap + i * (H + gap), gap + j * (W + gap)
             grid[y : y + H, x : x + W] = picture
     return grid.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def caption(text: str, width: int) -> np.ndarray:
+    """A line of text in black on white, uint8 (16, width, 3); what is too long is cut off."""
+    picture = Image.new("RGB", (width, 16), "white")
+    text = text.encode("latin-1", "replace").decode(
+        "latin-1"
+    )  # all that Pillow's own font may know
+    ImageDraw.Draw(picture).text((2, 2), text, "black")
+    return np.asarray(picture)
 
 
 def draw_flow(flow: np.ndarray) -> np.ndarray:

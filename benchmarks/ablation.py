@@ -66,7 +66,8 @@ def similarities(checkpoint: Path, prepared: pairs.Prepared, limit: int, device:
 
     def run(corruption: tuple[str, int] | None) -> Tensor:
         batches = training.scored_batches(prepared, generator, limit, corruption)
-        return torch.cat([metrics.ssim(b["generated"], b["target"]).cpu() for b in batches])
+        scores = (metrics.scores(b["generated"], b["target"], names=["ssim_dscf"]) for b in batches)
+        return torch.cat([score["ssim_dscf"].cpu() for score in scores])
 
     severities = range(1, augment.SEVERITIES + 1)
     spoilt = [

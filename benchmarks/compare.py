@@ -107,7 +107,9 @@ def price_of_no_pose(generator: nn.Module, prepared: pairs.Prepared, limit: int)
         given = [batch[name] for name in GIVEN]
         made = {"told": training.generate(generator, *given)}
         made["untold"] = training.generate(generator, *given[:2])
-        means.add({n: metrics.ssim(one.cpu(), batch["target"]) for n, one in made.items()})
+        target, names = batch["target"], ["ssim_dscf"]
+        made = {n: metrics.scores(one, target, names=names) for n, one in made.items()}
+        means.add({n: found["ssim_dscf"] for n, found in made.items()})
     return list(means.values().values())
 
 
@@ -140,10 +142,9 @@ def main(
                 *("--descriptor-weights", "none"),
             )
         scores = run / "scores.json"
-        skip = ["--skip", ",".join(posegan.NETWORKS)]
         command(
             *("score", *base, "--checkpoint", checkpoint, "--limit", limit, "--json", scores),
-            *skip,
+            *("--scores", "pixels"),
         )
         content = json.loads(scores.read_text())
         generator = training.load_generator(checkpoint, training.pick_device(device))

@@ -26,12 +26,15 @@ def main(batch: int, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "inception.pth")
         torch.save(Inception3(1008, False, False, init_weights=False).state_dict(), path)
-        ours = metrics.Inception(path)
+        ours = metrics.inception_2015(torch.load(path, weights_only=True))
         theirs = FeatureExtractorInceptionV3(
             "theirs", ["2048"], feature_extractor_weights_path=str(path)
         )
     images = torch.randint(0, 256, (batch, 3, 128, 64), dtype=torch.uint8)
-    calls = {"posegan": lambda: ours.features(images), "torch-fidelity": lambda: theirs(images)[0]}
+    calls = {
+        "posegan": lambda: metrics.features(ours, images, "tensorflow"),
+        "torch-fidelity": lambda: theirs(images)[0],
+    }
     with torch.inference_mode():
         found = {name: call() for name, call in calls.items()}
         best = race(calls, repeats)

@@ -8,9 +8,35 @@ from posegan import augment, losses, metrics, models
 
 def test_similarity_is_one_minus_ssim():
     a, b = some_images(32, 48), some_images(32, 48).flip(0)
-    expected = 1 - metrics.ssim(a, b, "wang").mean().item()
+    expected = 1 - metrics.scores(a, b)["ssim_wang"].mean().item()
     assert losses.similarity_loss(a, b).item() == pytest.approx(expected, abs=1e-5)
     assert losses.similarity_loss(a, a).item() == 0
+
+
+def test_similarity_has_the_gradients_of_finite_differences():
+    a, b = (some_images(13, 12).double().requires_grad_() for _ in range(2))
+    wang = metrics.RECIPES["wang"]
+
+    def ssim(x, y):
+        return metrics.similarity(x.permute(2, 0, 1, 3), y.permute(2, 0, 1, 3) / 2, wang, 2.0)
+
+    assert torch.autograd.gradcheck(ssim, (a + 1, b + 1))
+
+
+def test_similarity_reads_no_value_back_and_builds_nothing_twice():
+    """On the meta device, where there are no values, and in training after scoring."""
+    images = torch.empty(2, 3, 32, 48, device="meta", requires_grad=True)
+    losses.similarity_loss(images, images.detach()).backward()
+    assert images.grad.shape == images.shape
+    metrics._bands.cache_clear()
+    a = some_images(32, 48).requires_grad_()
+    with torch.inference_mode():
+        losses.similarity_loss(some_images(32, 48), some_images(32, 48))
+    for _ in range(2):
+        losses.similarity_loss(a, some_images(32, 48).flip(0)).backward()
+    assert a.grad.abs().sum() > 0
+    found = metrics._bands.cache_info()
+    assert (found.misses, found.hits) == (4, 2)  # two sizes: whole for gradients, in blocks without
 
 
 def test_losses_are_computed_in_float32_whatever_the_networks_compute_in():

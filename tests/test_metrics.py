@@ -2,28 +2,32 @@
 
 import hashlib
 import math
+import re
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click import ClickException
+import torch.nn.functional as F
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.draw import disk, polygon
 from skimage.metrics import structural_similarity
 from skimage.morphology import dilation, erosion
+from torchvision.models import inception_v3
 
 from posegan import metrics
 from posegan.poses import COCO18, JOINTS
 
+EXPERIMENTS = Path(__file__).parents[1] / "EXPERIMENTS.md"
 SIZES = [(128, 64), (53, 75), (60, 51)]
 
 
 def reference(generated: np.ndarray, target: np.ndarray, recipe: str) -> float:
     """scikit-image's SSIM of two uint8 (H, W, 3) images by the recipe."""
     options = {"channel_axis": 2, "data_range": 255.0}
-    if recipe == "dscf13":
-        return reference13(generated.astype(float), target.astype(float))
     if recipe in ("dscf", "wang"):
         options |= {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     if recipe == "dscf":
@@ -34,20 +38,9 @@ def reference(generated: np.ndarray, target: np.ndarray, recipe: str) -> float:
     return structural_similarity(generated.astype(float), target.astype(float), **options)
 
 
-def reference13(generated: np.ndarray, target: np.ndarray) -> float:
-    """scikit-image's SSIM before 0.15, written down: SciPy's filter cuts the Gaussian at 4 sigma,
-    but the border is cut as for 11 taps.
-    """
-    data_range = generated.max() - generated.min()
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    channels = []
-    for x, y in zip(generated.transpose(2, 0, 1), target.transpose(2, 0, 1)):
-        mean = lambda image: gaussian_filter(image, 1.5)  # noqa: E731
-        ux, uy = mean(x), mean(y)
-        vx, vy, vxy = mean(x * x) - ux * ux, mean(y * y) - uy * uy, mean(x * y) - ux * uy
-        top = (2 * ux * uy + c1) * (2 * vxy + c2)
-        channels.append((top / ((ux**2 + uy**2 + c1) * (vx + vy + c2)))[5:-5, 5:-5].mean())
-    return float(np.mean(channels))
+def score(name: str, generated, target, pose: torch.Tensor | None = None) -> torch.Tensor:
+    """One score of pixels (B,)."""
+    return metrics.scores(generated, target, pose, [name])[name]
 
 
 def noise(height: int, width: int, seed: int) -> np.ndarray:
@@ -93,7 +86,7 @@ def test_ssim_equals_scikit_image(recipe, height, width):
     generated = [noise(height, width, 0), scene(height, width, 0.4), noise(height, width, 2)]
     target = [noise(height, width, 1), scene(height, width, 0.0), scene(height, width, 0.0)]
     generated[2] = generated[2] // 4 + 90  # a range well below 255
-    ours = metrics.ssim(batch(*generated), batch(*target), recipe)
+    ours = score(f"ssim_{recipe}", batch(*generated), batch(*target))
     expected = [reference(x, y, recipe) for x, y in zip(generated, target)]
     np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-6)
     assert ours.dtype == torch.float64
@@ -103,7 +96,7 @@ def test_ssim_equals_scikit_image(recipe, height, width):
 @pytest.mark.parametrize("values", [(0, 0), (0, 255), (0, 40), (130, 130), (130, 131), (255, 9)])
 def test_ssim_of_constant_images_equals_scikit_image(recipe, values):
     generated, target = (full(value) for value in values)
-    ours = metrics.ssim(batch(generated), batch(target), recipe)
+    ours = score(f"ssim_{recipe}", batch(generated), batch(target))
     assert ours.item() == pytest.approx(reference(generated, target, recipe), abs=1e-6)
 
 
@@ -111,25 +104,26 @@ def test_ssim_of_constant_images_equals_scikit_image(recipe, values):
 def test_ssim_of_black_or_grey_against_texture_equals_scikit_image(recipe):
     target = noise(64, 64, 5)
     for value in (0, 77):
-        ours = metrics.ssim(batch(full(value)), batch(target), recipe)
+        ours = score(f"ssim_{recipe}", batch(full(value)), batch(target))
         assert ours.item() == pytest.approx(reference(full(value), target, recipe), abs=1e-6)
-    ours = metrics.ssim(batch(target), batch(full(0)), recipe)
+    ours = score(f"ssim_{recipe}", batch(target), batch(full(0)))
     assert ours.item() == pytest.approx(reference(target, full(0), recipe), abs=1e-6)
 
 
 def test_ssim_by_dscf_of_constant_images_is_that_of_a_vanishing_range():
     a, b = 60.0, 120.0
-    assert metrics.ssim(batch(full(0)), batch(full(0))).item() == 1
-    assert metrics.ssim(batch(full(60)), batch(full(60))).item() == 1
+    assert score("ssim_dscf", batch(full(0)), batch(full(0))).item() == 1
+    assert score("ssim_dscf", batch(full(60)), batch(full(60))).item() == 1
     luminance = 2 * a * b / (a * a + b * b)
-    ours = metrics.ssim(batch(full(60)), batch(full(120))).item()
+    ours = score("ssim_dscf", batch(full(60)), batch(full(120))).item()
     assert ours == pytest.approx(luminance, abs=1e-3)
 
 
 @pytest.mark.parametrize("recipe", metrics.RECIPES)
 def test_ssim_of_an_image_with_itself_is_one(recipe):
     images = batch(noise(64, 60, 0), scene(64, 60, 0.2), full(9, 64, 60))
-    torch.testing.assert_close(metrics.ssim(images, images, recipe), torch.ones(3).double())
+    for same in (images, images / 127.5 - 1):
+        assert score(f"ssim_{recipe}", same, same).tolist() == [1, 1, 1]
 
 
 def test_the_published_outputs_score_as_scikit_image_says(shared_data):
@@ -149,14 +143,14 @@ def test_the_published_outputs_score_as_scikit_image_says(shared_data):
 def test_psnr_and_l1_have_their_closed_forms():
     generated, target = batch(full(100), full(0), full(8)), batch(full(105), full(255), full(8))
     expected = [20 * math.log10(255 / 5), 0.0, metrics.PSNR_CEILING]
-    assert metrics.psnr(generated, target).tolist() == pytest.approx(expected)
-    assert metrics.l1(generated, target).tolist() == pytest.approx([5 / 255, 1.0, 0.0])
+    assert score("psnr", generated, target).tolist() == pytest.approx(expected)
+    assert score("l1", generated, target).tolist() == pytest.approx([5 / 255, 1.0, 0.0])
     half = full(0)
     half[:32] = 10  # half of the pixels off by 10: mean square 50, mean 5
-    assert metrics.psnr(batch(half), batch(full(0))).item() == pytest.approx(
+    assert score("psnr", batch(half), batch(full(0))).item() == pytest.approx(
         10 * math.log10(255**2 / 50)
     )
-    assert metrics.l1(batch(half), batch(full(0))).item() == pytest.approx(5 / 255)
+    assert score("l1", batch(half), batch(full(0))).item() == pytest.approx(5 / 255)
 
 
 def test_float_and_uint8_images_score_the_same():
@@ -208,45 +202,41 @@ def test_ms_ssim_is_that_of_wang_2003():
         )
         x, y = (sum(image[i::2, j::2] for i in (0, 1) for j in (0, 1)) / 4 for image in (x, y))
     images = batch(scene(176, 193, 0.0)), batch(scene(176, 193, 0.2))
-    assert metrics.ms_ssim(*images).item() == pytest.approx(np.prod(factors, 0).mean(), abs=1e-9)
-    assert metrics.ms_ssim(images[0], images[0]).item() == pytest.approx(1)
-    with pytest.raises(ValueError, match="ms_ssim's 161x161 window"):
-        metrics.ms_ssim(*(image[:, :, :160] for image in images))
+    assert score("ms_ssim", *images).item() == pytest.approx(np.prod(factors, 0).mean(), abs=1e-9)
+    assert score("ms_ssim", images[0], images[0]).item() == pytest.approx(1)
+    assert "ms_ssim" in metrics.scores(*(image[:, :, :161] for image in images))
+    assert "ms_ssim" not in metrics.scores(*(image[:, :, :160] for image in images))
 
 
 def test_detail_is_the_ratio_of_gradients():
     sharp, soft = full(0), full(0)
     sharp[:, 32:], soft[:, 32:] = 200, 50  # the same edge, a quarter as high
-    assert metrics.detail(batch(soft), batch(sharp)).item() == pytest.approx(0.25)
-    assert metrics.detail(batch(sharp), batch(sharp)).item() == pytest.approx(1)
-    means = metrics.Means()
+    assert score("detail", batch(soft), batch(sharp)).item() == pytest.approx(0.25)
+    assert score("detail", batch(sharp), batch(sharp)).item() == pytest.approx(1)
+    scorer = metrics.Scorer(3, (64, 64))
     flat = full(7)
     for generated, target in ((soft, sharp), (flat, flat), (sharp, soft)):
-        means.add(*metrics.weighted_scores(batch(generated), batch(target)))
+        scorer.add(batch(generated), batch(target))
     # The ratio of the means: (50 + 0 + 200) / (200 + 0 + 50), a flat pair upsets nothing.
-    assert means.values()["detail"] == pytest.approx(1)
+    assert scorer.values()["detail"] == pytest.approx(1)
 
 
 def test_the_detail_of_the_published_outputs(shared_data):
     folder = shared_data / "dscf-market1501"
-    means = metrics.Means()
+    scorer = metrics.Scorer(100, (128, 64), ["detail"])
     for path in sorted((folder / "generated").iterdir()):
         pair = [np.array(Image.open(folder / kind / path.name)) for kind in ("generated", "target")]
-        means.add(*metrics.weighted_scores(*map(batch, pair)))
-    assert means.values()["detail"] == pytest.approx(0.74, abs=0.005)
+        scorer.add(*map(batch, pair))
+    assert scorer.values() == {"detail": pytest.approx(0.74, abs=0.005)}
 
 
-def test_scores_are_the_single_scores():
+def test_scores_do_not_depend_on_what_else_is_asked():
     generated, target = batch(scene(64, 64, 0.3)), batch(noise(64, 64, 4))
     pose = random_poses(1, 64, 64)
     together = metrics.scores(generated, target, pose)
     assert set(together) == set(metrics.PIXEL_SCORES) - {"ms_ssim"}  # too small for it
-    alone = {f"ssim_{name}": metrics.ssim(generated, target, name) for name in metrics.RECIPES}
-    alone["mask_ssim"] = metrics.mask_ssim(generated, target, pose)
-    alone["detail"] = metrics.detail(generated, target)
-    alone |= {"psnr": metrics.psnr(generated, target), "l1": metrics.l1(generated, target)}
     for name, values in together.items():
-        torch.testing.assert_close(values, alone[name])
+        assert torch.equal(values, score(name, generated, target, pose))
         assert values.shape == (1,) and values.dtype == torch.float64
 
 
@@ -321,10 +311,10 @@ def test_mask_ssim_sees_only_what_lies_in_the_mask():
     mask = metrics.pose_mask(pose, 64, 64)
     assert 0 < mask.sum() < mask.numel()
     other = torch.where(mask, target, batch(noise(64, 64, 8)))
-    assert metrics.mask_ssim(other, target, pose).item() == pytest.approx(1)
+    assert score("mask_ssim", other, target, pose).item() == pytest.approx(1)
     spoilt = torch.where(mask, batch(noise(64, 64, 8)), target)
     masked = [(images * mask)[0].permute(1, 2, 0).numpy() for images in (spoilt, target)]
-    ours = metrics.mask_ssim(spoilt, target, pose).item()
+    ours = score("mask_ssim", spoilt, target, pose).item()
     assert ours < 0.95
     assert ours == pytest.approx(reference(*masked, "dscf"), abs=1e-6)
 
@@ -332,7 +322,7 @@ def test_mask_ssim_sees_only_what_lies_in_the_mask():
 def test_mask_ssim_of_an_empty_mask_is_nan():
     images = batch(noise(32, 32, 0), noise(32, 32, 1))
     pose = torch.cat([torch.zeros(1, 25, 3), one_joint(9, 9)])
-    assert metrics.mask_ssim(images, images, pose).isnan().tolist() == [True, False]
+    assert score("mask_ssim", images, images, pose).isnan().tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -341,63 +331,63 @@ def test_mask_ssim_of_an_empty_mask_is_nan():
         (torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 60), "differ in shape"),
         (torch.zeros(3, 64, 64), torch.zeros(3, 64, 64), r"must be \(B, 3, H, W\)"),
         (torch.zeros(0, 3, 64, 64), torch.zeros(0, 3, 64, 64), "not empty"),
-        (torch.full((1, 3, 64, 64), math.nan), torch.zeros(1, 3, 64, 64), "generated.*NaN"),
-        (torch.zeros(1, 3, 64, 64), torch.full((1, 3, 64, 64), math.nan), "target.*NaN"),
+        (
+            torch.full((1, 3, 64, 64), math.nan),
+            torch.zeros(1, 3, 64, 64),
+            "generated.*from nan",
+        ),
+        (
+            torch.zeros(1, 3, 64, 64),
+            torch.full((1, 3, 64, 64), math.nan),
+            "target.*from nan",
+        ),
         (torch.full((1, 3, 64, 64), 255.0), torch.zeros(1, 3, 64, 64), "from 255 to 255"),
         (torch.full((1, 3, 64, 64), -math.inf), torch.zeros(1, 3, 64, 64), "from -inf"),
         (torch.zeros(1, 3, 64, 64).int(), torch.zeros(1, 3, 64, 64), "uint8 or float"),
     ],
 )
 def test_images_that_cannot_be_scored_are_refused(generated, target, message):
-    for score in (metrics.scores, metrics.ssim, metrics.psnr, metrics.l1):
-        with pytest.raises(ValueError, match=message):
-            score(generated, target)
+    with pytest.raises(ValueError, match=message):
+        metrics.scores(generated, target)
 
 
-def test_unknown_recipes_and_small_images_are_refused():
-    images = torch.zeros(1, 3, 64, 50)
-    with pytest.raises(
-        ValueError, match="no SSIM recipe 'wong'; choose from dscf, dscf13, wang, pg2, gfla"
-    ):
-        metrics.ssim(images, images, "wong")
-    with pytest.raises(ValueError, match="64x50 are smaller than ssim_gfla's 51x51 window"):
-        metrics.ssim(images, images, "gfla")
-    with pytest.raises(ValueError, match="mask_ssim's 11x11 window"):
-        metrics.mask_ssim(images[..., :10], images[..., :10], torch.zeros(1, 25, 3))
+def test_a_score_that_is_not_known_is_refused():
+    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="no score 'ssim_dsfc' of pixels; choose from ssim_dscf, "):
+        metrics.scores(images, images, names=["ssim_dsfc"])
 
 
 def test_poses_that_do_not_fit_are_refused():
     images = torch.zeros(2, 3, 64, 64)
     with pytest.raises(ValueError, match=r"poses must be \(2, 25, 3\), not \(2, 18, 3\)"):
-        metrics.mask_ssim(images, images, torch.zeros(2, 18, 3))
-    with pytest.raises(ValueError, match="poses hold NaN"):
+        score("mask_ssim", images, images, torch.zeros(2, 18, 3))
+    with pytest.raises(ValueError, match="poses contain NaN"):
         metrics.scores(images, images, torch.full((2, 25, 3), math.nan))
 
 
 def test_the_published_table_is_that_of_the_paper():
-    table = {  # DeepFashion SSIM and IS, Market-1501 SSIM and IS: the paper's lines
-        "pix2pix": (0.692, 3.249, 0.183, 2.678),
-        "PG2": (0.762, 3.090, 0.253, 3.460),
-        "DSCF": (0.761, 3.351, 0.290, 3.185),
-        "BodyROI7": (0.614, 3.228, 0.099, 3.483),
-        "Dong": (0.793, 3.314, 0.356, 3.409),
-        "RPT-GAN without": (0.713, 3.006, 0.268, 3.425),
-        "RPT-GAN, full": (0.781, 3.238, 0.302, 3.488),
+    table = {  # Market-1501 SSIM and IS, DeepFashion SSIM and IS: the paper's lines
+        "pix2pix": (0.183, 2.678, 0.692, 3.249),
+        "PG2": (0.253, 3.460, 0.762, 3.090),
+        "DSCF (Deformable GAN)": (0.290, 3.185, 0.761, 3.351),
+        "BodyROI7": (0.099, 3.483, 0.614, 3.228),
+        "Dong et al. (Soft-gated Warping-GAN)": (0.356, 3.409, 0.793, 3.314),
+        "RPT-GAN without augmentation": (0.268, 3.425, 0.713, 3.006),
+        "RPT-GAN, full": (0.302, 3.488, 0.781, 3.238),
     }
-    rows = [row for row in metrics.PUBLISHED if "Table 1" in row.source]
-    for model, line in table.items():
-        found = {row.data: row for row in rows if row.model.startswith(model)}
-        both = [found[data] for data in ("DeepFashion", "Market-1501")]
-        assert tuple(x for row in both for x in (row.ssim, row.inception_score)) == line
-    assert len(rows) == 2 * len(table)
-    assert {row.recipe for row in metrics.PUBLISHED} == {"dscf", "pg2", "gfla or dscf", None}
+    text = EXPERIMENTS.read_text()
+    text = text[text.index("### Table 1") :].split("\n\n")[2]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    found = {model: tuple(map(float, cells)) for model, _, *cells in rows[2:]}
+    assert found == table
+    recipes = {recipe.strip("`") for _, recipe, *_ in rows[2:]}
+    assert recipes <= {"none of ours", *metrics.RECIPE_NOTES}
 
 
 def test_means_run_over_batches_and_leave_out_nan():
     means = metrics.Means()
     means.add({"ssim_dscf": torch.tensor([1.0, 0.0]), "mask_ssim": torch.tensor([torch.nan, 0.5])})
     means.add({"ssim_dscf": torch.tensor([0.2]), "mask_ssim": torch.tensor([torch.nan])})
-    assert means.count == 3
     assert means.values() == pytest.approx({"ssim_dscf": 0.4, "mask_ssim": 0.5})
 
 
@@ -452,7 +442,7 @@ def inception_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def network(inception_file):
-    return metrics.Inception(inception_file)
+    return metrics.inception_2015(torch.load(inception_file, weights_only=True))
 
 
 @pytest.fixture(scope="module")
@@ -473,9 +463,10 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def test_inception_agrees_with_torch_fidelity(network, peer, size):
     images = batch(scene(*size, 0.3), noise(*size, 2))
     features, logits = peer(images)
-    assert network.features(images).shape == (2, 2048)
-    assert relative(network.features(images), features) < 1e-4
-    assert relative(network.logits_unbiased(images), logits) < 1e-4
+    assert metrics.features(network, images, "tensorflow").shape == (2, 2048)
+    assert relative(metrics.features(network, images, "tensorflow"), features) < 1e-4
+    probabilities = metrics.class_probabilities(network, images)
+    assert (probabilities - logits.double().softmax(1)).abs().max() < 1e-4
 
 
 def test_inception_features_for_fid_agree_with_pytorch_fid(network, inception_file, monkeypatch):
@@ -487,67 +478,171 @@ def test_inception_features_for_fid_agree_with_pytorch_fid(network, inception_fi
     images = batch(scene(128, 64, 0.3), noise(128, 64, 2))
     with torch.inference_mode():
         features = peer(images / 255)[0].flatten(1)
-    assert relative(network.features(images, "torch"), features) < 1e-4
+    assert relative(metrics.features(network, images, "pytorch-fid"), features) < 1e-4
 
 
 def test_inception_does_not_depend_on_the_batch_size(network):
     images = batch(*(noise(64, 40, i) for i in range(3)))
-    together = network.features(images)
+    together = metrics.features(network, images, "tensorflow")
     for i in range(3):
-        assert relative(network.features(images[i : i + 1]), together[i : i + 1]) < 1e-5
+        alone = metrics.features(network, images[i : i + 1], "tensorflow")
+        assert relative(alone, together[i : i + 1]) < 1e-5
 
 
 def test_inception_refuses_what_are_no_images(network):
     with pytest.raises(ValueError, match="must be uint8"):
-        network.features(torch.zeros(1, 3, 8, 8))
+        metrics.features(network, torch.zeros(1, 3, 8, 8), "tensorflow")
 
 
-def test_wrong_inception_weights_are_refused(inception_file, tmp_path):
+def test_gflas_features_are_those_of_its_formula():
+    """torchvision's network as it stands, fed as GFLA's program feeds it, one random state."""
+    torch.manual_seed(0)
+    peer = inception_v3(weights=None, init_weights=False, transform_input=False).eval()
+    for module in peer.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    network = metrics.inception_imagenet(peer.state_dict())
+    images = batch(scene(128, 64, 0.3), noise(128, 64, 2))
+    peer.fc = torch.nn.Identity()
+    x = F.interpolate(images / 255, (299, 299), mode="bilinear", align_corners=False)
+    channels = zip(x.unbind(1), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    x = torch.stack([c * (s / 0.5) + (m - 0.5) / 0.5 for c, m, s in channels], 1)
+    with torch.inference_mode():
+        wanted = peer(x)
+    found = metrics.features(network, images, "gfla")
+    assert found.shape == (2, 2048)
+    assert relative(found, wanted) < 1e-5
+    other = metrics.features(network, images, "pytorch-fid")
+    assert relative(other, wanted) > 1e-2  # another input, another number
+
+
+class Means3(torch.nn.Module):
+    """A stand-in for a network: the mean red, green and blue."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+def test_gflas_fid_is_that_to_the_reference_not_to_the_targets():
+    """A picture's features are its means: FID has its closed form."""
+    draw = torch.Generator().manual_seed(0)
+    reference = torch.randint(60, 200, (40, 3, 1, 1), generator=draw).expand(-1, -1, 32, 32).byte()
+    generated = reference + 51  # means in [0, 1] off by 0.2, the same covariance
+    scorer = metrics.Scorer(40, (32, 32), ["fid_gfla"], networks={"imagenet": Means3()})
+    for part in reference.split(16):
+        scorer.add_reference(part)
+    baselines = []
+    for part in generated.split(16):
+        scorer.add(part, part)
+        baselines = baselines or [scorer.baseline()]
+        baselines[0].add(part - 51, part)
+    assert scorer.values() == {"fid_gfla": pytest.approx(3 * 0.2**2, rel=1e-4)}
+    assert baselines[0].values() == {"fid_gfla": pytest.approx(0, abs=1e-9)}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of weights, and no network."""
+
+    def unreachable(*given, **options):
+        raise OSError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+CPU = torch.device("cpu")
+
+
+def test_missing_weights_say_which_file_to_put_where(cache, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    names = ("fid", "fid_gfla", "lpips", "pck", "inception_score", "ssim_dscf")
+    networks, reasons = metrics.load_networks(names, CPU)
+    assert networks == {}
+    assert set(reasons) == set(names) - {"ssim_dscf"}
+    files = {
+        "fid": "pt_inception-2015-12-05-6726825d.pth",
+        "fid_gfla": "inception_v3_google-0cc3c7bd.pth",
+        "pck": "keypointrcnn_resnet50_fpn_coco-fc266e95.pth",
+    }
+    for name, file in files.items():
+        assert re.search(r"can't be fetched \(no network\); put " + file, reasons[name]), name
+        assert reasons[name].endswith(f"into {cache}")
+    assert reasons["inception_score"] == reasons["fid"]
+    assert "not installed; pip install 'posegan[lpips]'" in reasons["lpips"]
+
+
+def test_only_the_networks_that_are_needed_are_loaded(cache, inception_file):
+    shutil.copy(inception_file, cache / metrics.INCEPTION_URL.rpartition("/")[2])
+    networks, reasons = metrics.load_networks(["fid", "ssim_dscf", "inception_score"], CPU)
+    assert set(networks) == {"inception"}
+    assert reasons == {}
+    assert metrics.load_networks(["ssim_dscf", "detail"], CPU) == ({}, {})
+
+
+def test_files_that_are_not_the_weights_say_so(cache, inception_file):
+    file = cache / metrics.INCEPTION_URL.rpartition("/")[2]
     state = torch.load(inception_file, weights_only=True)
-    lacking = {name: value for name, value in state.items() if "Mixed_5c" not in name}
-    torch.save(lacking, tmp_path / "lacking.pth")
-    with pytest.raises(ClickException, match=r"lacking.pth: lacks \d+ tensors, the first Mixed_5c"):
-        metrics.Inception(tmp_path / "lacking.pth")
-    torch.save(state | {"fc.weight": torch.zeros(1000, 2048)}, tmp_path / "imagenet.pth")
-    with pytest.raises(ClickException, match=r"fc.weight is \(1000, 2048\), not \(1008, 2048\)"):
-        metrics.Inception(tmp_path / "imagenet.pth")
-    with pytest.raises(ClickException, match="no such file"):
-        metrics.Inception(tmp_path / "none.pth")
+    whole = inception_file.read_bytes()
+    wrong = {
+        "Missing|loading": {n: x for n, x in state.items() if "Mixed_5c" not in n},
+        "loading state_dict": state | {"fc.weight": torch.zeros(1000, 2048)},
+        "": None,
+    }
+    for words, content in wrong.items():
+        file.write_bytes(whole[:-100]) if content is None else torch.save(content, file)
+        _, reasons = metrics.load_networks(["fid"], CPU)
+        assert f"{file}: not the weights of Inception of 2015-12-05 (" in reasons["fid"]
+        assert re.search(words, reasons["fid"])
+        assert "; delete it to fetch it again" in reasons["fid"]
+        assert "\n" not in reasons["fid"]
 
 
-def test_inception_weights_are_fetched_once_and_checked(inception_file, tmp_path, monkeypatch):
+def test_weights_are_fetched_once_and_checked(inception_file, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    served = tmp_path / "served" / "pt_inception-2015-12-05-6726825d.pth"
-    served.parent.mkdir()
-    served.write_bytes(inception_file.read_bytes())
-    monkeypatch.setattr(metrics, "INCEPTION_URL", served.as_uri())
-    with pytest.raises(ClickException, match=r"can't be fetched \(invalid hash value.*--inception"):
-        metrics.Inception()
-    assert not any((tmp_path / "torch" / "hub" / "checkpoints").iterdir())
-    digest = hashlib.sha256(served.read_bytes()).hexdigest()
-    monkeypatch.setattr(metrics, "INCEPTION_SHA256", digest)
-    assert metrics.Inception().official
+    digest = hashlib.sha256(inception_file.read_bytes()).hexdigest()[:8]
+    served = tmp_path / f"inception-{digest}.pth"
+    shutil.copy(inception_file, served)
+    damaged = tmp_path / "inception-01234567.pth"
+    shutil.copy(inception_file, damaged)
+    for file in (served, damaged):
+        title, _ = metrics.WEIGHTS["inception"]
+        monkeypatch.setattr(metrics, "INCEPTION_URL", file.as_uri())
+        monkeypatch.setitem(metrics.WEIGHTS, "inception", (title, file.as_uri()))
+        networks, reasons = metrics.load_networks(["fid"], CPU)
+        assert bool(networks) == (file is served)
+    assert "can't be fetched (invalid hash value" in reasons["fid"]
+    (kept,) = (tmp_path / "torch" / "hub" / "checkpoints").iterdir()
+    assert kept.name == served.name
     served.unlink()
-    assert metrics.Inception().official
-    (cached,) = (tmp_path / "torch" / "hub" / "checkpoints").iterdir()
-    cached.write_bytes(cached.read_bytes()[:-1])
-    with pytest.raises(ClickException, match="damaged: its SHA-256 is not the published one"):
-        metrics.Inception()
-    state = torch.load(inception_file, weights_only=True)
-    torch.save(state | {"fc.bias": torch.ones(1008)}, tmp_path / "other.pth")
-    assert not metrics.Inception(tmp_path / "other.pth").official
+    monkeypatch.setattr(metrics, "INCEPTION_URL", served.as_uri())
+    assert metrics.load_networks(["fid"], CPU)[0]
+
+
+def inception_score(probabilities: torch.Tensor, splits: int = 10) -> tuple[float, float]:
+    score = metrics.InceptionScore(len(probabilities), splits)
+    for part in probabilities.split(7):
+        score.add(part)
+    return score.value()
 
 
 def test_the_inception_score_has_its_closed_forms():
     certain = torch.eye(7).repeat(10, 1)  # every class once in each split
-    assert metrics.inception_score(certain) == pytest.approx((7, 0))
+    assert inception_score(certain) == pytest.approx((7, 0))
     uniform = torch.full((40, 5), 0.2)
-    assert metrics.inception_score(uniform) == pytest.approx((1, 0))
+    assert inception_score(uniform) == pytest.approx((1, 0))
     # Two splits: one certain and balanced over 2 classes, one all of one class.
     two = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]])
-    assert metrics.inception_score(two, splits=2) == pytest.approx((1.5, 0.5))
+    assert inception_score(two, splits=2) == pytest.approx((1.5, 0.5))
     with pytest.raises(ValueError, match="9 images can't be split into 10 parts"):
-        metrics.inception_score(torch.eye(9))
+        metrics.InceptionScore(9)
+    with pytest.raises(ValueError, match="3 images can't be split into 0 parts"):
+        metrics.InceptionScore(3, splits=0)
 
 
 def test_the_inception_score_is_torch_fidelitys():
@@ -555,10 +650,10 @@ def test_the_inception_score_is_torch_fidelitys():
 
     logits = 3 * torch.randn(103, 1008, generator=torch.Generator().manual_seed(0))
     theirs = isc_features_to_metric(logits, splits=10, shuffle=False)
-    mean, deviation = metrics.inception_score(logits.double().softmax(1))
+    mean, deviation = inception_score(logits.double().softmax(1))
     assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
     assert deviation == pytest.approx(theirs["inception_score_std"], rel=1e-6)
-    other, _ = metrics.inception_score(logits.flip(0).double().softmax(1))
+    other, _ = inception_score(logits.flip(0).double().softmax(1))
     assert other != pytest.approx(mean, rel=1e-9)  # the order matters: that is the recipe
 
 
@@ -575,10 +670,9 @@ def test_fid_is_pytorch_fids(count):
         moments = metrics.FeatureStatistics()
         for part in features.split(13):
             moments.add(part)
-        np.testing.assert_allclose(
-            moments.covariance(), np.cov(features.double(), rowvar=False), atol=1e-10
-        )
-        sides += [moments.mean(), moments.covariance()]
+        mean, covariance = moments.moments()
+        np.testing.assert_allclose(covariance, np.cov(features.double(), rowvar=False), atol=1e-10)
+        sides += [mean, covariance]
     theirs = calculate_frechet_distance(*(x.numpy() for x in sides))
     assert metrics.fid(*sides) == pytest.approx(theirs, rel=1e-6)
 
@@ -591,7 +685,7 @@ def test_fid_has_its_closed_forms():
     with pytest.raises(ValueError, match="at least two images"):
         moments = metrics.FeatureStatistics()
         moments.add(torch.zeros(1, 3))
-        moments.covariance()
+        moments.moments()
 
 
 # ------------------------------------------------------------------------------ pose error
@@ -621,17 +715,9 @@ def test_the_head_is_a_third_of_the_spine_where_the_nose_is_missing():
     assert metrics.head_length(pose).item() == 15
 
 
-def test_a_score_that_is_not_known_is_refused():
-    images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="ssim_dsfc"):
-        metrics.scores(images, images, names=["ssim_dsfc"])
-    with pytest.raises(ValueError, match="0 parts"):
-        metrics.inception_score(torch.ones(3, 2) / 2, splits=0)
-
-
 def test_fid_of_a_set_against_itself_is_not_below_0():
     features = torch.randn(20, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     moments = metrics.FeatureStatistics()
     moments.add(features)
-    own = moments.mean(), moments.covariance()
+    own = moments.moments()
     assert 0 <= metrics.fid(*own, *own) < 1e-5

@@ -13,7 +13,7 @@ from posegan import posegan
 ROOMS = {
     "posegan": {"training", "metrics", "models", "augment", "pairs", "poses"},
     "training": {"losses", "metrics", "models", "augment", "pairs", "poses"},
-    "losses": {"models", "augment", "poses"},
+    "losses": {"metrics", "models", "augment", "poses"},
     "metrics": {"models", "poses"},
     "pairs": {"models", "augment", "demo", "poses"},
     "models": {"augment", "poses"},
