@@ -10,16 +10,18 @@ models    networks: descriptor, generators, discriminators, pose detector; their
 augment   augmentations and corruptions of images and poses as tensors; warping
 demo      the built-in people
 poses     joints, pose formats, pictures as files
+files     archives, outputs, names: whatever lies on a disk
 """
 
 import contextlib
 import csv
-import errno
 import json
 import logging
 import os
+import signal
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -123,13 +125,23 @@ class Size(click.ParamType):
         if isinstance(value, tuple):
             return value
         height, _, width = value.lower().partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
+        if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
             self.fail(f"{value!r} is no size; write height x width, such as 128x64", param, ctx)
         if int(height) % 16 or int(width) % 16 or min(int(height), int(width)) < 16:
             self.fail(f"{value}: height and width must be multiples of 16, such as 128x64")
         if max(int(height), int(width)) > 1024:
             self.fail(f"{value}: at most 1024 pixels a side", param, ctx)
         return int(height), int(width)
+
+
+class Place(click.Path):
+    """A path, which is not empty."""
+
+    def convert(self, value, param, ctx):
+        """Check a path as click does. Fails for an empty one, which would mean here."""
+        if not str(value).strip():
+            self.fail("is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class LossWeight(click.ParamType):
@@ -187,7 +199,7 @@ root_option = click.option(
     show_default=True,
     show_envvar=True,
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=Place(file_okay=False),
     help="Folder of the prepared data sets.",
 )
 device_option = click.option(
@@ -199,30 +211,122 @@ device_option = click.option(
 )
 checkpoint_option = click.option(
     "--checkpoint",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Checkpoint to use.  [default: the newest below runs/]",
 )
 pose_weights_option = click.option(
     "--pose-weights",
-    type=click.Path(dir_okay=False),
+    type=Place(dir_okay=False),
     metavar="FILE",
     help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
 )
 
 
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+
+
+class Stream:
+    """stdout or stderr. What is printed may be lost, where nobody reads it; the work may not."""
+
+    def __init__(self, stream, lost: type[OSError]):
+        self.stream, self.lost = stream, lost
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write to the stream, as `flush` empties its buffer. Raises OSError for a full disk."""
+        return self._do(self.stream.write, text)
+
+    def flush(self) -> None:
+        """Empty the stream's buffer."""
+        self._do(self.stream.flush)
+
+    def _do(self, action: Callable, *given: str) -> int | None:
+        try:
+            return action(*given)
+        except OSError as error:  # it would come again at the end, for what is still in the buffer
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            if not isinstance(error, self.lost):
+                raise
+            return 0
+
+
+def open_streams() -> None:
+    """Make stdout and stderr such that names and lost readers do no harm, if they are there."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: else the next file would be opened in its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # names may be no text, terminals may know no arrow
+    sys.stdout, sys.stderr = Stream(sys.stdout, BrokenPipeError), Stream(sys.stderr, OSError)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Turn all that ends a command into one line; POSEGAN_DEBUG=1 shows the traceback instead."""
+    from posegan.files import printable
+
+    try:
+        yield
+    except (click.exceptions.Exit, click.Abort):
+        raise
+    except click.ClickException as error:
+        error.message = printable(error.message)
+        raise
+    except Exception as error:
+        if os.environ.get("POSEGAN_DEBUG"):
+            raise
+        said = (str(error) or "no reason given").splitlines()[0]
+        message = f"{type(error).__name__}: {said}; POSEGAN_DEBUG=1 shows where: please report it"
+        if isinstance(error, MemoryError):
+            message = f"not enough memory ({said}); give smaller numbers, or fewer files"
+        if isinstance(error, OSError):
+            message = f"{error.filename or 'the output'}: can't be used ({error.strerror or said})"
+        raise click.ClickException(printable(message)) from None
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let what a signal ends clean up behind it, undisturbed by a second one."""
+
+    def stop(number: int, frame: object) -> None:
+        for one in previous:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    names = (
+        ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread().name == "MainThread" else ()
+    )
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    previous = {one: signal.getsignal(one) for one in numbers}
+    for one in numbers:
+        if previous[one] is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(one, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        click.echo("stopped", err=True)
+        raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
+    finally:
+        for one in previous:
+            signal.signal(one, previous[one])
+
+
 class Commands(click.Group):
-    """Commands whose last word on a file that can't be used is one line, no traceback."""
+    """Commands that end with one line, and leave nothing half done, whatever comes."""
+
+    def make_context(self, *given, **more) -> click.Context:
+        """Parse the command line. Raises ClickException for what is none."""
+        open_streams()
+        with one_line():
+            return super().make_context(*given, **more)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command. Raises ClickException for what the system refuses."""
-        try:
+        """Run a command. Raises ClickException, or SystemExit after a signal."""
+        with one_line(), stoppable():
             return super().invoke(ctx)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has gone; click knows what to do
-                raise
-            place = error.filename or "the output"
-            raise click.ClickException(f"{place}: can't be used ({error.strerror})") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -235,9 +339,11 @@ def main() -> None:
     posegan generate src.jpg pose.json
     posegan score
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # names may be no text, terminals may know no arrow
-    logging.getLogger("posegan").handlers = [logging.StreamHandler(sys.stderr)]
+    from posegan.files import printable
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.format = lambda record: printable(record.getMessage())
+    logging.getLogger("posegan").handlers = [handler]
 
 
 # ------------------------------------------------------------------------------ prepare
@@ -254,29 +360,31 @@ def main() -> None:
 @click.option(
     "--source",
     metavar="PATH",
-    type=click.Path(),
+    type=Place(),
     help="Archive as downloaded (zip or tar; never unpacked to disk) or folder.",
 )
 @click.option(
     "--poses",
     multiple=True,
     metavar="PATH",
-    type=click.Path(),
+    type=Place(),
     help="Key-point CSV (may be repeated), COCO JSON, or folder of these or of OpenPose JSON; "
     "without it poses beside the pictures are read, or found by torchvision's Keypoint R-CNN.",
 )
 @click.option(
     "--parsing",
     metavar="PATH",
-    type=click.Path(),
+    type=Place(),
     help="Parsing maps, if you have them: PNGs of part numbers, called like their pictures.",
 )
 @root_option
+@click.option("--name", metavar="NAME", help="Of the folder below --root.  [default: DATA's]")
 @click.option("--size", type=Size(), metavar="HxW", help="Pixels.  [default: the data set's own]")
 @pose_weights_option
 @click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of demo and split.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier preparation.")
-def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwrite) -> None:
+@overwrite_option
+@click.pass_context
+def prepare(ctx, **settings) -> None:
     """Make pictures, poses and pairs of people into a data set to train on.
 
     A picture is scaled to the height of --size, keeping its aspect, and cropped or padded with
@@ -287,12 +395,18 @@ def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwr
     posegan prepare --data market1501 --source Market-1501-v15.09.15.zip --poses CSV_FOLDER
     posegan prepare --data folder --source my_people
     """
+    useless = {
+        "demo": (("source", "poses", "parsing", "pose_weights"), "the demo is drawn, from nothing"),
+        "market1501": (("seed",), "Market-1501 is split by its names"),
+    }
+    names, reason = useless.get(settings["data"], ((), ""))
+    for name in names:
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option}: {reason}; leave it out, or give another --data")
     from posegan import pairs
 
-    config = pairs.PrepareConfig(
-        data, source, poses, root, size, overwrite, pose_weights, seed, parsing
-    )
-    describe(prepare_with_progress(config))
+    describe(prepare_with_progress(pairs.PrepareConfig(**settings)))
 
 
 def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
@@ -303,9 +417,17 @@ def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
         return pairs.prepare(config, lambda i, n: update(completed=i, total=n))
 
 
+def say(*lines: object) -> None:
+    """Print lines that hold names."""
+    from posegan.files import printable
+
+    for line in lines:
+        click.echo(printable(str(line)))
+
+
 def describe(prepared: "pairs.Prepared") -> None:
     """Say what a prepared folder holds."""
-    click.echo(
+    say(
         f"{prepared.path}: {len(prepared.images):,} images of {prepared.height}x{prepared.width}, "
         f"{prepared.identities:,} people to train on, {len(prepared.pairs_train):,} training "
         f"pairs, {len(prepared.pairs_test):,} test pairs"
@@ -346,7 +468,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option(
     "--run",
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=Place(file_okay=False),
     help="Folder for checkpoint, log and samples.  [default: runs/DATA-MODEL]",
 )
 @click.option(
@@ -516,7 +638,7 @@ def show_first_scores(
     count = len(prepared.pairs_test[:SCORED_AT_THE_END])
     size = prepared.height, prepared.width
     scorer = metrics.Scorer(count, size, device=device)
-    baselines, _ = score_batches(Task({}, count, count, size, batches, ""), scorer)
+    baselines, _ = score_batches(Task({}, count, count, size, batches, ""), scorer, {})
     title = f"{config.data}, {config.model}, step {config.steps}"
     show_scores(scorer, baselines, title, brief=True)
 
@@ -658,12 +780,12 @@ def command_line(config: "training.TrainConfig") -> str:
 
 
 @main.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source", type=Place(exists=True, dir_okay=False, path_type=Path))
 @click.argument("pose", nargs=-1, required=True)
 @checkpoint_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     metavar="PATH",
     help="File, folder (several poses), or .gif or .webp: an animation.  [default: beside you, "
     "SOURCE_POSE.png]",
@@ -679,7 +801,7 @@ def command_line(config: "training.TrainConfig") -> str:
 )
 @pose_weights_option
 @device_option
-@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+@overwrite_option
 def generate(
     source, pose, checkpoint, out, source_pose, sheet, show_flow, pose_weights, device, overwrite
 ) -> None:
@@ -729,8 +851,8 @@ def generate(
         rows = zip(target_poses, made, flows)
         rows = [poses.comparison(fitted, pose, result, *flow) for pose, result, flow in rows]
         made = poses.sheet(rows, max(1, 128 // size[0]))[None]
-    write_pictures(made, targets)
-    click.echo("\n".join(map(str, targets)))
+    write_pictures(made, targets, overwrite=overwrite)
+    say(*targets)
 
 
 def list_poses(arguments: tuple[str, ...]) -> list[str]:
@@ -770,54 +892,34 @@ def output_paths(
         paths = [(out or Path()) / f"{source.stem}_{stem}.png" for stem in stems]
     if len(set(paths)) < len(paths):
         raise click.UsageError("two poses have the same file name; give them one by one")
+    from posegan import files, poses
+
+    read = dict.fromkeys([source, *(poses.split_name(name)[0] for name in named)])
     for path in paths:
-        if path.exists() and not overwrite:
-            raise click.ClickException(f"{path}: is there already; replace it with --overwrite")
+        files.check_output(path, "--out", overwrite, read)
+        if path.suffix.lower() not in poses.IMAGE_SUFFIXES:
+            raise poses.BadInput(path, "no ending of a picture", "end it with .png")
     return paths
 
 
-def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--out") -> None:
+def write_pictures(
+    pictures: "np.ndarray", paths: list[Path], option: str = "--out", overwrite: bool = True
+) -> None:
     """Write pictures (B, H, W, 3) to as many files, or all to one animation.
 
-    `remedy` is the option, or what else, that names another place.
+    `option` is what names another place.
     """
     from PIL import Image
+
+    from posegan.files import replaced
 
     made = [Image.fromarray(picture) for picture in pictures]
     together = {}
     if len(made) > len(paths):
         together = {"save_all": True, "append_images": made[1:], "duration": 200, "loop": 0}
     for picture, path in zip(made, paths):
-        with replaced(path, f"{remedy}, with an ending such as .png") as beside:
-            try:
-                picture.save(beside, **together)
-            except ValueError as error:  # an ending that Pillow does not know
-                raise OSError(error) from None
-
-
-@contextlib.contextmanager
-def replaced(path: Path, remedy: str) -> Iterator[Path]:
-    """Gives a file to write instead of `path`, whose place it takes when it is whole.
-
-    Raises ClickException where it can't be written; `remedy` is the option that names another.
-    """
-    file = path.resolve()  # a link stays one
-    regular = file.is_file() or not file.exists()  # a pipe is written as it comes
-    beside = file.with_name(f".{os.getpid()}.{file.name}") if regular else file
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        if regular:
-            os.replace(beside, file)
-    except OSError as error:
-        raise click.ClickException(
-            f"{path}: can't be written ({error.strerror or error}); choose another place with "
-            f"{remedy}"
-        ) from None
-    finally:
-        if regular:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+        with replaced(path, option, overwrite) as beside:
+            picture.save(beside, **together)
 
 
 # ------------------------------------------------------------------------------ score
@@ -835,8 +937,8 @@ class Task(NamedTuple):
     corrupted: Callable | None = None  # kind and severity to batches
 
 
-folder_type = click.Path(exists=True, file_okay=False, path_type=Path)
-file_type = click.Path(dir_okay=False, path_type=Path)
+folder_type = Place(exists=True, file_okay=False, path_type=Path)
+file_type = Place(dir_okay=False, path_type=Path)
 
 
 @main.command()
@@ -874,6 +976,7 @@ file_type = click.Path(dir_okay=False, path_type=Path)
     "all that need no network.",
 )
 @device_option
+@overwrite_option
 @click.option("--json", "json_file", type=file_type, metavar="FILE", help="Write the scores.")
 @click.option("--per-pair", type=file_type, metavar="FILE", help="Write each pair's scores as CSV.")
 @click.option(
@@ -908,19 +1011,19 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     else:
         task = open_model(data, root, checkpoint, limit, device)
     scorer = open_scorer(task, device, options)
-    baselines, extremes = score_batches(task, scorer, options["per_pair"], options["worst"])
+    baselines, extremes = score_batches(task, scorer, options)
     try:  # files first, as what is printed may have no reader; but it may be all that is left
         if options["json_file"]:
-            write_json(options["json_file"], task, scorer, baselines)
+            write_json(options["json_file"], options["overwrite"], task, scorer, baselines)
         if options["worst"]:
-            write_worst(extremes)
+            write_worst(extremes, options["overwrite"])
     finally:
         show_scores(scorer, baselines, task.about["scored"])
         show_comparison(task)
     if options["corruptions"]:
         robustness = score_corrupted(task)
         if options["json_file"]:
-            write_json(options["json_file"], task, scorer, baselines, robustness)
+            write_json(options["json_file"], True, task, scorer, baselines, robustness)
         show_corrupted(robustness, scorer.values()["ssim_dscf"])
     demand(options["scores"], scorer.reasons())
 
@@ -939,18 +1042,16 @@ def check_score_options(context: click.Context) -> None:
             raise click.UsageError(f"{spelled[name]}: {useless[1]}; leave it out")
     places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
-    inputs = [*options["poses"], options["checkpoint"] or ""]
-    taken = {Path(file).resolve(): file for file in inputs}
+    from posegan.files import check_output
+    from posegan.poses import IMAGE_SUFFIXES
+
+    folders = [options[name] for name in ("generated", "target", "source", "reference")]
+    read = dict.fromkeys(folders, IMAGE_SUFFIXES) | {options["checkpoint"]: ()}
+    read |= dict.fromkeys(options["poses"], (".json", ".csv"))
     for option, path in places.items():
-        if path is None:
-            continue
-        if other := taken.get(path.resolve()):
-            raise click.UsageError(f"{option} and {other} are the same file; name another")
-        taken[path.resolve()] = option
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise click.ClickException(f"{path}: can't be written; choose another place: {option}")
-    if options["worst"] and WORST_SHEET.exists():
-        click.confirm(f"{WORST_SHEET} already exists; replace it?", abort=True)
+        if path:
+            check_output(path, option, options["overwrite"], read)
+            read[path] = ()
 
 
 def open_model(
@@ -1034,16 +1135,18 @@ def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
 
 
 def score_batches(
-    task: Task, scorer: "metrics.Scorer", per_pair: Path | None = None, worst: int | None = None
+    task: Task, scorer: "metrics.Scorer", options: dict
 ) -> "tuple[dict[str, metrics.Scorer], Extremes]":
-    """Score batches behind a progress line, with what is asked for by the way.
+    """Score batches behind a progress line, with what the options want by the way.
 
     Gives the scorers of the baselines by name, and the worst and best pairs' pictures.
     """
     from posegan import training
 
+    worst, per_pair = options.get("worst"), options.get("per_pair")
+    writing = csv_writer(per_pair, scorer, options.get("overwrite"))
     baselines, extremes = {}, Extremes(worst or 1)
-    with progress_line("scoring", "pairs") as update, csv_writer(per_pair, scorer) as write:
+    with progress_line("scoring", "pairs") as update, writing as write:
         for batch in task.batches:
             target, pose = batch["target"], batch["target_pose"]
             single = scorer.add(batch["generated"], target, pose)
@@ -1084,7 +1187,7 @@ class Extremes:
         return [self._kept[:middle], self._kept[middle:]]
 
 
-def write_worst(extremes: Extremes) -> None:
+def write_worst(extremes: Extremes, overwrite: bool) -> None:
     """Write the sheet of the worst and best pairs, each row under its score and names."""
     import numpy as np
 
@@ -1101,22 +1204,26 @@ def write_worst(extremes: Extremes) -> None:
     if not strips:
         click.echo("no worst pairs: ssim_dscf, which orders them, is unavailable", err=True)
         return
-    write_pictures(np.concatenate(strips[:-1])[None], [WORST_SHEET], "another working folder")
+    sheet = np.concatenate(strips[:-1])[None]
+    write_pictures(sheet, [WORST_SHEET], "another working folder", overwrite)
     click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
 
 
 @contextlib.contextmanager
-def csv_writer(path: Path | None, scorer: "metrics.Scorer") -> Iterator[Callable]:
+def csv_writer(
+    path: Path | None, scorer: "metrics.Scorer", overwrite: bool | None
+) -> Iterator[Callable]:
     """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
     if path is None:
         yield lambda names, scores: None
         return
     from posegan import metrics
+    from posegan.files import replaced
 
     columns = [name for name in scorer.names if name not in metrics.OF_ALL_PAIRS]
     # File names may not be valid UTF-8.
     with (
-        replaced(path, "--per-pair") as beside,
+        replaced(path, "--per-pair", overwrite) as beside,
         open(beside, "w", newline="", errors="surrogateescape") as file,
     ):
         rows = csv.writer(file)
@@ -1141,6 +1248,9 @@ def show(table: "Table") -> None:
     from rich.console import Console
     from rich.measure import Measurement
 
+    from posegan.files import printable
+
+    table.title = table.title and printable(table.title)
     for column in table.columns:
         if column.header == "recipe":
             column.overflow = "fold"
@@ -1253,6 +1363,7 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float) -
 
 def write_json(
     path: Path,
+    overwrite: bool,
     task: Task,
     scorer: "metrics.Scorer",
     baselines: "dict[str, metrics.Scorer]",
@@ -1260,6 +1371,8 @@ def write_json(
 ) -> None:
     """Write the scores for programs; an unavailable score is null, with its reason."""
     from importlib.metadata import PackageNotFoundError, version
+
+    from posegan.files import replaced
 
     versions = {}
     for package in ("posegan", "torch"):
@@ -1291,7 +1404,7 @@ def write_json(
             }
             for kind, severities in robustness.items()
         }
-    with replaced(path, "--json") as beside:
+    with replaced(path, "--json", overwrite) as beside:
         beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

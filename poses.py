@@ -12,8 +12,9 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from click import ClickException
 from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
+
+from posegan.files import BadInput, Source, check_file
 
 log = logging.getLogger("posegan")
 
@@ -21,13 +22,7 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
 CSV_HEADER = "name:keypoints_y:keypoints_x"
-
-
-class BadInput(ClickException):
-    """What a user can mend, as one line: file (and line), problem, remedy."""
-
-    def __init__(self, file: object, problem: str, remedy: str):
-        super().__init__(f"{file}: {problem}; {remedy}")
+FARTHEST = 1e6  # pixels, of joints and picture sides: beyond, the numbers are no pose
 
 
 # ------------------------------------------------------------------------------ joints
@@ -104,13 +99,13 @@ def image_size(path: Path) -> tuple[int, int]:
 def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     # Appended once for the whole process: catch_warnings is not safe in threads.
     warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)
+    if isinstance(source, Path):
+        check_file(source)
     try:
         file = BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=IMAGE_FORMATS) as image:
             yield image
             return
-    except FileNotFoundError:
-        problem, remedy = "no such file", "check the path"
     except UnidentifiedImageError:
         problem, remedy = "empty, or no picture that can be read", "save it as JPEG or PNG"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -246,19 +241,28 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
     """
     path = Path(path)
     poses: dict[str, Pose] = {}
-    inside = (file for file in path.rglob("*") if file.suffix.lower() == ".json")
-    for file in sorted(inside) if path.is_dir() else [path]:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise BadInput(file, f"can't be read ({error.strerror})", "check the path") from None
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        is_csv = file.suffix.lower() == ".csv"
-        poses |= _parse_csv(data, file) if is_csv else parse_json(data, file, name)
+    if path.is_dir():
+        source = Source(path)
+        names = [name for name in source.names if name.lower().endswith(".json")]
+        for name, data in source.items(names):
+            merge(poses, parse_json(data, path / name, name), path / name)
+        poses = dict(sorted(poses.items()))
+    else:
+        check_file(path)
+        data = path.read_bytes()
+        is_csv = path.suffix.lower() == ".csv"
+        poses = _parse_csv(data, path) if is_csv else parse_json(data, path, path.name)
     if not poses:
         raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
     warn_of_several(path, poses)
     return poses
+
+
+def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> None:
+    """Add a file's poses to others; raises where a picture has two."""
+    if twice := poses.keys() & more.keys():
+        raise BadInput(file, f"{min(twice)} is there a second time", "remove one")
+    poses |= more
 
 
 def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
@@ -359,20 +363,19 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
         if not line.strip():
             continue
         name, *lists = (part.strip() for part in line.rsplit(":", 2))
+        problem = f"line {number} is not name: [18 y]: [18 x]"
         try:
             y, x = json.loads(f"[{','.join(lists)}]")
             counts = len(y), len(x)
-            with np.errstate(over="ignore"):  # what is too large is not finite, and said so below
-                points = np.array([x, y] if counts == (18, 18) else 0, np.float32)
+            points = _numbers([*x, *y]) if counts == (18, 18) else None
         except (ValueError, TypeError, OverflowError, RecursionError):
-            problem = f"line {number} is not name: [18 y]: [18 x]"
             raise BadInput(file, problem, "write the key points so") from None
-        if counts != (18, 18):
+        if points is None:
             joints = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
             problem = f"line {number} has {joints}, 18 are needed"
             raise BadInput(file, problem, "write a missing one as -1")
-        if not np.isfinite(points).all():
-            problem = f"line {number} has a joint that is not finite"
+        if not (abs(points) <= FARTHEST).all():
+            problem = f"line {number} has a joint that is not finite, or beyond a million"
             raise BadInput(file, problem, "write a missing one as -1")
         if name in found:
             raise BadInput(file, f"line {number} has {name} a second time", "remove one")
@@ -381,6 +384,14 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
     present = (points != -1).all(2, keepdims=True)
     poses = from_coco18(np.concatenate([points * present, present], 2))  # (N, 25, 3)
     return dict(zip(found, map(Pose, poses)))
+
+
+def _numbers(values: list) -> np.ndarray:
+    # A flat list of numbers as float32; too large ones are infinite. Raises for anything else.
+    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+        raise TypeError
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float64).astype(np.float32)
 
 
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
@@ -393,7 +404,7 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
     except (ValueError, RecursionError):
         raise BadInput(file, "no JSON", "give OpenPose or COCO key points") from None
     try:
-        if isinstance(content, dict) and "people" in content:
+        if isinstance(content, dict) and isinstance(content.get("people"), list):
             name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
             return {name: _openpose(content["people"], file)}
         if isinstance(content, list) or "annotations" in content:
@@ -430,6 +441,8 @@ def _coco(content: dict | list, file: Path | str) -> dict[str, Pose]:
         image = images.get(number, {})
         name = str(image.get("file_name", number))
         size = int(image.get("height", 0)), int(image.get("width", 0))
+        if not 0 <= min(size) <= max(size) <= FARTHEST:
+            raise ValueError
         if name in poses:
             raise BadInput(file, f"two images called {name}", "remove one")
         poses[name] = Pose(_largest(people), size if all(size) else None, people=len(people))
@@ -441,9 +454,13 @@ def _joints(values: list, counts: tuple[int, ...], file: Path | str) -> np.ndarr
     if len(values) not in counts:
         problem = f"a person has {len(values)} numbers, {' or '.join(map(str, counts))} are needed"
         raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
-    joints = np.array(values, np.float32).reshape(-1, 3)
-    if not np.isfinite(joints).all():
-        raise BadInput(file, "a joint is not finite", "write a missing one as 0, 0, 0")
+    joints = _numbers(values).reshape(-1, 3)
+    if not (abs(joints) <= FARTHEST).all():
+        raise BadInput(
+            file,
+            "a joint is not finite, or beyond a million pixels",
+            "write a missing one as 0, 0, 0",
+        )
     joints[:, 2] = joints[:, 2].clip(0, 1)  # COCO's visibility: 1 hidden, 2 seen
     joints[joints[:, 2] == 0] = 0
     return {25: np.copy, 18: from_coco18, 17: from_coco17}[len(joints)](joints)
