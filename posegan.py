@@ -948,7 +948,8 @@ def check_score_options(context: click.Context) -> None:
             raise click.UsageError(f"{option} and {other} are the same file; name another")
         taken[path.resolve()] = option
         if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise click.ClickException(f"{path}: can't be written; choose another place: {option}")
+            remedy = f"choose another place with {option}"
+            raise click.ClickException(f"{path}: can't be written; {remedy}")
     if options["worst"] and WORST_SHEET.exists():
         click.confirm(f"{WORST_SHEET} already exists; replace it?", abort=True)
 
@@ -1261,12 +1262,11 @@ def write_json(
     """Write the scores for programs; an unavailable score is null, with its reason."""
     from importlib.metadata import PackageNotFoundError, version
 
-    versions = {}
-    for package in ("posegan", "torch"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run in its own folder, posegan is not installed
-            versions[package] = None
+    import torch
+
+    versions = {"posegan": None, "torch": torch.__version__}
+    with contextlib.suppress(PackageNotFoundError):  # run in its own folder, it is not installed
+        versions["posegan"] = version("posegan")
     figures = scorer.values()
     reasons = {name: "not among --scores" for name in SCORES if name not in scorer.names}
     content = task.about | {
