@@ -1607,14 +1607,13 @@ def write_json(
     """Write the scores for programs; an unavailable score is null, with its reason."""
     from importlib.metadata import PackageNotFoundError, version
 
+    import torch
+
     from posegan.files import replaced
 
-    versions = {}
-    for package in ("posegan", "torch"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run in its own folder, posegan is not installed
-            versions[package] = None
+    versions = {"posegan": None, "torch": torch.__version__}
+    with contextlib.suppress(PackageNotFoundError):  # run in its own folder, it is not installed
+        versions["posegan"] = version("posegan")
     figures = scorer.values()
     reasons = {name: "not among --scores" for name in SCORES if name not in scorer.names}
     content = task.about | {
