@@ -15,6 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -287,10 +288,16 @@ def _drawn(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
     pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
+    tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
     try:
-        tasks = ((seed, int(row.identity), int(row.camera), size) for row in rows)
-        people = pool.map(demo.person, *zip(*tasks), chunksize=demo.POSES)
+        # In a thread, as no signal interrupts it between a process's start and its first word.
+        with ThreadPoolExecutor(1) as starter:
+            given = partial(pool.map, demo.person, *zip(*tasks), chunksize=demo.POSES)
+            people = starter.submit(given).result()
         yield from ((place, *person) for place, person in enumerate(people))
+    except BrokenProcessPool:
+        remedy = "free some memory, and try again"
+        raise BadInput("demo", "one of the processes that draw was killed", remedy) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -312,6 +312,7 @@ def stoppable() -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         click.echo("stopped", err=True)
+        previous = {}  # the process ends, and ends undisturbed
         raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
     finally:
         for one in previous:
