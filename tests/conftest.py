@@ -14,7 +14,7 @@ import torch
 from click import ClickException
 from PIL import Image
 
-from posegan import demo, pairs, posegan, training
+from posegan import demo, pairs, posegan, poses, training
 
 BATCH = 2  # of some_images and some_pose
 
@@ -88,6 +88,15 @@ def csv_row(name: str, points: np.ndarray) -> str:
 
 def csv_text(*rows: str) -> str:
     return "\n".join(["name:keypoints_y:keypoints_x", *rows]) + "\n"
+
+
+def csv_of(people: dict[str, np.ndarray]) -> str:
+    """The DSCF/PATN CSV of BODY_25 poses (25, 3) by picture name."""
+    rows = []
+    for name, pose in people.items():
+        joints = pose[list(poses.COCO18)]
+        rows.append(csv_row(name, np.where(joints[:, 2:] > 0, joints[:, :2].round(), -1)))
+    return csv_text(*rows)
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (128, 64)) -> np.ndarray:

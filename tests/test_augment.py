@@ -336,7 +336,7 @@ def test_severity_0_is_the_identity_and_each_severity_hurts_more(kind):
     for severity in range(1, augment.SEVERITIES + 1):
         spoilt, _ = augment.corrupt(images, pose, kind, severity, samples)
         assert spoilt.min() >= -1.001 and spoilt.max() <= 1.001
-        similar.append(metrics.ssim(spoilt.clamp(-1, 1), images, "wang").mean().item())
+        similar.append(metrics.scores(spoilt.clamp(-1, 1), images)["ssim_wang"].mean().item())
         again, _ = augment.corrupt(images[5:9], pose[5:9], kind, severity, samples[5:9])
         assert torch.allclose(again, spoilt[5:9], atol=1e-5)
     assert all(before > after for before, after in pairwise([1.0, *similar]))

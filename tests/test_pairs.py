@@ -18,6 +18,7 @@ from conftest import (
     archive,
     body,
     coco,
+    csv_of,
     csv_row,
     csv_text,
     encoded,
@@ -790,7 +791,7 @@ def test_images_that_do_not_match_one_to_one_are_refused(tmp_path):
     with fails(r"real: has no image called b"):
         pairs.matching_names([real, made])
     write(real / "a.jpg", b"")
-    with fails(r"real: a\.jpg and a\.png have one name; remove one"):
+    with fails(r"real: a\.jpg and a\.png have the same name; remove one"):
         pairs.matching_names([made, real])
     empty = tree(tmp_path / "empty", {"notes.txt": b""})
     with fails(r"empty: no images in it; put \.jpg, .* files there"):
@@ -801,23 +802,48 @@ def test_images_that_do_not_match_one_to_one_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["a__b", "a___b", "a.jpg___b.jpg"])
 def test_a_pose_is_found_by_the_images_name_or_its_last_part(key, name):
     known = {key.replace("a__b", name): poses.Pose(body()), "a": poses.MISSING}
-    assert np.allclose(pairs.pose_by_name(known, name, (128, 64)), body())
+    assert np.allclose(pairs.pose_by_name(known, name).joints, body())
 
 
 def test_the_whole_name_of_an_image_goes_before_its_last_part():
     known = {"b": poses.MISSING, "a__b": poses.Pose(body())}
-    assert pairs.pose_by_name(known, "a__b", (128, 64)).any()
+    assert pairs.pose_by_name(known, "a__b").people
 
 
-def test_a_pose_by_name_goes_where_its_picture_goes():
-    known = {"b.jpg": poses.Pose(body(200, 120, 20), size=(256, 256))}
-    expected = poses.fit_pose(body(200, 120, 20), (256, 256), (256, 176))
-    assert np.allclose(pairs.pose_by_name(known, "b", (256, 176)), expected, atol=1e-4)
+def test_poses_of_targets_go_where_their_pictures_go_and_missing_ones_are_zeros(tmp_path, caplog):
+    for kind in ("made", "real"):
+        tree(tmp_path / kind, {f"{n}.png": encoded(picture(0, (256, 176))) for n in "abc"})
+    tree(tmp_path / "poses", {"a_keypoints.json": openpose(body(200, 30, 20))})
+    write(tmp_path / "b.json", coco({"b.png": body(200, 120, 20)}, (256, 256)))
+    folders = {"generated": tmp_path / "made", "target": tmp_path / "real"}
+    names = pairs.matching_names(list(folders.values()))
+    files = [tmp_path / "poses", tmp_path / "b.json"]
+    with caplog.at_level(logging.WARNING, "posegan"):
+        (batch,), size = pairs.folder_batches(folders, names, files)
+    assert size == (256, 176)
+    a, b, c = batch["target_pose"].numpy()
+    assert np.allclose(a, body(200, 30, 20), atol=1e-4)
+    moved = poses.fit_pose(body(200, 120, 20), (256, 256), (256, 176))
+    assert np.allclose(b[list(poses.COCO17)][:, :2], moved[list(poses.COCO17)][:, :2], atol=1e-4)
+    assert not c.any()
+    assert "1 of 3 targets have no pose, such as c" in caplog.text
+    with fails(r"b\.json: no pose of any target; name each pose like its image"):
+        pairs.folder_batches(folders, {"c": names["c"]}, [tmp_path / "b.json"])
 
 
-def test_an_image_without_a_known_pose_is_named():
-    with fails(r"^a__b: has no pose; add it to the file or folder of --poses$"):
-        pairs.pose_by_name({"a": poses.Pose(body())}, "a__b", (128, 64))
+def test_poses_of_targets_are_read_from_several_tables_or_a_folder_of_them(tmp_path):
+    for kind in ("made", "real"):
+        tree(tmp_path / kind, {f"{n}.png": encoded(picture()) for n in "ab"})
+    tables = {f"{n}.csv": csv_of({f"{n}.png": body().round()}) for n in "ab"}
+    tree(tmp_path / "tables", tables)
+    folders = {"generated": tmp_path / "made", "target": tmp_path / "real"}
+    names = pairs.matching_names(list(folders.values()))
+    found = []
+    for files in ([tmp_path / "tables"], [tmp_path / "tables" / name for name in tables]):
+        (batch,), _ = pairs.folder_batches(folders, names, files)
+        found.append(batch["target_pose"].numpy())
+    assert np.array_equal(*found)
+    assert found[0][..., 2].any(1).all()
 
 
 def test_a_picture_has_one_key_however_its_data_set_is_unpacked():

@@ -11,12 +11,14 @@ from posegan import posegan
 
 # What each imports of ours, on import or inside its functions.
 ROOMS = {
-    "posegan": {"training", "metrics", "models", "augment", "pairs", "poses", "files"},
+    "posegan": {"photo", "training", "metrics", "augment", "pairs", "poses", "files"},
+    "photo": {"training", "metrics", "pairs", "models", "body", "augment", "demo", "poses"},
     "training": {"losses", "metrics", "models", "augment", "pairs", "poses"},
     "losses": {"metrics", "models", "augment", "poses"},
     "metrics": {"models", "poses"},
     "pairs": {"models", "augment", "demo", "poses", "files"},
     "models": {"augment", "poses"},
+    "body": {"augment", "poses"},
     "augment": {"poses"},
     "demo": set(),
     "poses": {"files"},
