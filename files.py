@@ -36,11 +36,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, limit: int = HUGE) -> None:
     """Raise for what is no file to read: a pipe would be waited for without end."""
     problem = "" if path.is_file() else "no file" if path.exists() else "no such file"
-    if path.is_file() and path.stat().st_size > HUGE:
-        problem = f"{path.stat().st_size:,} bytes, more than {HUGE:,}"
+    if path.is_file() and path.stat().st_size > limit:
+        problem = f"{path.stat().st_size:,} bytes, more than {limit:,}"
     if problem:
         raise BadInput(path, problem, "check the path")
 
@@ -281,7 +281,7 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
         place.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{place.name[:100]}.partial-"
         with tempfile.TemporaryDirectory("", prefix, place.parent, True) as folder:
-            new, old = Path(folder, "new", place.name), Path(folder, "old")
+            new, old = Path(folder, "new", path.name), Path(folder, "old")
             new.parent.mkdir()
             yield new
             if place.exists() and not overwrite:

@@ -21,7 +21,8 @@ from torchvision.models import ResNet50_Weights, detection, resnet50
 from torchvision.models.resnet import Bottleneck
 
 from posegan.augment import constant, in_float32, pixel_grid, warp
-from posegan.poses import JOINTS, LIMBS, BadInput, from_coco17
+from posegan.files import BadInput, check_file
+from posegan.poses import JOINTS, LIMBS, from_coco17
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -110,14 +111,13 @@ def read_state_dict(path: Path) -> dict:
     Raises ClickException where the file is missing, damaged or more than plain tensors. Damage is
     told by the checksums in the file, which torch itself does not look at.
     """
+    check_file(path, limit=2**40)
     try:
         if zipfile.is_zipfile(path):  # else of torch before 1.6, without checksums
             with zipfile.ZipFile(path) as file:
                 if file.testzip():
                     raise zipfile.BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise BadInput(path, "no such file", "check the path") from None
     except OSError as error:
         raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
     except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke

@@ -143,9 +143,18 @@ class Place(click.Path):
 
     def convert(self, value, param, ctx):
         """Check a path as click does. Fails for an empty one, which would mean here."""
-        if not str(value).strip():
+        if not str(value):
             self.fail("is empty; give a path", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Fraction(click.FloatRange):
+    """A number in a range, which "nan" is not."""
+
+    def convert(self, value, param, ctx) -> float:
+        """Parse a number. Fails for one outside the range."""
+        number = super().convert(value, param, ctx)
+        return number if isfinite(number) else self.fail(f"{value} is no number", param, ctx)
 
 
 class LossWeight(click.ParamType):
@@ -541,7 +550,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 )
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Fraction(0, 1, min_open=True),
     show_default=defaults("learning_rate"),
     help="Adam's at its highest; falls to 0 by a cosine (residual: by 10 every 20 epochs).",
 )

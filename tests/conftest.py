@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import tarfile
 import zipfile
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click import ClickException
+from click.testing import CliRunner
 from PIL import Image
 
 from posegan import demo, pairs, posegan, poses, training
@@ -214,3 +216,90 @@ def train_in_one_process(rank: int, world: int, port: int, settings: dict, resum
     config = training.TrainConfig(**settings)
     prepared = pairs.load("demo", config.root)
     training.train(config, prepared, resume, lambda figures: None)
+
+
+# ------------------------------------------------------------------------------ whole commands
+
+# They work in a copy of the folder `world`, and must fail once something in it is harmed.
+COMMANDS = {
+    "generate": "generate photo.png pose.json --checkpoint model.pt --out out.png --device cpu",
+    "motion": "generate photo.png walk --checkpoint model.pt --out out.gif --device cpu",
+    "own": "generate photo.png walk --source-pose pose.json --checkpoint model.pt --out out.gif",
+    "score": "score --data folder --root data --checkpoint model.pt --scores pixels --device cpu",
+    "folders": "score --generated made --target real --poses poses.csv --scores pixels",
+    "prepare": "prepare --data folder --source people --root new --size 64x32",
+    "posed": "prepare --data folder --source bare --poses poses.csv --root new --size 64x32",
+    "train": "train --data folder --root data --run new --steps 1 --channels 4 --batch-size 2 "
+    "--device cpu --model unet --no-augment",
+    "resume": "train --run run --resume --steps 9 --root data --device cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> Path:
+    """A folder with all that the commands above need."""
+    folder = tmp_path_factory.mktemp("world")
+    people, bare = {}, {}
+    for person in ("al", "bo"):
+        for shot in range(2):
+            people[f"{person}/{shot}.png"] = bare[f"{person}/{shot}.png"] = encoded(
+                picture(shot, (64, 32))
+            )
+            people[f"{person}/{shot}.json"] = openpose(body(50, 15, 4))
+    tree(folder / "people", people)
+    tree(folder / "bare", bare)
+    for side in ("made", "real"):
+        tree(folder / side, {f"{i}.png": encoded(picture(i, (64, 32))) for i in range(2)})
+    write(folder / "photo.png", encoded(picture(0, (96, 64))))
+    write(folder / "photo.json", openpose(body(80, 30, 8)))
+    write(folder / "pose.json", openpose(body(80, 30, 8)))
+    names = [*bare, "0.png", "1.png"]
+    points = body(50, 15, 4)[[*range(8), *range(9, 19)], :2]
+    write(folder / "poses.csv", csv_text(*(csv_row(name, points) for name in names)))
+    prepared = pairs.prepare(
+        pairs.PrepareConfig(
+            "folder", str(folder / "people"), root=str(folder / "data"), size=(64, 32)
+        )
+    )
+    config = config_for(
+        prepared, folder / "run", model="unet", steps=2, batch_size=2, data="folder"
+    )
+    training.train(config, prepared, False, lambda figures: None)
+    shutil.copy(folder / "run" / "generator.pt", folder / "model.pt")
+    return folder
+
+
+@pytest.fixture
+def here(world, tmp_path, monkeypatch) -> Path:
+    """A copy of that folder of one's own, which is the working folder."""
+    folder = tmp_path / "here"
+    shutil.copytree(world, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("POSEGAN_DATA", raising=False)
+    return folder
+
+
+def state(folder: Path) -> dict[str, object]:
+    """All that lies in a folder, by name: bytes, or what else it is."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        small = path.is_file() and not path.is_symlink() and status.st_size < 2**22
+        found[str(path)] = path.read_bytes() if small else (status.st_mode, status.st_size)
+    return found
+
+
+def refused(folder: Path, arguments: list[str], word: str, code: int = 1) -> None:
+    """Run a command that must be refused in one line with that word, and change nothing."""
+    before = state(folder)
+    result = CliRunner().invoke(posegan.main, arguments)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    lines = result.output.splitlines()
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output and "POSEGAN_DEBUG" not in result.output
+    assert lines[-1].startswith("Error: ") and word in lines[-1], result.output
+    assert sum(line.startswith("Error") for line in lines) == 1
+    assert all(line.isprintable() for line in lines)
+    after = state(folder)
+    assert after == before, {*after} ^ {*before}

@@ -1,9 +1,12 @@
 """Whatever is handed in: one line with the file's name, no traceback, nothing lost or left."""
 
+import bz2
+import contextlib
+import gzip
 import io
 import json
+import lzma
 import os
-import re
 import shutil
 import tarfile
 import zipfile
@@ -14,120 +17,35 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from click import ClickException
 from click.testing import CliRunner
 from conftest import (
+    COMMANDS,
+    archive,
     body,
-    coco,
-    config_for,
     csv_row,
     csv_text,
     encoded,
     openpose,
     picture,
-    tree,
+    refused,
     write,
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from posegan import pairs, posegan, training
+from posegan import files, pairs, posegan, poses, training
+from posegan.files import BadInput
 
 POINTS = body(50, 15, 4)[[*range(8), *range(9, 19)], :2]
-COMMANDS = {
-    "generate": "generate photo.png pose.json --checkpoint model.pt --out out.png --device cpu",
-    "motion": "generate photo.png walk --checkpoint model.pt --out out.gif --device cpu",
-    "own": "generate photo.png walk --source-pose pose.json --checkpoint model.pt --out out.gif",
-    "score": "score --data folder --root data --checkpoint model.pt --scores pixels --device cpu",
-    "folders": "score --generated made --target real --poses poses.csv --scores pixels",
-    "prepare": "prepare --data folder --source people --root new --size 64x32",
-    "posed": "prepare --data folder --source bare --poses poses.csv --root new --size 64x32",
-    "train": "train --data folder --root data --run new --steps 1 --channels 4 --batch-size 2 "
-    "--device cpu --model unet --no-augment",
-    "resume": "train --run run --resume --steps 9 --root data --device cpu",
-}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    """A folder with all that the commands above need."""
-    folder = tmp_path_factory.mktemp("world")
-    people, bare = {}, {}
-    for person in ("al", "bo"):
-        for shot in range(2):
-            people[f"{person}/{shot}.png"] = bare[f"{person}/{shot}.png"] = encoded(
-                picture(shot, (64, 32))
-            )
-            people[f"{person}/{shot}.json"] = openpose(body(50, 15, 4))
-    tree(folder / "people", people)
-    tree(folder / "bare", bare)
-    for side in ("made", "real"):
-        tree(folder / side, {f"{i}.png": encoded(picture(i, (64, 32))) for i in range(2)})
-    write(folder / "photo.png", encoded(picture(0, (96, 64))))
-    write(folder / "photo.json", openpose(body(80, 30, 8)))
-    write(folder / "pose.json", openpose(body(80, 30, 8)))
-    names = [*bare, "0.png", "1.png"]
-    write(folder / "poses.csv", csv_text(*(csv_row(name, POINTS) for name in names)))
-    prepared = pairs.prepare(
-        pairs.PrepareConfig(
-            "folder", str(folder / "people"), root=str(folder / "data"), size=(64, 32)
-        )
-    )
-    config = config_for(
-        prepared, folder / "run", model="unet", steps=2, batch_size=2, data="folder"
-    )
-    training.train(config, prepared, False, lambda figures: None)
-    shutil.copy(folder / "run" / "generator.pt", folder / "model.pt")
-    return folder
-
-
-@pytest.fixture
-def here(world, tmp_path, monkeypatch) -> Path:
-    """A copy of that folder of one's own, which is the working folder."""
-    folder = tmp_path / "here"
-    shutil.copytree(world, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("POSEGAN_DATA", raising=False)
-    return folder
-
-
-def state(folder: Path) -> dict[str, object]:
-    """All that lies in a folder, by name: bytes, or what else it is."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        small = path.is_file() and not path.is_symlink() and status.st_size < 2**22
-        found[str(path)] = path.read_bytes() if small else (status.st_mode, status.st_size)
-    return found
-
-
-def changed(line: str, changes: dict[str, str]) -> list[str]:
-    """A command line with other values for its words."""
-    words = [changes.get(word, word) for word in line.split()]
-    return [part for word in words for part in word.split("|")]
-
-
-def refuse(folder: Path, arguments: list[str], word: str, code: int = 1) -> None:
-    """Run a command that must be refused in one line with that word, and change nothing."""
-    before = state(folder)
-    result = CliRunner().invoke(posegan.main, arguments)
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    lines = result.output.splitlines()
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output and "POSEGAN_DEBUG" not in result.output
-    assert lines[-1].startswith("Error: ") and word in lines[-1], result.output
-    assert sum(line.startswith("Error") for line in lines) == 1
-    assert all(line.isprintable() for line in lines)
-    after = state(folder)
-    assert after == before, {*after} ^ {*before}
 
 
 class Case(NamedTuple):
     """A harm, and the command that must notice it with that word."""
 
     command: str
-    harm: Callable[[Path], object] | None
+    harm: Callable[[Path], object]
     word: str
     changes: dict = {}  # noqa: RUF012
     code: int = 1
@@ -205,9 +123,9 @@ def harmed(file: str, harm: object) -> Callable[[Path], object]:
 
 
 def run(here: Path, case: Case) -> None:
-    if case.harm:
-        case.harm(here)
-    refuse(here, changed(COMMANDS[case.command], case.changes), case.word, case.code)
+    case.harm(here)
+    words = COMMANDS[case.command].split()
+    refused(here, [case.changes.get(word, word) for word in words], case.word, case.code)
 
 
 PICTURE_CASES = {
@@ -372,3 +290,467 @@ CSV_CASES = {
 @pytest.mark.parametrize("case", CSV_CASES.values(), ids=CSV_CASES)
 def test_bad_key_point_tables_are_refused(here, case):
     run(here, case)
+
+
+# ------------------------------------------------------------------------------ archives
+
+
+def packed(here: Path, kind: str = "tar") -> bytes:
+    """The people as an archive."""
+    return archive(here / "people", kind).read_bytes()
+
+
+def tar_of(*members: tuple, **options) -> bytes:
+    """A tar of members (name, bytes, changes of the header)."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", **options) as made:
+        for name, data, changes in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            for key, value in changes.items():
+                setattr(info, key, value)
+            made.addfile(info, io.BytesIO(data) if data else None)
+    return file.getvalue()
+
+
+def zip_of(names: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", kind) as made:
+        for name, data in names.items():
+            made.writestr(name, data)
+    return file.getvalue()
+
+
+def spoil(data: bytes, at: float, new: bytes = b"\xff" * 40) -> bytes:
+    """Bytes with some of them replaced from that part of their length on."""
+    place = int(len(data) * at)
+    return data[:place] + new + data[place + len(new) :]
+
+
+def spoilt_header(data: bytes) -> bytes:
+    place = data.index(b"people/bo")  # of the second person's first picture
+    return data[: place + 150] + b"9" + data[place + 151 :]
+
+
+def between_members(data: bytes) -> bytes:
+    return data[: data.index(b"people/bo")]
+
+
+def zeros_of(size: int) -> bytes:
+    """A compressed tar of a picture of zeros, whose header says how many."""
+    return gzip.compress(tar_of(("al/0.png", bytes(size), {})))
+
+
+PEOPLE = {f"{person}/{shot}.png": PNG for person in ("al", "bo") for shot in range(2)}
+BAD_ARCHIVES = {
+    "no archive": lambda here: b"no archive",
+    "empty": lambda here: b"",
+    "zeros": lambda here: bytes(10240),
+    "many zeros": lambda here: bytes(2**22),
+    "picture": lambda here: PNG,
+    "half tar": lambda here: packed(here)[: len(packed(here)) // 2],
+    "tar cut between members": lambda here: between_members(packed(here)),
+    "tar without its end": lambda here: packed(here).rstrip(b"\0") + bytes(300),
+    "joined tars": lambda here: packed(here) * 2,
+    "tar and more": lambda here: packed(here) + b"more",
+    "spoilt header": lambda here: spoilt_header(packed(here)),
+    "spoilt first header": lambda here: b"x" * 200 + packed(here)[200:],
+    "half tar.gz": lambda here: packed(here, "tar.gz")[:-2000],
+    "tar.gz less 4": lambda here: packed(here, "tar.gz")[:-4],
+    "spoilt tar.gz": lambda here: spoil(packed(here, "tar.gz"), 0.5),
+    "tar.gz and more": lambda here: packed(here, "tar.gz") + b"more",
+    "gz of nothing": lambda here: gzip.compress(b""),
+    "gz of text": lambda here: gzip.compress(b"text" * 500),
+    "xz cut": lambda here: lzma.compress(packed(here))[:-50],
+    "bz2 cut": lambda here: bz2.compress(packed(here))[:-50],
+    "half zip": lambda here: packed(here, "zip")[: len(packed(here, "zip")) // 2],
+    "zip's second half": lambda here: packed(here, "zip")[len(packed(here, "zip")) // 2 :],
+    "spoilt zip": lambda here: spoil(packed(here, "zip"), 0.3),
+    "joined zips": lambda here: packed(here, "zip") * 2,
+    "zip of nothing": lambda here: zip_of({}),
+    "zip of texts": lambda here: zip_of({"a/b.txt": b"text"}),
+    "bomb in gz": lambda here: zeros_of(2**27),
+    "bomb in zip": lambda here: zip_of(PEOPLE | {"al/2.png": bytes(2**27)}),
+    "bomb of lzma": lambda here: zip_of({"al/2.png": bytes(2**27)}, zipfile.ZIP_LZMA),
+    "a lie of size": lambda here: tar_of(("al/0.png", b"", {"size": 2**40})),
+    "only devices": lambda here: tar_of(("al/0.png", b"", {"type": tarfile.CHRTYPE})),
+    "only a fifo": lambda here: tar_of(("al/0.png", b"", {"type": tarfile.FIFOTYPE})),
+    "links to nothing": lambda here: tar_of(
+        ("al/0.png", b"", {"type": tarfile.SYMTYPE, "linkname": "x.png"}),
+        ("bo/0.png", b"", {"type": tarfile.LNKTYPE, "linkname": "x.png"}),
+    ),
+    "links in a circle": lambda here: tar_of(
+        ("al/0.png", b"", {"type": tarfile.SYMTYPE, "linkname": "1.png"}),
+        ("al/1.png", b"", {"type": tarfile.SYMTYPE, "linkname": "0.png"}),
+        ("bo/0.png", b"", {"type": tarfile.LNKTYPE, "linkname": "bo/0.png"}),
+    ),
+}
+ARCHIVE_CASES = [
+    *((way, "people.x", make) for way, make in BAD_ARCHIVES.items()),
+    *((f"parsing {way}", "people.x", BAD_ARCHIVES[way]) for way in ("empty", "joined tars")),
+]
+
+
+@pytest.mark.parametrize(("way", "name", "make"), ARCHIVE_CASES, ids=[w for w, *_ in ARCHIVE_CASES])
+def test_bad_archives_are_refused(here, way, name, make):
+    data = make(here)
+    for made in here.glob("people.t*"):
+        made.unlink()
+    write(here / name, data)
+    line = COMMANDS["prepare"].replace("people", name if "parsing" not in way else "people")
+    refused(here, (line + (f" --parsing {name}" if "parsing" in way else "")).split(), name)
+
+
+# ------------------------------------------------------------------------------ prepared folders
+
+
+def array(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    """What changes an array of the prepared folder."""
+
+    def harm(here: Path) -> None:
+        path = here / "data/folder" / f"{name}.npy"
+        np.save(path, change(np.load(path)))
+
+    return harm
+
+
+def about(**changes: object) -> Callable[[Path], None]:
+    """What changes dataset.json."""
+
+    def harm(here: Path) -> None:
+        path = here / "data/folder/dataset.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return harm
+
+
+def table(change: Callable[[str], str]) -> Callable[[Path], None]:
+    """What changes people.csv."""
+
+    def harm(here: Path) -> None:
+        path = here / "data/folder/people.csv"
+        path.write_text(change(path.read_text()))
+
+    return harm
+
+
+def counted(**counts: object) -> Callable[[Path], None]:
+    return lambda here: about(
+        counts=json.loads((here / "data/folder/dataset.json").read_text())["counts"] | counts
+    )(here)
+
+
+def as_npz(name: str) -> Callable[[Path], None]:
+    def harm(here: Path) -> None:
+        path = here / "data/folder" / f"{name}.npy"
+        with open(path, "rb") as file:
+            content = np.load(file)
+        with open(path, "wb") as file:
+            np.savez(file, content)
+
+    return harm
+
+
+KINDS = {
+    "images": ("float32", "bool", "int8", "complex64", "uint16", "object", "U1", "M8[s]"),
+    "poses": ("float64", ">f4", "int32", "complex64", "bool", "object"),
+    "pairs_train": ("int64", "float32", "bool", "uint32", ">i4", "object"),
+}
+FOLDER_HARMS = {
+    **{
+        f"{name} {kind}": array(name, lambda a, kind=kind: a.astype(kind))
+        for name, kinds in KINDS.items()
+        for kind in kinds
+    },
+    **{
+        f"{way} {file}": harmed(f"data/folder/{file}", harm)
+        for file in pairs.FILES
+        for way, harm in {
+            "no": Path.unlink,
+            "empty": b"",
+            "text": b"some text",
+            "zeros": bytes(3000),
+            "fifo": fifo,
+            "folder": of_folder,
+            "link to nothing": to_nothing,
+        }.items()
+    },
+    **{f"npz {name}": as_npz(name) for name in ("images", "poses", "pairs_test")},
+    "three columns": array("pairs_train", lambda a: np.repeat(a, 2, 1)[:, :3]),
+    "three dimensions": array("pairs_train", lambda a: a[None]),
+    "one dimension": array("pairs_train", lambda a: a.ravel()),
+    "fewer pairs": array("pairs_train", lambda a: a[:1]),
+    "negative": array("pairs_train", lambda a: -a - 1),
+    "absent": array("pairs_test", lambda a: a + 10**6),
+    "tested in training": array("pairs_train", lambda a: a + 2),
+    "fewer images": array("images", lambda a: a[:-1]),
+    "wider images": array("images", lambda a: np.repeat(a, 2, 2)),
+    "grey images": array("images", lambda a: a[..., 0]),
+    "nan": array("poses", lambda a: a * np.float32("nan")),
+    "far": array("poses", lambda a: a + np.float32(1e30)),
+    "sure": array("poses", lambda a: a * np.float32(7)),
+    "fewer joints": array("poses", lambda a: a[:, :18]),
+    "inverted": array("images", lambda a: 255 - a),
+    "shuffled": array("poses", lambda a: a[:, ::-1]),
+    "reversed": array("pairs_train", lambda a: a[::-1]),
+    "other names": table(lambda text: text.replace("al/0", "al/7")),
+    "format": about(format=2),
+    "no format": about(format=None),
+    "word format": about(format="1"),
+    "height 0": about(height=0),
+    "height -16": about(height=-16),
+    "height 1e9": about(height=10**9),
+    "word height": about(height="64"),
+    "null height": about(height=None),
+    "list height": about(height=[64]),
+    "no counts": about(counts=None),
+    "list counts": about(counts=[4]),
+    "more images": counted(images=5),
+    "null images": counted(images=None),
+    "huge pairs": counted(pairs_train=10**30),
+    "not json": harmed("data/folder/dataset.json", "{"),
+    "deep json": harmed("data/folder/dataset.json", "[" * 100_000),
+    "list json": harmed("data/folder/dataset.json", "[]"),
+    "null json": harmed("data/folder/dataset.json", "null"),
+    "no head": table(lambda text: text.split("\n", 1)[1]),
+    "head only": table(lambda text: text.split("\n", 1)[0]),
+    "fewer people": table(lambda text: text.rsplit("\n", 2)[0]),
+    "six columns": table(lambda text: text.replace("train", "train,x")),
+    "other split": table(lambda text: text.replace("train", "both")),
+    "other order": table(lambda text: text.replace("\n0,", "\n7,")),
+    "long name": table(lambda text: text.replace("al/0", "x" * 10_000)),
+    "longer name": table(lambda text: text.replace("al/0", "x" * 200_000)),
+    "quote": table(lambda text: text.replace("al/0", '"al/0')),
+    "nul": table(lambda text: text.replace("al/0", "\0")),
+}
+FOLDER_CASES = {
+    f"{c}-{w}": (c, harm) for c in ("score", "train") for w, harm in FOLDER_HARMS.items()
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::numpy.exceptions.ComplexWarning")
+@pytest.mark.parametrize(("command", "harm"), FOLDER_CASES.values(), ids=FOLDER_CASES)
+def test_damaged_data_sets_are_refused(here, command, harm):
+    run(here, Case(command, harm, "data/folder: "))
+
+
+# ------------------------------------------------------------------------------ checkpoints
+
+
+def content(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    """What changes the content of a checkpoint."""
+
+    def harm(path: Path) -> None:
+        found = torch.load(path, weights_only=True)
+        torch.save(change(found), path)
+
+    return harm
+
+
+def put(*keys: str, to: object) -> Callable[[Path], None]:
+    """What puts a value into a checkpoint."""
+
+    def change(found: dict) -> dict:
+        inner = found
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = to
+        return found
+
+    return content(change)
+
+
+def scaled(factor: float) -> Callable[[Path], None]:
+    def change(found: dict) -> dict:
+        found["state"]["average"] = {
+            name: value * factor for name, value in found["state"]["average"].items()
+        }
+        return found
+
+    return content(change)
+
+
+SHAPE = ("config", "shape")
+CHECKPOINT_HARMS = {
+    "empty": lambda path: write(path, b""),
+    "text": lambda path: write(path, "text"),
+    "zip": lambda path: write(path, zip_of({"a": b"b"})),
+    "pickle": lambda path: write(path, b"cos\nsystem\n(S'touch owned'\ntR."),
+    "fifo": fifo,
+    "folder": of_folder,
+    "link": to_nothing,
+    **{
+        f"cut at {at}": lambda p, at=at: write(p, p.read_bytes()[:at]) for at in (10, 999, -1, -500)
+    },
+    **{
+        f"spoilt at {a}": lambda p, a=a: write(p, spoil(p.read_bytes(), a)) for a in (0.3, 0.5, 0.7)
+    },
+    **{
+        f"a bit at {a}": lambda p, a=a: write(p, spoil(p.read_bytes(), a, b"\x5a"))
+        for a in (0.4, 0.6)
+    },
+    "zero block": lambda path: write(path, spoil(path.read_bytes(), 0.5, bytes(4096))),
+    "list": content(lambda found: [found]),
+    "nothing": content(lambda found: {}),
+    "tensor": content(lambda found: torch.zeros(3)),
+    "other state dict": content(lambda found: found["state"]["average"]),
+    "no state": content(lambda found: {k: v for k, v in found.items() if k != "state"}),
+    "null state": put("state", to=None),
+    "list state": put("state", to=[]),
+    "null config": put("config", to=None),
+    "format": put("format", to=99),
+    "word format": put("format", to="x"),
+    "model": put(*SHAPE, "model", to="other"),
+    "list model": put(*SHAPE, "model", to=[]),
+    "height 0": put(*SHAPE, "height", to=0),
+    "height -16": put(*SHAPE, "height", to=-16),
+    "height 1e9": put(*SHAPE, "height", to=10**9),
+    "word height": put(*SHAPE, "height", to="64"),
+    "float height": put(*SHAPE, "height", to=64.5),
+    "no width": put(*SHAPE, "width", to=None),
+    "no shape": put(*SHAPE, to=None),
+    "channels 0": put(*SHAPE, "options", to={"channels": 0}),
+    "channels -4": put(*SHAPE, "options", to={"channels": -4}),
+    "channels 1e9": put(*SHAPE, "options", to={"channels": 10**9}),
+    "other channels": put(*SHAPE, "options", to={"channels": 8}),
+    "options": put(*SHAPE, "options", to=[1]),
+    "unknown option": put(*SHAPE, "options", to={"rooms": 3}),
+    "no weights": put("state", "average", to={}),
+    "null weights": put("state", "average", to=None),
+    "weights of numbers": put("state", "average", to={"a": 3}),
+    "nan": scaled(float("nan")),
+    "infinite": scaled(float("inf")),
+    "step -1": put("state", "step", to=-1),
+    "step 1.5": put("state", "step", to=1.5),
+    "word step": put("state", "step", to="2"),
+}
+CHECKPOINT_CASES = {
+    f"{command}-{way}": Case(
+        command,
+        lambda here, f=file, h=harm: h(here / f),
+        word,
+        code=2 if way == "folder" and command != "resume" else 1,
+    )
+    for command, file, word in (
+        ("generate", "model.pt", "model.pt"),
+        ("score", "model.pt", "model.pt"),
+        ("resume", "run/latest.pt", "run"),
+    )
+    for way, harm in CHECKPOINT_HARMS.items()
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINT_CASES.values(), ids=CHECKPOINT_CASES)
+def test_damaged_checkpoints_are_refused(here, case):
+    run(here, case)
+    assert not (here / "owned").exists()
+
+
+# ------------------------------------------------------------------------------ mutated at random
+
+quick = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+CUTS = st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=0, max_size=9)), max_size=4)
+
+
+def mutated(data: bytes, cuts: list[tuple[float, bytes]]) -> bytes:
+    """Bytes with parts replaced; by nothing: cut off there."""
+    for at, new in cuts:
+        place = int(at * len(data))
+        data = data[:place] + new + data[place + len(new) :] if new else data[:place]
+    return data
+
+
+KEYS = (
+    *("people", "pose_keypoints_2d", "annotations", "images", "keypoints", "image_id", "id"),
+    *("height", "width", "file_name", "instances", "frame_id", "instance_info", "x", "y"),
+    *("visible", "keypoint_scores"),
+)
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+anything = st.recursive(
+    leaves | st.lists(st.integers(0, 99), min_size=51, max_size=75),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(KEYS),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@quick
+@given(content=anything)
+def test_any_json_is_poses_or_refused(content):
+    with contextlib.suppress(BadInput):
+        for pose in poses.parse_json(json.dumps(content).encode(), "file.json", "a").values():
+            assert pose.joints.shape == (25, 3) and np.isfinite(pose.fitted((64, 32))).all()
+
+
+@quick
+@given(cuts=CUTS)
+def test_mutated_poses_are_poses_or_refused(cuts):
+    for data, read in (
+        (openpose(body()), lambda data: poses.parse_json(data, "file.json", "a")),
+        (csv_text(ROW, csv_row("1.png", POINTS)), lambda data: poses._parse_csv(data, "file.csv")),
+    ):
+        with contextlib.suppress(BadInput):
+            for pose in read(mutated(data.encode(), cuts)).values():
+                assert pose.joints.shape == (25, 3) and np.isfinite(pose.joints).all()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_mutated_archives_are_read_or_refused(world, tmp_path, kind):
+    shutil.copytree(world / "people", tmp_path / "people")
+    whole = archive(tmp_path / "people", kind).read_bytes()
+
+    @quick
+    @given(cuts=CUTS)
+    def read(cuts):
+        path = write(tmp_path / f"x.{kind}", mutated(whole, cuts))
+        with contextlib.suppress(BadInput):
+            source = files.Source(path)
+            assert dict(source.items(source.names)).keys() == set(source.names)
+
+    read()
+
+
+def test_mutated_data_sets_are_opened_or_refused(world, tmp_path):
+    root = shutil.copytree(world / "data", tmp_path / "data")
+
+    @quick
+    @given(name=st.sampled_from(pairs.FILES), cuts=CUTS)
+    def load(name, cuts):
+        whole = (root / "folder" / name).read_bytes()
+        head = whole[:200] if name.endswith(".npy") else whole
+        write(root / "folder" / name, mutated(head, cuts) + whole[len(head) :])
+        try:
+            with contextlib.suppress(BadInput):
+                same = pairs.load("folder", root)
+                assert pairs.fingerprint(same) == same.description["digest"]
+        finally:
+            write(root / "folder" / name, whole)
+
+    load()
+
+
+def test_mutated_checkpoints_are_whole_or_refused(world, tmp_path):
+    whole = (world / "model.pt").read_bytes()
+    good = training.load_generator(world / "model.pt", torch.device("cpu")).state_dict()
+
+    @quick
+    @given(cuts=CUTS)
+    def load(cuts):
+        path = write(tmp_path / "model.pt", mutated(whole, cuts))
+        with contextlib.suppress(ClickException):
+            found = training.load_generator(path, torch.device("cpu")).state_dict()
+            assert all(torch.equal(found[name], good[name]) for name in good)
+
+    load()

@@ -17,7 +17,7 @@ ROOMS = {
     "losses": {"metrics", "models", "augment", "poses"},
     "metrics": {"models", "poses"},
     "pairs": {"models", "augment", "demo", "poses", "files"},
-    "models": {"augment", "poses"},
+    "models": {"augment", "poses", "files"},
     "body": {"augment", "poses"},
     "augment": {"poses"},
     "demo": set(),
