@@ -189,7 +189,7 @@ BAD_JSON = {
     "infinite": person([float("inf"), *FLAT[1:]]),
     "far": person([1e30, *FLAT[1:]]),
     "farther": person([1e300, *FLAT[1:]]),
-    "farthest": json.dumps({"people": [{"pose_keypoints_2d": [10**400] * 75}]})
+    "farthest": json.dumps({"people": [{"pose_keypoints_2d": [10**400] * 75}]}),
     if hasattr(int, "bit_count")
     else "",
     "null point": person([None, *FLAT[1:]]),

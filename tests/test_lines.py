@@ -41,7 +41,7 @@ OUTPUTS = [
     (
         "",
         f"{GENERATE} --source-pose poses.csv:0.png --overwrite".replace("out.png", "poses.csv"),
-        "",
+        "poses.csv: ",
     ),
     ("s.json", f"{FOLDERS} --json s.json", "s.json: is there already; replace it with --overw"),
     ("s.csv", f"{FOLDERS} --per-pair s.csv", "s.csv: is there already; replace it with --overw"),
