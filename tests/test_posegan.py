@@ -61,7 +61,7 @@ def test_every_command_and_option_has_help():
     for name, command in posegan.main.commands.items():
         assert f"posegan {name}" in command.help, name
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert len(options) <= {"score": 15, "train": 21}.get(name, 20)
+        assert len(options) <= {"score": 16, "train": 21}.get(name, 20)
         assert all(one.help for one in options), name
         assert "Usage" in run(name, "--help")
 
@@ -153,6 +153,7 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     missing = tmp_path / "none.pth"
     options = ["--descriptor-weights", missing, "--channels", "4", "--steps", "1"]
     assert "no such file" in run("train", "--root", root, "--model", "residual", *options, code=1)
+    options = ["--features", "resnet50", *options]
     assert "no such file" in run("train", "--root", root, *options, code=1)
 
 
@@ -308,7 +309,7 @@ def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp
     )
     blocked = ["--out", text / "x.png"]
     message = run("generate", photo, pose_file, *base, *blocked, code=1)
-    assert "text.jpg: a file; name a folder" in message
+    assert "x.png: can't be written; choose another place with --out" in message
     weights = ["--pose-weights", wrong]
     assert "no weights of Keypoint" in run("generate", photo, pose_file, *base, *weights, code=1)
 
@@ -508,7 +509,8 @@ def test_scores_of_networks_are_computed_where_their_weights_are(two_folders, tm
     with torch.no_grad():
         wanted = network(*sides).mean().item()
     assert content["scores"]["lpips"] == pytest.approx(wanted, rel=1e-4)
-    run(*two_folders[:4], two_folders[2], *extra[:3], two_folders[2], *extra[4:])
+    again = [*two_folders[:4], two_folders[2], *extra[:3], two_folders[2], *extra[4:]]
+    run(*again, "--overwrite")
     content = json.loads(file.read_text())
     assert content["scores"]["lpips"] == 0
     for name in ("fid", "fid_gfla"):
@@ -576,7 +578,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     two_folders, tmp_path, monkeypatch
 ):
     file = tmp_path / "scores.json"
-    quick = ["--scores", "pixels", "--json", file]
+    quick = ["--scores", "pixels", "--json", file, "--overwrite"]
     with monkeypatch.context() as nobody_reads:
         nobody_reads.setattr(posegan, "show_scores", lambda *given: sys.exit(3))
         run(*two_folders, *quick, code=3)
@@ -593,7 +595,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     assert file.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"generated", "target", "scores.json"}
     same = ["--poses", file, "--per-pair", tmp_path / "target" / ".." / "scores.json"]
-    assert "are the same file" in run(*two_folders, *same, code=2)
+    assert "would take the place of" in run(*two_folders, *same, code=1)
 
 
 def test_what_the_system_refuses_is_one_line(photo):
@@ -637,11 +639,11 @@ def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkey
         assert (drawn[top : top + 16] < 128).any()
     before = sheet.read_bytes()
     asked = run(*two_folders, *quick, "--worst", "1", code=1)
-    assert "worst.png already exists; replace it?" in asked and "ssim_dscf" not in asked
+    assert "worst.png: is there already; replace it with --overwrite" in asked
     assert sheet.read_bytes() == before
-    result = CliRunner().invoke(posegan.main, [*map(str, two_folders), "--worst", "1"], input="y")
-    assert result.exit_code == 0 and sheet.read_bytes() != before
-    blocked = ["--per-pair", tmp_path / "none" / "pairs.csv"]
+    run(*two_folders, *quick, "--worst", "1", "--overwrite")
+    assert sheet.read_bytes() != before
+    blocked = ["--per-pair", sheet / "pairs.csv"]
     assert "another place with --per-pair" in run(*two_folders, *quick, *blocked, code=1)
 
 
@@ -668,7 +670,7 @@ def test_a_bad_picture_leaves_no_scores(two_folders, tmp_path):
     assert "9.png: damaged" in run(*two_folders, *quick, "--per-pair", rows, code=1)
     assert [path.name for path in tmp_path.glob("pairs.csv*")] == []
     same = ["--per-pair", rows, "--json", rows]
-    assert "--per-pair and --json are the same file" in run(*two_folders, *quick, *same, code=2)
+    assert "would take the place of" in run(*two_folders, *quick, *same, code=1)
 
 
 def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
@@ -685,7 +687,7 @@ def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
     assert content["counts"]["mask_ssim"] == 2
     assert content["counts"]["ssim_dscf"] == content["pairs"] == 10
     files[0].write_text(csv_of({"other.png": pose}))
-    assert "poses.csv: no pose of any target" in run(*asked, code=1)
+    assert "poses.csv: no pose of any target" in run(*asked, "--overwrite", code=1)
 
 
 def test_a_single_pair_is_scored_without_interval(two_folders, tmp_path, offline):
