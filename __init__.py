@@ -1,5 +1,13 @@
-"""posegan puts the person of one photograph into another pose."""
+"""posegan puts the person of one photograph into another pose.
 
+    model = posegan.load()
+    picture = model("photo.jpg", "walk")[0]
+    posegan.score(picture, target)
+
+`load`, `Model` and `score` are all that Python programs need; they are in posegan.photo.
+"""
+
+from posegan.posegan import __getattr__ as __getattr__
 from posegan.posegan import main
 
-__all__ = ["main"]
+__all__ = ["Model", "load", "main", "score"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -10,6 +10,8 @@ from PIL import Image, ImageFilter
 
 IDENTITIES = 400
 POSES = 12
+MOTIONS = ("walk", "run", "turn", "wave", "stretch", "sit")
+MOTION_FRAMES = 24  # of one round
 
 _OVERSAMPLING = 2  # each way; the edges of the body are averaged from these samples
 
@@ -211,12 +213,21 @@ def _stance(rng: np.random.Generator, skirt: bool) -> list[np.ndarray]:
 
 
 def _pose(looks: _Looks, rng: np.random.Generator, yaw: float) -> _Body:
-    """Bend the skeleton of a person, turned by `yaw` degrees, its feet on y = 0."""
-    right_arm, left_arm, right_leg, left_leg, spine = _stance(rng, looks.cut in ("skirt", "dress"))
-    pelvis = _rotation(1, yaw + rng.normal(0, 3)) @ _rotation(2, -0.3 * spine[2])
+    """Draw a posture for a person who is turned by about `yaw` degrees."""
+    angles = _stance(rng, looks.cut in ("skirt", "dress"))
+    yaw = yaw + rng.normal(0, 3)
+    return _bend(looks, angles, yaw, rng.normal(0, 16), rng.normal(3, 5))
+
+
+def _bend(looks: _Looks, angles: list, yaw: float, look: float, nod: float) -> _Body:
+    """Bend the skeleton of a person, turned by `yaw` degrees, its feet on y = 0; the head turns by
+    `look` and nods by `nod` degrees.
+    """
+    right_arm, left_arm, right_leg, left_leg, spine = angles
+    pelvis = _rotation(1, yaw) @ _rotation(2, -0.3 * spine[2])
     chest = pelvis @ _rotation(0, spine[0]) @ _rotation(1, spine[1]) @ _rotation(2, spine[2])
-    head = chest @ _rotation(1, rng.normal(0, 16) - 0.7 * spine[1])
-    head = head @ _rotation(0, rng.normal(3, 5) - 0.45 * spine[0])
+    head = chest @ _rotation(1, look - 0.7 * spine[1])
+    head = head @ _rotation(0, nod - 0.45 * spine[0])
     joints, height = np.zeros((25, 3)), looks.height
     joints[1] = height * (pelvis @ (0, 0.1, 0) + chest @ (0, 0.405, 0))
     center = joints[1] + height * (chest @ (0, 0.09, 0.005) + head @ (0, 0.115, 0.022))
@@ -698,3 +709,78 @@ def person(seed: int, identity: int, pose: int, size=(128, 64)) -> tuple[np.ndar
     within = ((points > -0.5) & (points < np.array(size[::-1]) - 0.5)).all(1)
     joints = np.concatenate([points, np.ones((25, 1))], 1) * within[:, None]
     return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8), joints.astype(np.float32)
+
+
+# ------------------------------------------------------------------------------ motions
+
+
+def motion(name: str, yaw: float = 0.0) -> np.ndarray:
+    """A motion of MOTIONS as MOTION_FRAMES poses (N, 25, 3) of one round, in metres.
+
+    x to the right, y downwards from the ground below the feet; x = 0 is between the hips, which
+    stay in their place. The body is 1.76 m tall, turned by `yaw` degrees (90: to the right of the
+    picture), and seen from far away. Raises KeyError for another name.
+    """
+    looks = _looks(0, 0)
+    looks = replace(looks, height=1.0, shoulders=1.0, hips=1.0)
+    poses = np.ones((MOTION_FRAMES, 25, 3))
+    for frame, pose in enumerate(poses):
+        angles, turned, lift = _MOTIONS[name](2 * math.pi * frame / MOTION_FRAMES)
+        body = _bend(looks, angles, yaw + turned, 0.35 * turned, 3)
+        pose[:, 0] = body.joints[:, 0] - body.joints[8, 0]
+        pose[:, 1] = -body.joints[:, 1] - lift
+    return poses.astype(np.float32)
+
+
+# Each gives the angles (as in _STANCES), the turn in degrees and the height above the ground in
+# metres at a phase in radians; they begin and end alike.
+
+
+def _leg(phase: float, swing: float, lift: float, toes: float) -> tuple:
+    """A leg that swings by so many degrees, its knee bent on the way forwards."""
+    ahead, forwards = math.sin(phase), max(0.0, math.cos(phase))
+    return swing * ahead, 1.5, 7 + lift * forwards**1.5, toes * max(0.0, -ahead) - 8
+
+
+def _walk(phase: float) -> tuple:
+    legs = _leg(phase, 24, 46, 24), _leg(phase + math.pi, 24, 46, 24)
+    s = math.sin(phase)
+    arms = (-22 * s, 8, -15, 18 - 9 * s), (22 * s, 8, -15, 18 + 9 * s)
+    return [*arms, *legs, (3, 7 * s, 0)], 0.0, 0.0
+
+
+def _run(phase: float) -> tuple:
+    legs = _leg(phase, 42, 88, 34), _leg(phase + math.pi, 42, 88, 34)
+    s = math.sin(phase)
+    arms = (-40 * s, 14, -20, 94 - 12 * s), (40 * s, 14, -20, 94 + 12 * s)
+    return [*arms, *legs, (10, 12 * s, 0)], 0.0, 0.03 - 0.03 * math.cos(2 * phase)
+
+
+def _turn(phase: float) -> tuple:
+    s = math.sin(phase)
+    arm = (2, 9 + 3 * abs(s), -15, 16)
+    return [arm, arm, (0, 4, 3, 0), (0, 4, 3, 0), (1, 10 * math.cos(phase), 0)], 50 * s, 0.0
+
+
+def _wave(phase: float) -> tuple:
+    arm = (0, 78, 88, 100 + 26 * math.sin(2 * phase))
+    return [arm, (2, 9, -15, 14), (0, 4, 3, 0), (0, 4, 3, 0), (0, 0, 3 * math.sin(phase))], 0.0, 0.0
+
+
+def _stretch(phase: float) -> tuple:
+    up = (1 - math.cos(phase)) / 2
+    # The elbows bend on the way, which keeps the hands near the body.
+    out = math.sin(math.pi * min(0.5, up))
+    arm = (2 - 2 * up, 9 + 155 * up, 100 * out - 15, 14 + 470 * up * (1 - up))
+    leg = (0, 4 + 2 * up, 3, 0)
+    return [arm, arm, leg, leg, (1 - 5 * up, 0, 0)], 0.0, 0.0
+
+
+def _sit(phase: float) -> tuple:
+    down = (1 - math.cos(phase)) / 2
+    arm = (2 + 55 * down, 9 + 3 * down, -15, 14 + 14 * down)
+    leg = (72 * down, 4 + 10 * down, 3 + 92 * down, 0)
+    return [arm, arm, leg, leg, (1 + 28 * down, 0, 0)], 0.0, 0.0
+
+
+_MOTIONS = dict(zip(MOTIONS, (_walk, _run, _turn, _wave, _stretch, _sit)))

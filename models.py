@@ -675,6 +675,13 @@ class Synthesis(NamedTuple):
     found: Correspondence
 
 
+def painting(image: Tensor) -> Synthesis:
+    """The Synthesis of a picture (B, 3, H, W) that is painted wholly, without any flow."""
+    still, nothing = torch.zeros_like(image[:, :2]), torch.zeros_like(image[:, :1])
+    found = Correspondence(still, (still,) * 4, (nothing,) * 4)
+    return Synthesis(image, image, image, image, nothing, nothing, found)
+
+
 class FlowGenerator(nn.Module):
     """The generator of Pose Flow Learning: flow, GarmentNet, SynthesisNet.
 

@@ -5,19 +5,17 @@ import csv
 import itertools
 import json
 import logging
-import lzma
 import multiprocessing
 import os
 import re
 import shlex
-import shutil
 import signal
-import tarfile
-import zipfile
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -27,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from posegan import demo
+from posegan.files import LONGEST, BadInput, Source, check_output, replaced
 from posegan.poses import (
     HIPS,
     IMAGE_SUFFIXES,
@@ -34,11 +33,11 @@ from posegan.poses import (
     MISSING,
     SHOULDERS,
     UNKNOWN_PART,
-    BadInput,
     Pose,
     fit_image,
     fit_pose,
     image_size,
+    merge,
     parse_json,
     read_image,
     read_labels,
@@ -93,58 +92,11 @@ OFFICIAL = {
 # ------------------------------------------------------------------------------ data sets
 
 
-class Source:
-    """A folder, or a zip or tar archive read in place: its `names`, sorted, and their bytes.
-
-    Raises ClickException for whatever is neither, or damaged.
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        with self._reading():
-            self.names = sorted(name for name, _ in self._members())
-
-    def items(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield the names wanted and their bytes, in the order that is quick to read."""
-        with self._reading():
-            for name, read in self._members():
-                if name in wanted:
-                    yield name, read()
-
-    def _members(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        if self.path.is_dir():
-            for folder, _, files in os.walk(self.path, followlinks=True):
-                for path in (Path(folder, file) for file in files):
-                    yield path.relative_to(self.path).as_posix(), path.read_bytes
-        elif zipfile.is_zipfile(self.path):
-            with zipfile.ZipFile(self.path) as archive:
-                for member in archive.infolist():
-                    if not member.is_dir():
-                        yield member.filename, partial(archive.read, member)
-        elif tarfile.is_tarfile(self.path):
-            with tarfile.open(self.path) as archive:
-                for member in archive:
-                    if member.isfile():
-                        yield member.name.removeprefix("./"), archive.extractfile(member).read
-        else:
-            raise tarfile.ReadError("neither a folder nor a whole zip or tar archive")
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        damage = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError)
-        try:
-            yield
-        except RuntimeError:  # zipfile's word for a password, or for an unknown compression
-            remedy = "unpack it, with the data set's password, and give the folder"
-            raise BadInput(self.path, "encrypted or packed in a rare way", remedy) from None
-        except (*damage, EOFError) as error:
-            remedy = "check --source, or get it anew"
-            raise BadInput(self.path, f"can't be read ({error})", remedy) from None
-
-
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What `posegan prepare` was asked to do; `size` (height, width), None: the data set's own."""
+    """What `posegan prepare` was asked to do; `size` (height, width), None: the data set's own, as
+    is the folder's `name`.
+    """
 
     data: str = "demo"
     source: str | None = None
@@ -155,6 +107,7 @@ class PrepareConfig:
     pose_weights: str | None = None
     seed: int = 0
     parsing: str | None = None
+    name: str | None = None
 
 
 @dataclass
@@ -226,7 +179,8 @@ def _official(config: PrepareConfig) -> Listing:
         rows.append(Row(parsed.get("file"), identity, parsed["camera"], split, pose))
     _split_people(rows, config.seed)
     about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
-    decoded, skipped = partial(_decoded, source, config), len(source.names) - len(pictures)
+    decoded = partial(_decoded, source, config)
+    skipped = len(source.names) + source.skipped - len(pictures)
     return Listing(about, rows, decoded, published=True, skipped=skipped)
 
 
@@ -255,12 +209,16 @@ def _folder(config: PrepareConfig) -> Listing:
     poses: dict[str, Pose] = {}
     used = len(names)
     for given in config.poses:
-        poses |= {stem(name): pose for name, pose in read_poses(given).items()}
+        for name, pose in read_poses(given).items():
+            merge(poses, {stem(name): pose}, given)
     if not config.poses:
         endings = ("_keypoints.json", ".json")
         beside = {stem(name) + ending: stem(name) for name in names for ending in endings}
         for file, data in source.items(beside):
             parsed = parse_json(data, f"{source.path}/{file}", file)
+            if len(parsed) > 1:
+                problem = f"{len(parsed)} poses, its picture has one"
+                raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
             poses[beside[file]] = next(iter(parsed.values()), MISSING)
             used += 1
         warn_of_several(source.path, poses)
@@ -278,7 +236,7 @@ def _folder(config: PrepareConfig) -> Listing:
         rows.append(Row(name, identity, view, "", pose))
     _split_people(rows, config.seed)
     about = f"{source.path.name}, one folder a person"
-    skipped = len(source.names) - used
+    skipped = len(source.names) + source.skipped - used
     return Listing(about, rows, partial(_decoded, source, config), skipped=skipped)
 
 
@@ -328,15 +286,31 @@ def _decoded(
 def _drawn(
     seed: int, rows: list[Row], size: tuple[int, int]
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process, which ends the others
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
-    pool = ProcessPoolExecutor(_cores(), spawn, signal.signal, ignore)
+    pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
+    tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
     try:
-        tasks = ((seed, int(row.identity), int(row.camera), size) for row in rows)
-        people = pool.map(demo.person, *zip(*tasks), chunksize=demo.POSES)
+        # In a thread, as no signal interrupts it between a process's start and its first word.
+        with ThreadPoolExecutor(1) as starter:
+            given = partial(pool.map, demo.person, *zip(*tasks), chunksize=demo.POSES)
+            people = starter.submit(given).result()
         yield from ((place, *person) for place, person in enumerate(people))
+    except BrokenProcessPool:
+        remedy = "free some memory, and try again"
+        raise BadInput("demo", "one of the processes that draw was killed", remedy) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    # Ctrl-C is for the first process, which ends the others; they end when it is killed, too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _cores() -> int:
@@ -434,45 +408,55 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
     command = _command(config.data, config.root)
     if config.data != "demo" and not config.source:
         raise BadInput(config.data, "no --source given", f"run {command}")
-    path = Path(config.root) / config.data
-    beside = path.with_name(f"{path.name}.partial")
-    try:
-        _check_place(path, config.overwrite)
-        listing = ADAPTERS[config.data](config)
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+    name = config.data if config.name is None else config.name
+    path = _folder_of(name, config.root)
+    if name in ARGUMENTS and name != config.data:
+        raise BadInput(name, "the name of another data set", "give another --name")
+    used = dict.fromkeys((config.source, *config.poses, config.parsing, config.pose_weights), ())
+    check_output(path, "--root or --name", config.overwrite, used, folder=True)
+    _check_ours(path)
+    listing = ADAPTERS[config.data](config)
+    _check_listing(listing, config)
+    with replaced(path, "--root", config.overwrite) as beside:
+        beside.mkdir()
         counts = _write(beside, config, listing, progress)
-        _replace(path, beside)
-    except OSError as error:
-        remedy = "free some space, or choose another folder with --root"
-        raise BadInput(path, f"can't be written ({error.strerror or error})", remedy) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if not counts["pairs_train"] + counts["pairs_test"]:
+            problem = "no two pictures of one person with poses, so no pairs"
+            raise BadInput(config.source or config.data, problem, "give more pictures or poses")
+        prepared = _open(beside)  # as whoever reads it will
+        about = {"name": name} | prepared.description | {"digest": fingerprint(prepared)}
+        (beside / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+        _check_ours(path)
     for what, count in counts.items():
         if count and what in NOTICES:
             log.warning("%s: %s", config.source or config.data, NOTICES[what].format(count))
-    return load(config.data, config.root)
+    return load(name, config.root)
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise BadInput(path, "is there already", "replace it with --overwrite")
-    ours = {*FILES, PARSING}
-    if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} <= ours):
+def _folder_of(name: str, root: str | Path) -> Path:
+    # Where a data set is prepared; the name is a user's, and no path.
+    if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\,:\0"):
+        raise BadInput(f"--data or --name {name!r}", "no name of a folder", "give a plain word")
+    return Path(root) / name
+
+
+def _check_ours(path: Path) -> None:
+    found = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if found and not ({*ARRAYS[:2]} <= found <= {*FILES, PARSING}):
         raise BadInput(path, "holds more than a prepared data set", "choose another --root")
 
 
-def _replace(path: Path, beside: Path) -> None:
-    old = path.with_name(f"{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    try:
-        if path.exists():
-            path.rename(old)
-        beside.rename(path)
-    finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+def _check_listing(listing: Listing, config: PrepareConfig) -> None:
+    rows = [row for row in listing.rows if row.file is not None]
+    if len({row.identity for row in listing.rows}) < 2:
+        problem = f"one person alone, {rows[0].identity}"
+        raise BadInput(config.source, problem, "give one folder a person, two people or more")
+    if config.poses and all(row.pose is MISSING for row in rows):
+        remedy = "call the poses like the pictures, with the folder before them"
+        raise BadInput(config.poses[0], f"names none of the pictures of {config.source}", remedy)
+    if config.pose_weights and not any(row.pose is None for row in rows):
+        problem = "--pose-weights would do nothing, as the poses are given"
+        raise BadInput(config.source or config.data, problem, "leave it out")
 
 
 def _write(
@@ -481,17 +465,15 @@ def _write(
     height, width = size = config.size or SIZES.get(config.data, (256, 256))
     rows = [row for row in listing.rows if row.file is not None]
     poses = np.zeros((len(rows), len(JOINTS), 3), np.float32)
-    with open(folder / "images.npy", "wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *size, 3)}
-        np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-        with contextlib.closing(listing.pictures(rows, size)) as pictures:
-            for done, (place, image, pose) in enumerate(pictures, 1):
-                file.seek(start + place * image.nbytes)
-                file.write(np.ascontiguousarray(image))
-                poses[place] = pose
-                if progress:
-                    progress(done, len(rows))
+    with (
+        _array(folder / "images.npy", (len(rows), *size, 3)) as write,
+        contextlib.closing(listing.pictures(rows, size)) as pictures,
+    ):
+        for done, (place, image, pose) in enumerate(pictures, 1):
+            write(place, image)
+            poses[place] = pose
+            if progress:
+                progress(done, len(rows))
     if config.parsing:
         _write_parsing(folder / PARSING, Source(config.parsing), rows, size)
     pairs, dropped = _pair_lists(listing, poses)
@@ -506,11 +488,25 @@ def _write(
     counts["images_without_pose"] = int((~poses[..., 2].any(1)).sum())
     counts["images_absent"] = len(listing.rows) - len(rows)
     counts |= {"pairs_dropped": dropped, "files_skipped": listing.skipped}
-    about = {"format": FORMAT, "name": config.data, "height": height, "width": width}
+    about = {"format": FORMAT, "height": height, "width": width}
     about |= {"joints": JOINTS, "counts": counts, "source": listing.description}
-    (folder / "dataset.partial").write_text(json.dumps(about, indent=2) + "\n")
-    (folder / "dataset.partial").rename(folder / "dataset.json")
+    (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
     return counts
+
+
+@contextlib.contextmanager
+def _array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[int, np.ndarray], None]]:
+    # Gives write(place, picture) for an array on disk. No memory map: on a full disk that crashes.
+    with open(path, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+
+        def write(place: int, picture: np.ndarray) -> None:
+            file.seek(start + place * picture.nbytes)
+            file.write(np.ascontiguousarray(picture))
+
+        yield write
 
 
 def _calls(name: str) -> list[str]:
@@ -536,12 +532,12 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
     if not maps:
         remedy = "call each PNG like its picture"
         raise BadInput(source.path, "no parsing maps of these pictures", remedy)
-    stored = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), *size))
-    stored[:] = UNKNOWN_PART
-    for name, data in source.items(maps):
-        labels = read_labels(data, f"{source.path}/{name}")
-        stored[maps[name]] = fit_image(labels, size, Image.Resampling.NEAREST)
-    stored.flush()
+    with _array(path, (len(rows), *size)) as write:
+        for place in range(len(rows)):
+            write(place, np.full(size, UNKNOWN_PART, np.uint8))
+        for name, data in source.items(maps):
+            labels = read_labels(data, f"{source.path}/{name}")
+            write(maps[name], fit_image(labels, size, Image.Resampling.NEAREST))
     lacking = len(rows) - len(set(maps.values()))
     if lacking:
         log.warning("%s: %d of %d pictures have no parsing map", source.path, lacking, len(rows))
@@ -549,38 +545,75 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
 
 def load(name: str, root: str | Path = "data") -> Prepared:
     """Open the prepared folder ROOT/NAME. Raises ClickException where it is not there or whole."""
-    path, command = Path(root) / name, _command(name, root)
+    path, command = _folder_of(name, root), _command(name, root)
     if not path.exists():
         raise BadInput(path, "not prepared yet", f"run {command}")
     try:
-        about = json.loads((path / "dataset.json").read_text())
-        if about["format"] != FORMAT:
-            raise ValueError(f"format {about['format']}, this posegan reads {FORMAT}")
-        images, poses, *lists = (np.load(path / file, mmap_mode="r") for file in ARRAYS)
-        with open(path / "people.csv", newline="", errors="surrogateescape") as file:
-            rows = list(csv.reader(file))[1:]
-        height, width, counts = about["height"], about["width"], about["counts"]
-        there = (path / PARSING).exists()
-        parsing = np.load(path / PARSING, mmap_mode="r").view(np.ndarray) if there else None
-        count, lengths = counts["images"], [counts["pairs_train"], counts["pairs_test"]]
-        if there and parsing.shape != images.shape[:3]:
-            raise ValueError(f"{PARSING} doesn't match")
-        if (images.shape, poses.shape) != ((count, height, width, 3), (count, len(JOINTS), 3)) or (
-            [len(rows), *map(len, lists)] != [count, *lengths]
-        ):
-            raise ValueError("its files don't match")
-        if any(len(one) and not 0 <= one.min() <= one.max() < count for one in lists):
-            raise ValueError("pairs of images that are not there")
-        if not np.isfinite(poses).all():
-            raise ValueError("poses that are not finite")
-        _, files, identity, camera, split = map(np.array, zip(*rows))
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        return _open(path)
+    except Exception as error:  # NumPy, csv and json raise whatever the bytes provoke
+        reason = f"no {error}" if isinstance(error, KeyError) else error
         remedy = f"run {command} --overwrite"
-        raise BadInput(path, f"unfinished or damaged ({error})", remedy) from None
-    labels = np.full(count, -1)
-    people, labels[split == "train"] = np.unique(identity[split == "train"], return_inverse=True)
-    arrays = (images.view(np.ndarray), *map(np.array, (poses, *lists)), files, identity, camera)
-    return Prepared(path, name, height, width, *arrays, split, labels, len(people), about, parsing)
+        raise BadInput(path, f"unfinished or damaged ({reason})", remedy) from None
+
+
+def _check(good: object, problem: str) -> None:
+    if not good:
+        raise ValueError(problem)
+
+
+def _open(path: Path) -> Prepared:
+    # Everything that the rest believes is checked here, and in the two below.
+    there = (PARSING,) if (path / PARSING).exists() else ()
+    for name in (*FILES, *there):
+        _check((path / name).is_file(), f"no file {name}")
+    about = json.loads((path / "dataset.json").read_text())
+    _check(about["format"] == FORMAT, f"format {about['format']}, this posegan reads {FORMAT}")
+    files, identity, camera, split = _open_people(path / "people.csv")
+    arrays = _open_arrays(path, (*ARRAYS, *there), about, len(files))
+    images, poses, *lists = (arrays[name] for name in ARRAYS)
+    training = split == "train"
+    _check(training[lists[0]].all(), "training pairs of people for testing")
+    labels = np.full(len(files), -1)
+    people, labels[training] = np.unique(identity[training], return_inverse=True)
+    kept = (images.view(np.ndarray), *map(np.array, (poses, *lists)), files, identity, camera)
+    parsing = arrays[PARSING].view(np.ndarray) if there else None
+    kept = (path, path.name, *images.shape[1:3], *kept)
+    prepared = Prepared(*kept, split, labels, len(people), about, parsing)
+    _check(about.get("digest") in (None, fingerprint(prepared)), "changed since it was prepared")
+    return prepared
+
+
+def _open_people(path: Path) -> list[np.ndarray]:
+    # Of people.csv the columns without the index.
+    with open(path, newline="", errors="surrogateescape") as file:
+        head, *rows = csv.reader(file)
+    _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "columns of people.csv")
+    index, *columns = zip(*rows)
+    _check(index == (*map(str, range(len(rows))),), "index of people.csv")
+    _check({*columns[-1]} <= {"train", "test"}, "split in people.csv")
+    _check(max(map(len, itertools.chain(*rows))) <= LONGEST, "a name too long in people.csv")
+    return list(map(np.array, columns))
+
+
+def _open_arrays(path: Path, names: tuple, about: dict, count: int) -> dict[str, np.memmap]:
+    counts, size = about["counts"], (about["height"], about["width"])
+    _check(min(size) > 0 and not (size[0] % 16 or size[1] % 16), "no multiples of 16 as size")
+    _check(counts["images"] == count, "its files don't match")
+    lengths = [(counts[name.removesuffix(".npy")], 2) for name in ARRAYS[2:]]
+    shapes = [(count, *size, 3), (count, len(JOINTS), 3), *lengths, (count, *size)]
+    kinds = (np.uint8, np.float32, np.int32, np.int32, np.uint8)
+    arrays = {}
+    for name, shape, kind in zip(names, shapes, kinds):
+        array = arrays[name] = np.load(path / name, mmap_mode="r")
+        _check(isinstance(array, np.memmap), f"{name} is no array")
+        found = f"{array.dtype} {array.shape}"
+        _check((array.dtype, array.shape) == (kind, shape), f"{name}, {found}, doesn't match")
+        if kind == np.int32 and len(array):
+            _check(0 <= array.min() <= array.max() < count, "pairs of pictures that are not there")
+    poses = arrays["poses.npy"]
+    _check(np.isfinite(poses).all(), "poses that are not finite")
+    _check((abs(poses) <= [2 * max(size)] * 2 + [1]).all(), "poses far outside their pictures")
+    return arrays
 
 
 class _Joined:
@@ -654,6 +687,7 @@ def _mixed(names: str, sets: list[Prepared], shares: list[float]) -> Prepared:
 def _command(name: str, root: str | Path) -> str:
     kind = name if name in ARGUMENTS else "folder"
     command = f"posegan prepare --data {kind} {ARGUMENTS[kind]}".strip()
+    command += "" if kind == name else f" --name {shlex.quote(name)}"
     return command if str(root) == "data" else f"{command} --root {shlex.quote(str(root))}"
 
 
@@ -675,10 +709,13 @@ def hold_out(
 def fingerprint(prepared: Prepared) -> int:
     """A checksum of what a run was trained on: poses, pairs, people, and one in many pictures."""
     parts = [prepared.poses, prepared.pairs_train, prepared.pairs_test, prepared.labels]
+    parts += [prepared.files, prepared.identity, prepared.camera, prepared.split]
     step = max(1, len(prepared.images) // FINGERPRINTED)
+    for array in filter(lambda one: one is not None, (prepared.images, prepared.parsing)):
+        parts += [array[i] for i in range(0, len(array), step)]
     found = 0
-    for part in (*parts, *(prepared.images[i] for i in range(0, len(prepared.images), step))):
-        found = zlib.crc32(np.ascontiguousarray(part), found)
+    for part in parts:
+        found = zlib.crc32(part.tobytes(), found)
     return found
 
 

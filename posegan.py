@@ -4,22 +4,26 @@ The other modules, each of which imports only those below it:
 
 training  config, state, checkpoints, processes, the loop; loading a generator and running it
 losses    losses, and what each generator descends
+photo     one's own photos: framing, moving, putting back; the names that Python programs use
 metrics   SSIM, mask-SSIM, PSNR, Inception Score, FID, LPIPS, pose error
 pairs     data sets, pair lists, the prepared folder, batches
 models    networks: descriptor, generators, discriminators, pose detector; their weights
+body      the body's parts, its outline, what is behind it
 augment   augmentations and corruptions of images and poses as tensors; warping
-demo      the built-in people
+demo      the built-in people and motions
 poses     joints, pose formats, pictures as files
+files     archives, outputs, names: whatever lies on a disk
 """
 
 import contextlib
 import csv
-import errno
 import json
 import logging
 import os
+import signal
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -41,7 +45,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor, device
 
-    from posegan import metrics, pairs, training
+    from posegan import metrics, pairs, photo, training
 
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
 MODELS = ("residual", "unet", "flow")
@@ -109,6 +113,8 @@ PUBLISHED = {
 BETTER = {"higher": " ↑", "lower": " ↓", "target 1": ", best 1"}  # as tables say it
 WORST_SHEET = Path("worst.png")
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
+PREVIEW_PAIRS = 16
+PICTURES_WAITING = 16  # to be written, at most
 SEEDS = click.IntRange(0, 2**63 - 1)
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
 
@@ -123,13 +129,23 @@ class Size(click.ParamType):
         if isinstance(value, tuple):
             return value
         height, _, width = value.lower().partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
+        if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
             self.fail(f"{value!r} is no size; write height x width, such as 128x64", param, ctx)
         if int(height) % 16 or int(width) % 16 or min(int(height), int(width)) < 16:
             self.fail(f"{value}: height and width must be multiples of 16, such as 128x64")
         if max(int(height), int(width)) > 1024:
             self.fail(f"{value}: at most 1024 pixels a side", param, ctx)
         return int(height), int(width)
+
+
+class Place(click.Path):
+    """A path, which is not empty."""
+
+    def convert(self, value, param, ctx):
+        """Check a path as click does. Fails for an empty one, which would mean here."""
+        if not str(value).strip():
+            self.fail("is empty; give a path", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class LossWeight(click.ParamType):
@@ -187,7 +203,7 @@ root_option = click.option(
     show_default=True,
     show_envvar=True,
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=Place(file_okay=False),
     help="Folder of the prepared data sets.",
 )
 device_option = click.option(
@@ -199,30 +215,132 @@ device_option = click.option(
 )
 checkpoint_option = click.option(
     "--checkpoint",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=Place(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Checkpoint to use.  [default: the newest below runs/]",
+    help="Checkpoint to use.  [default: the newest below runs/, else the one that comes along]",
 )
 pose_weights_option = click.option(
     "--pose-weights",
-    type=click.Path(dir_okay=False),
+    type=Place(dir_okay=False),
     metavar="FILE",
     help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
 )
 
 
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+
+
+class Stream:
+    """stdout or stderr. What is printed may be lost, where nobody reads it; the work may not."""
+
+    def __init__(self, stream, lost: type[OSError]):
+        self.stream, self.lost = stream, lost
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write to the stream, as `flush` empties its buffer. Raises OSError for a full disk."""
+        return self._do(self.stream.write, text)
+
+    def flush(self) -> None:
+        """Empty the stream's buffer."""
+        self._do(self.stream.flush)
+
+    def _do(self, action: Callable, *given: str) -> int | None:
+        try:
+            return action(*given)
+        except OSError as error:  # it would come again at the end, for what is still in the buffer
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            if not isinstance(error, self.lost):
+                raise
+            return 0
+
+
+def open_streams() -> None:
+    """Make stdout and stderr such that names and lost readers do no harm, if they are there."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: else the next file would be opened in its place
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # names may be no text, terminals may know no arrow
+    sys.stdout, sys.stderr = Stream(sys.stdout, BrokenPipeError), Stream(sys.stderr, OSError)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Turn all that ends a command into one line; POSEGAN_DEBUG=1 shows the traceback instead."""
+    from posegan.files import printable
+
+    try:
+        yield
+    except (click.exceptions.Exit, click.Abort):
+        raise
+    except click.ClickException as error:
+        error.message = printable(error.message)
+        raise
+    except Exception as error:
+        if os.environ.get("POSEGAN_DEBUG"):
+            raise
+        said = (str(error) or "no reason given").splitlines()[0]
+        message = f"{type(error).__name__}: {said}; POSEGAN_DEBUG=1 shows where: please report it"
+        if isinstance(error, MemoryError):
+            message = f"not enough memory ({said}); give smaller numbers, or fewer files"
+        if isinstance(error, OSError):
+            message = f"{error.filename or 'the output'}: can't be used ({error.strerror or said})"
+        raise click.ClickException(printable(message)) from None
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let what a signal ends clean up behind it, undisturbed by a second one."""
+
+    def stop(number: int, frame: object) -> None:
+        for one in previous:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    names = (
+        ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread().name == "MainThread" else ()
+    )
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    previous = {one: signal.getsignal(one) for one in numbers}
+    for one in numbers:
+        if previous[one] is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(one, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        click.echo("stopped", err=True)
+        previous = {}  # the process ends, and ends undisturbed
+        raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
+    finally:
+        for one in previous:
+            signal.signal(one, previous[one])
+
+
 class Commands(click.Group):
-    """Commands whose last word on a file that can't be used is one line, no traceback."""
+    """Commands that end with one line, and leave nothing half done, whatever comes."""
+
+    def make_context(self, *given, **more) -> click.Context:
+        """Parse the command line. Raises ClickException for what is none."""
+        open_streams()
+        with one_line():
+            return super().make_context(*given, **more)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command. Raises ClickException for what the system refuses."""
-        try:
+        """Run a command. Raises ClickException, or SystemExit after a signal."""
+        with one_line(), stoppable():
             return super().invoke(ctx)
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader has gone; click knows what to do
-                raise
-            place = error.filename or "the output"
-            raise click.ClickException(f"{place}: can't be used ({error.strerror})") from None
+
+
+def __getattr__(name: str) -> object:
+    """What Python programs use, imported when it is asked for: `load`, `Model` and `score`."""
+    if name not in ("load", "Model", "score"):
+        raise AttributeError(f"module 'posegan' has no attribute {name!r}")
+    from posegan import photo
+
+    return getattr(photo, name)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -235,9 +353,11 @@ def main() -> None:
     posegan generate src.jpg pose.json
     posegan score
     """
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # names may be no text, terminals may know no arrow
-    logging.getLogger("posegan").handlers = [logging.StreamHandler(sys.stderr)]
+    from posegan.files import printable
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.format = lambda record: printable(record.getMessage())
+    logging.getLogger("posegan").handlers = [handler]
 
 
 # ------------------------------------------------------------------------------ prepare
@@ -254,29 +374,36 @@ def main() -> None:
 @click.option(
     "--source",
     metavar="PATH",
-    type=click.Path(),
+    type=Place(),
     help="Archive as downloaded (zip or tar; never unpacked to disk) or folder.",
 )
 @click.option(
     "--poses",
     multiple=True,
     metavar="PATH",
-    type=click.Path(),
+    type=Place(),
     help="Key-point CSV (may be repeated), COCO JSON, or folder of these or of OpenPose JSON; "
     "without it poses beside the pictures are read, or found by torchvision's Keypoint R-CNN.",
 )
 @click.option(
     "--parsing",
     metavar="PATH",
-    type=click.Path(),
+    type=Place(),
     help="Parsing maps, if you have them: PNGs of part numbers, called like their pictures.",
 )
 @root_option
+@click.option("--name", metavar="NAME", help="Of the folder below --root.  [default: DATA's]")
 @click.option("--size", type=Size(), metavar="HxW", help="Pixels.  [default: the data set's own]")
 @pose_weights_option
 @click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of demo and split.")
-@click.option("--overwrite", is_flag=True, help="Replace an earlier preparation.")
-def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwrite) -> None:
+@click.option(
+    "--preview",
+    is_flag=True,
+    help="Draw a sheet of random pairs with their poses beside the folder.",
+)
+@overwrite_option
+@click.pass_context
+def prepare(ctx, preview, **settings) -> None:
     """Make pictures, poses and pairs of people into a data set to train on.
 
     A picture is scaled to the height of --size, keeping its aspect, and cropped or padded with
@@ -287,12 +414,44 @@ def prepare(data, source, poses, parsing, root, size, pose_weights, seed, overwr
     posegan prepare --data market1501 --source Market-1501-v15.09.15.zip --poses CSV_FOLDER
     posegan prepare --data folder --source my_people
     """
+    useless = {
+        "demo": (("source", "poses", "parsing", "pose_weights"), "the demo is drawn, from nothing"),
+        "market1501": (("seed",), "Market-1501 is split by its names"),
+    }
+    names, reason = useless.get(settings["data"], ((), ""))
+    for name in names:
+        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{option}: {reason}; leave it out, or give another --data")
     from posegan import pairs
 
-    config = pairs.PrepareConfig(
-        data, source, poses, root, size, overwrite, pose_weights, seed, parsing
-    )
-    describe(prepare_with_progress(config))
+    prepared = prepare_with_progress(pairs.PrepareConfig(**settings))
+    describe(prepared)
+    if preview:
+        write_preview(prepared, settings["seed"])
+
+
+def write_preview(prepared: "pairs.Prepared", seed: int) -> None:
+    """Draw random pairs with their poses, so that a wrong left or right is seen before training."""
+    import numpy as np
+
+    from posegan import poses
+
+    known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
+    if not len(known):
+        click.echo("no preview: there are no pairs", err=True)
+        return
+    chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
+    zoom = max(1, 256 // prepared.height)
+    drawn = [
+        poses.overlay(prepared.images[place], prepared.poses[place], zoom)
+        for pair in known[chosen]
+        for place in pair
+    ]
+    path = prepared.path.with_name(f"{prepared.path.name}-preview.png")
+    rows = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
+    write_pictures(poses.sheet(rows)[None], [path], "--root")
+    say(f"preview: {path}")
 
 
 def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
@@ -303,9 +462,17 @@ def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
         return pairs.prepare(config, lambda i, n: update(completed=i, total=n))
 
 
+def say(*lines: object) -> None:
+    """Print lines that hold names."""
+    from posegan.files import printable
+
+    for line in lines:
+        click.echo(printable(str(line)))
+
+
 def describe(prepared: "pairs.Prepared") -> None:
     """Say what a prepared folder holds."""
-    click.echo(
+    say(
         f"{prepared.path}: {len(prepared.images):,} images of {prepared.height}x{prepared.width}, "
         f"{prepared.identities:,} people to train on, {len(prepared.pairs_train):,} training "
         f"pairs, {len(prepared.pairs_test):,} test pairs"
@@ -346,7 +513,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option(
     "--run",
     metavar="DIR",
-    type=click.Path(file_okay=False),
+    type=Place(file_okay=False),
     help="Folder for checkpoint, log and samples.  [default: runs/DATA-MODEL]",
 )
 @click.option(
@@ -516,7 +683,7 @@ def show_first_scores(
     count = len(prepared.pairs_test[:SCORED_AT_THE_END])
     size = prepared.height, prepared.width
     scorer = metrics.Scorer(count, size, device=device)
-    baselines, _ = score_batches(Task({}, count, count, size, batches, ""), scorer)
+    baselines, _ = score_batches(Task({}, count, count, size, batches, ""), scorer, {})
     title = f"{config.data}, {config.model}, step {config.steps}"
     show_scores(scorer, baselines, title, brief=True)
 
@@ -657,167 +824,338 @@ def command_line(config: "training.TrainConfig") -> str:
 # ------------------------------------------------------------------------------ generate
 
 
+class Box(click.ParamType):
+    """LEFT,TOP,RIGHT,BOTTOM in pixels."""
+
+    name = "LEFT,TOP,RIGHT,BOTTOM"
+
+    def convert(self, value, param, ctx) -> tuple[int, ...]:
+        """Parse "10,20,110,220". Fails for anything that is no box."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            left, top, right, bottom = map(int, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no box; write such as 10,20,110,220", param, ctx)
+        if left >= right or top >= bottom:
+            self.fail(f"{value}: right and bottom must be more than left and top", param, ctx)
+        return left, top, right, bottom
+
+
 @main.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("pose", nargs=-1, required=True)
+@click.argument("source", required=False)
+@click.argument("pose", nargs=-1)
 @checkpoint_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Place(path_type=Path),
     metavar="PATH",
-    help="File, folder (several poses), or .gif or .webp: an animation.  [default: beside you, "
-    "SOURCE_POSE.png]",
+    help="File, folder, or .gif or .webp: an animation of all poses.  [default: SOURCE_POSE.png, "
+    "of a motion .gif, in the working folder]",
 )
 @click.option(
-    "--source-pose", metavar="FILE", help="The person's own pose in SOURCE, for models that use it."
+    "--source-pose",
+    metavar="FILE",
+    help="The person's own pose in SOURCE.  [default: NAME.json or NAME_keypoints.json beside "
+    "SOURCE, else found by Keypoint R-CNN]",
 )
-@click.option("--sheet", is_flag=True, help="One picture: source, pose and result side by side.")
+@click.option("--crop", type=Box(), help="Where the person is, in pixels, if no pose says it.")
+@click.option("--paste", is_flag=True, help="Give the whole photo, the person changed in it.")
+@click.option("--no-fit", is_flag=True, help="Take poses as they are, in pixels of SOURCE.")
+@click.option("--person", type=click.IntRange(1), metavar="K", help="Of several in a pose file.")
 @click.option(
-    "--show-flow",
-    is_flag=True,
-    help="A sheet with flow (hue: direction), visibility and warped source as well.",
+    "--fps", default=20, show_default=True, type=click.IntRange(1, 60), help="Pictures/s."
+)
+@click.option("--sheet", is_flag=True, help="One picture: sources, poses and results.")
+@click.option(
+    "--data", metavar="NAME", help="New poses for a data set's training people: see above."
+)
+@root_option
+@click.option(
+    "--count",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="With --data: pictures a person.",
 )
 @pose_weights_option
 @device_option
-@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
-def generate(
-    source, pose, checkpoint, out, source_pose, sheet, show_flow, pose_weights, device, overwrite
-) -> None:
+@overwrite_option
+def generate(source, pose, data, root, count, **options) -> None:
     """Show the person of SOURCE in each POSE.
 
-    SOURCE is a photo of any size: it is scaled to the model's height, keeping its aspect, and
-    cropped or padded with black at the sides. POSE is OpenPose JSON (BODY_25 or COCO-18), COCO
-    key-point JSON or a key-point CSV (FILE:NAME chooses a row), another photo (its pose is found),
-    or a folder of these.
+    SOURCE is a photo, a folder of photos, or "example". POSE is a motion (walk, run, turn, wave,
+    stretch, sit), a pose file (OpenPose, COCO and what detectors write; key-point CSV, of which
+    FILE:NAME chooses a row), another photo, whose pose is found, or a folder of these. Poses of
+    another frame get the person's size and place; a motion or a folder is fitted as one.
 
-    A pose goes where its picture would, if the file says that picture's size. Otherwise it stays as
-    it is if all its joints are inside the frame and it spans at least a quarter of its height;
-    else it is centred and scaled to 80 % of the height or 90 % of the width, whichever is less.
+    With --data, new poses of each training person of a prepared data set are written to --out as
+    Market-1501 has them, with a manifest.csv; a second run goes on.
 
     \b
-    posegan generate src.jpg pose.json
-    posegan generate src.jpg poses/ --sheet --out sheet.png
+    posegan generate example walk --out walk.gif
+    posegan generate me.jpg pose.json --paste
+    posegan generate --data market1501 --out more --count 8
     """
-    sheet = sheet or show_flow
+    if data:
+        if source or pose or not options["out"]:
+            raise click.UsageError("--data wants --out DIR, and neither SOURCE nor POSE")
+        write_data_set(data, root, count, options)
+        return
+    if not source or not pose:
+        raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
     from posegan import poses
 
-    named = list_poses(pose)
-    targets = output_paths(source, named, out, sheet, overwrite)
-    picture = poses.read_image(source, str(source))
-    import torch
+    photos = list_photos(source)
+    pictures = {file: poses.read_photo(file) for file in photos[:1]}  # what is bad fails at once
+    from posegan import photo
 
-    from posegan import models, training
-
-    device = training.pick_device(device)
-    generator = training.load_generator(checkpoint or training.newest_checkpoint(), device)
-    size = (generator.height, generator.width)
-    find = partial(models.find_poses, weights=pose_weights, device=device)
-    read, own = partial(poses.read_pose, size=size, find=find), None
-    target_poses = [read(file) for file in named]
-    if source_pose:
-        own = read(source_pose, picture=picture.shape[:2])
-        own = torch.from_numpy(own)[None]
-    fitted = poses.fit_image(picture, size)  # (H, W, 3)
-    image = torch.from_numpy(fitted).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    made, flows = [], []
-    for one in target_poses:  # one by one: any number of them fits
-        one = torch.from_numpy(one)[None]
-        made.append(training.generate(generator, image, one, own))
-        flows += training.explain(generator, image, one, own) if show_flow else [[]]
-    made = training.to_pictures(torch.cat(made))
-    if sheet:
-        rows = zip(target_poses, made, flows)
-        rows = [poses.comparison(fitted, pose, result, *flow) for pose, result, flow in rows]
-        made = poses.sheet(rows, max(1, 128 // size[0]))[None]
-    write_pictures(made, targets)
-    click.echo("\n".join(map(str, targets)))
-
-
-def list_poses(arguments: tuple[str, ...]) -> list[str]:
-    """The pose files of the arguments, folders opened; raises where there are none."""
-    from posegan import poses
-
-    suffixes = (".json", ".csv", *poses.IMAGE_SUFFIXES)
-    named = []
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
-            if not inside:
-                raise poses.BadInput(path, "no poses in it", "put JSON files or photos there")
-            named += map(str, inside)
-        elif path.exists() or poses.split_name(argument)[1]:
-            named.append(argument)
+    find = photo.finder(options["device"], options["pose_weights"])
+    targets = [photo.read_targets(one, find, options["person"]) for one in pose]
+    places = output_paths(photos, targets, options)
+    model = open_generator(options)
+    if model.generator.trained_on == "demo":
+        click.echo("it knows drawn people only: for photos name another --checkpoint", err=True)
+    rows = []
+    for file in photos:
+        picture = pictures.pop(file, None)
+        picture = poses.read_photo(file) if picture is None else picture
+        shot, moved = open_shot(file, picture, targets, model, options)
+        made = shot.pictures(model.generator, moved)
+        if options["paste"]:
+            made = map(shot.paste, made)
+        if options["sheet"]:
+            rows += photo.sheet_rows(shot, moved, made)
         else:
-            raise poses.BadInput(path, "no such file", "check the path of the pose")
-    return named
+            write_results(made, [place for place in places if place.photo == file], options["fps"])
+    if options["sheet"]:
+        write_pictures(poses.sheet(rows)[None], [places[0].path])
+    say(*(place.path for place in places))
+    report_broken([error for one in targets for error in one.broken], len(moved))
 
 
-def output_paths(
-    source: Path, named: list[str], out: Path | None, sheet: bool, overwrite: bool
-) -> list[Path]:
+class Output(NamedTuple):
+    """Where pictures of a photo go, and how many: one, or those of an animation."""
+
+    photo: Path
+    path: Path
+    count: int
+
+
+def list_photos(source: str) -> list[Path]:
+    """The photos of SOURCE: a file, those of a folder, or the example that comes along."""
+    from posegan import poses
+
+    path = Path(source)
+    if source == "example" and not path.exists():
+        return [Path(__file__).with_name("examples") / "person.jpg"]
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in poses.IMAGE_SUFFIXES)
+    if not found:
+        raise poses.BadInput(path, "no photos in it", "put JPEG or PNG files there")
+    return found
+
+
+def open_generator(options: dict) -> "photo.Model":
+    """The model of --checkpoint, or the one that is at hand; says which."""
+    from posegan import photo, training
+
+    path = options["checkpoint"] or training.default_checkpoint()
+    generator = training.load_generator(path, training.pick_device(options["device"]))
+    click.echo(f"model: {path}", err=True)
+    return photo.Model(generator, photo.finder(options["device"], options["pose_weights"]))
+
+
+def open_shot(
+    file: Path,
+    picture: "np.ndarray",
+    targets: "list[photo.Targets]",
+    model: "photo.Model",
+    options: dict,
+) -> "tuple[photo.Shot, np.ndarray]":
+    """A photo with its person and the poses (N, 25, 3) in its pixels; says what can't be used."""
+    from posegan import photo
+
+    find, given = model.find, options["source_pose"]
+    own, note = photo.own_pose(file, picture, given, find, options["person"])
+    click.echo(f"{file}: {note}", err=True)
+    if own is None:
+        seen = "what --crop names" if options["crop"] else "its whole height, in the middle,"
+        click.echo(
+            f"{file}: {seen} is taken, background and all; --source-pose tells them apart", err=True
+        )
+    shot, moved = photo.shoot(
+        picture, own, targets, model.size, options["crop"], not options["no_fit"]
+    )
+    for line in photo.unused(targets, moved, shot.frame):
+        click.echo(line, err=True)
+    return shot, moved
+
+
+def output_paths(photos: list[Path], targets: "list[photo.Targets]", options: dict) -> list[Output]:
     """Where the pictures go; raises where something is there already or can't be written."""
-    stems = [Path(name.replace(":", "_")).stem.removesuffix("_keypoints") for name in named]
-    animated = out is not None and out.suffix.lower() in (".gif", ".webp")
+    out, total = options["out"], sum(len(one.names) for one in targets)
+    moving = out is not None and out.suffix.lower() in (".gif", ".webp")
     folder = out is None or out.is_dir() or not out.suffix
-    if sheet:
-        paths = [(out or Path()) / f"{source.stem}_sheet.png" if folder else out]
-    elif not folder and (animated or len(named) == 1):
-        paths = [out]
+    at = out or Path()
+    if options["sheet"]:
+        places = [Output(photos[0], at / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
+    elif not folder and len(photos) == 1 and (moving or total == 1):
+        places = [Output(photos[0], out, total)]
     elif not folder:
-        raise click.UsageError(f"--out {out}: {len(named)} poses need a folder, --sheet or a .gif")
+        many = f"{len(photos) * total} pictures"
+        raise click.UsageError(f"--out {out}: {many} need a folder, --sheet or a .gif")
     else:
-        paths = [(out or Path()) / f"{source.stem}_{stem}.png" for stem in stems]
-    if len(set(paths)) < len(paths):
-        raise click.UsageError("two poses have the same file name; give them one by one")
+        places = []
+        for photo in photos:
+            for one in targets:
+                if one.found:
+                    paths = [at / f"{photo.stem}_{name}.png" for name in one.names]
+                    places += [Output(photo, path, 1) for path in paths]
+                else:
+                    path = at / f"{photo.stem}_{one.names[0]}.gif"
+                    places.append(Output(photo, path, len(one.names)))
+    check_places([place.path for place in places], options, photos)
+    return places
+
+
+def check_places(paths: list[Path], options: dict, used: list[Path]) -> None:
+    """Raise where two files have one name, and where one would destroy what is there or used."""
+    from posegan.files import check_output
+
+    taken: dict[str, Path] = {}
+    read = dict.fromkeys([*used, options["checkpoint"], options["source_pose"]], ())
     for path in paths:
-        if path.exists() and not overwrite:
-            raise click.ClickException(f"{path}: is there already; replace it with --overwrite")
-    return paths
+        # Many file systems take names that differ only in case for one.
+        other = taken.setdefault(str(path).casefold(), path)
+        if other is not path:
+            raise click.ClickException(
+                f"{path}: {other} has the same name; rename a pose or photo, or give them one by "
+                "one"
+            )
+        check_output(path, "--out", options["overwrite"], read)
 
 
-def write_pictures(pictures: "np.ndarray", paths: list[Path], remedy: str = "--out") -> None:
+def report_broken(broken: list[click.ClickException], used: int) -> None:
+    """Raise for the poses of a folder that could not be read, once the others are done."""
+    if broken:
+        lines = "\n".join(error.message for error in broken)
+        total = used + len(broken)
+        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used:\n{lines}")
+
+
+def write_results(made: "Iterator[np.ndarray]", places: list[Output], fps: int) -> None:
+    """Write pictures (h, w, 3) as they come, while the model makes the next."""
+    from collections import deque
+    from concurrent.futures import ThreadPoolExecutor
+    from itertools import islice
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque = deque()
+        for place in places:
+            frames = list(islice(made, place.count))
+            waiting.append(pool.submit(write_pictures, frames, [place.path], "--out", fps))
+            if len(waiting) > PICTURES_WAITING:
+                waiting.popleft().result()
+        for one in waiting:
+            one.result()
+
+
+def write_data_set(data: str, root: str, count: int, options: dict) -> None:
+    """Write `count` new poses of each training person as Market-1501's training folder."""
+    import numpy as np
+
+    from posegan import pairs
+
+    prepared, out = pairs.load(data, root), options["out"]
+    model = open_generator(options)
+    from posegan import photo, training
+
+    size = prepared.height, prepared.width
+    if model.size != size:
+        wanted, has = ("{}x{}".format(*one) for one in (size, model.size))
+        raise click.ClickException(
+            f"{prepared.path}: images of {wanted}, the model makes {has}; name a checkpoint "
+            "trained on this data with --checkpoint"
+        )
+    rows = photo.plan_people(prepared, count)
+    folder = out / "bounding_box_train"
+    write_manifest(out / "manifest.csv", rows)
+    left = [row for row in rows if not (folder / row.file).exists()]
+    with progress_line("generating", "pictures") as update:
+        for start in range(0, len(left), pairs.CHUNK):
+            part = left[start : start + pairs.CHUNK]
+            batch = pairs.gather(prepared, np.array([row.pair for row in part]))
+            made = training.generate(
+                model.generator, batch["source"], batch["target_pose"], batch["source_pose"]
+            )
+            write_pictures(training.to_pictures(made), [folder / row.file for row in part])
+            update(completed=len(rows) - len(left) + start + len(part), total=len(rows))
+    click.echo(f"{out}: {len(rows):,} pictures of {prepared.identities:,} people")
+
+
+def write_manifest(path: Path, rows: "list[photo.PlannedPicture]") -> None:
+    """Write what is to be made as CSV; raises where the folder holds something else."""
+    table = [["file", "source", "pose", "seed"], *([str(x) for x in row[:4]] for row in rows)]
+    if path.exists():
+        with open(path, newline="", errors="surrogateescape") as file:
+            if not {tuple(row) for row in csv.reader(file)} <= {tuple(row) for row in table}:
+                raise click.ClickException(
+                    f"{path}: of other pictures than these; go on with the same data and at least "
+                    "the same --count, or name a new folder with --out"
+                )
+    from posegan.files import replaced
+
+    with (
+        replaced(path, "--out") as beside,
+        open(beside, "w", newline="", errors="surrogateescape") as file,
+    ):
+        csv.writer(file).writerows(table)
+
+
+def write_pictures(
+    pictures: "np.ndarray", paths: list[Path], option: str = "--out", fps: int = 5
+) -> None:
     """Write pictures (B, H, W, 3) to as many files, or all to one animation.
 
-    `remedy` is the option, or what else, that names another place.
+    `option` is what names another place.
     """
     from PIL import Image
 
+    from posegan.files import replaced
+
     made = [Image.fromarray(picture) for picture in pictures]
-    together = {}
+    options = {}
     if len(made) > len(paths):
-        together = {"save_all": True, "append_images": made[1:], "duration": 200, "loop": 0}
+        options = animation(made, fps)
+        if paths[0].suffix.lower() == ".gif":
+            made = with_one_palette(made)
+            options["append_images"] = made[1:]
     for picture, path in zip(made, paths):
-        with replaced(path, f"{remedy}, with an ending such as .png") as beside:
-            try:
-                picture.save(beside, **together)
-            except ValueError as error:  # an ending that Pillow does not know
-                raise OSError(error) from None
+        with replaced(path, option) as beside:
+            picture.save(beside, **options)
 
 
-@contextlib.contextmanager
-def replaced(path: Path, remedy: str) -> Iterator[Path]:
-    """Gives a file to write instead of `path`, whose place it takes when it is whole.
+def animation(frames: list, fps: int) -> dict:
+    """How Pillow is to save frames as an animation without end."""
+    # In whole hundredths of a second, as GIF has them, that add up without drift.
+    ends = [10 * round(100 * (place + 1) / fps) for place in range(len(frames))]
+    durations = [end - start for start, end in zip([0, *ends], ends)]
+    return {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
 
-    Raises ClickException where it can't be written; `remedy` is the option that names another.
-    """
-    file = path.resolve()  # a link stays one
-    regular = file.is_file() or not file.exists()  # a pipe is written as it comes
-    beside = file.with_name(f".{os.getpid()}.{file.name}") if regular else file
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        if regular:
-            os.replace(beside, file)
-    except OSError as error:
-        raise click.ClickException(
-            f"{path}: can't be written ({error.strerror or error}); choose another place with "
-            f"{remedy}"
-        ) from None
-    finally:
-        if regular:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+
+def with_one_palette(frames: list) -> list:
+    """Frames in the colours of all of them: one palette, as a still background must not flicker."""
+    from PIL import Image
+
+    width, height = frames[0].size
+    shown = frames[:: max(1, len(frames) // 8)]
+    together = Image.new("RGB", (width, height * len(shown)))
+    for place, frame in enumerate(shown):
+        together.paste(frame, (0, place * height))
+    palette = together.quantize(256, Image.Quantize.MEDIANCUT)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
 
 
 # ------------------------------------------------------------------------------ score
@@ -835,8 +1173,8 @@ class Task(NamedTuple):
     corrupted: Callable | None = None  # kind and severity to batches
 
 
-folder_type = click.Path(exists=True, file_okay=False, path_type=Path)
-file_type = click.Path(dir_okay=False, path_type=Path)
+folder_type = Place(exists=True, file_okay=False, path_type=Path)
+file_type = Place(dir_okay=False, path_type=Path)
 
 
 @main.command()
@@ -874,6 +1212,7 @@ file_type = click.Path(dir_okay=False, path_type=Path)
     "all that need no network.",
 )
 @device_option
+@overwrite_option
 @click.option("--json", "json_file", type=file_type, metavar="FILE", help="Write the scores.")
 @click.option("--per-pair", type=file_type, metavar="FILE", help="Write each pair's scores as CSV.")
 @click.option(
@@ -908,19 +1247,19 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     else:
         task = open_model(data, root, checkpoint, limit, device)
     scorer = open_scorer(task, device, options)
-    baselines, extremes = score_batches(task, scorer, options["per_pair"], options["worst"])
+    baselines, extremes = score_batches(task, scorer, options)
     try:  # files first, as what is printed may have no reader; but it may be all that is left
         if options["json_file"]:
-            write_json(options["json_file"], task, scorer, baselines)
+            write_json(options["json_file"], options["overwrite"], task, scorer, baselines)
         if options["worst"]:
-            write_worst(extremes)
+            write_worst(extremes, options["overwrite"])
     finally:
         show_scores(scorer, baselines, task.about["scored"])
         show_comparison(task)
     if options["corruptions"]:
         robustness = score_corrupted(task)
         if options["json_file"]:
-            write_json(options["json_file"], task, scorer, baselines, robustness)
+            write_json(options["json_file"], True, task, scorer, baselines, robustness)
         show_corrupted(robustness, scorer.values()["ssim_dscf"])
     demand(options["scores"], scorer.reasons())
 
@@ -939,19 +1278,16 @@ def check_score_options(context: click.Context) -> None:
             raise click.UsageError(f"{spelled[name]}: {useless[1]}; leave it out")
     places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
-    inputs = [*options["poses"], options["checkpoint"] or ""]
-    taken = {Path(file).resolve(): file for file in inputs}
+    from posegan.files import check_output
+    from posegan.poses import IMAGE_SUFFIXES
+
+    folders = [options[name] for name in ("generated", "target", "source", "reference")]
+    read = dict.fromkeys(folders, IMAGE_SUFFIXES) | {options["checkpoint"]: ()}
+    read |= dict.fromkeys(options["poses"], (".json", ".csv"))
     for option, path in places.items():
-        if path is None:
-            continue
-        if other := taken.get(path.resolve()):
-            raise click.UsageError(f"{option} and {other} are the same file; name another")
-        taken[path.resolve()] = option
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            remedy = f"choose another place with {option}"
-            raise click.ClickException(f"{path}: can't be written; {remedy}")
-    if options["worst"] and WORST_SHEET.exists():
-        click.confirm(f"{WORST_SHEET} already exists; replace it?", abort=True)
+        if path:
+            check_output(path, option, options["overwrite"], read)
+            read[path] = ()
 
 
 def open_model(
@@ -963,7 +1299,7 @@ def open_model(
     prepared = pairs.load(data, root)
     from posegan import training
 
-    path = checkpoint or training.newest_checkpoint()
+    path = checkpoint or training.default_checkpoint()
     generator = training.load_generator(path, device)
     content = training.read_checkpoint(path)
     step, seed = content["state"].get("step"), content["config"].get("train", {}).get("seed")
@@ -1035,16 +1371,18 @@ def demand(names: Iterable[str], reasons: dict[str, str]) -> None:
 
 
 def score_batches(
-    task: Task, scorer: "metrics.Scorer", per_pair: Path | None = None, worst: int | None = None
+    task: Task, scorer: "metrics.Scorer", options: dict
 ) -> "tuple[dict[str, metrics.Scorer], Extremes]":
-    """Score batches behind a progress line, with what is asked for by the way.
+    """Score batches behind a progress line, with what the options want by the way.
 
     Gives the scorers of the baselines by name, and the worst and best pairs' pictures.
     """
     from posegan import training
 
+    worst, per_pair = options.get("worst"), options.get("per_pair")
+    writing = csv_writer(per_pair, scorer, options.get("overwrite"))
     baselines, extremes = {}, Extremes(worst or 1)
-    with progress_line("scoring", "pairs") as update, csv_writer(per_pair, scorer) as write:
+    with progress_line("scoring", "pairs") as update, writing as write:
         for batch in task.batches:
             target, pose = batch["target"], batch["target_pose"]
             single = scorer.add(batch["generated"], target, pose)
@@ -1085,7 +1423,7 @@ class Extremes:
         return [self._kept[:middle], self._kept[middle:]]
 
 
-def write_worst(extremes: Extremes) -> None:
+def write_worst(extremes: Extremes, overwrite: bool) -> None:
     """Write the sheet of the worst and best pairs, each row under its score and names."""
     import numpy as np
 
@@ -1102,22 +1440,26 @@ def write_worst(extremes: Extremes) -> None:
     if not strips:
         click.echo("no worst pairs: ssim_dscf, which orders them, is unavailable", err=True)
         return
-    write_pictures(np.concatenate(strips[:-1])[None], [WORST_SHEET], "another working folder")
+    sheet = np.concatenate(strips[:-1])[None]
+    write_pictures(sheet, [WORST_SHEET], "another working folder", overwrite)
     click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
 
 
 @contextlib.contextmanager
-def csv_writer(path: Path | None, scorer: "metrics.Scorer") -> Iterator[Callable]:
+def csv_writer(
+    path: Path | None, scorer: "metrics.Scorer", overwrite: bool | None
+) -> Iterator[Callable]:
     """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
     if path is None:
         yield lambda names, scores: None
         return
     from posegan import metrics
+    from posegan.files import replaced
 
     columns = [name for name in scorer.names if name not in metrics.OF_ALL_PAIRS]
     # File names may not be valid UTF-8.
     with (
-        replaced(path, "--per-pair") as beside,
+        replaced(path, "--per-pair", overwrite) as beside,
         open(beside, "w", newline="", errors="surrogateescape") as file,
     ):
         rows = csv.writer(file)
@@ -1142,6 +1484,9 @@ def show(table: "Table") -> None:
     from rich.console import Console
     from rich.measure import Measurement
 
+    from posegan.files import printable
+
+    table.title = table.title and printable(table.title)
     for column in table.columns:
         if column.header == "recipe":
             column.overflow = "fold"
@@ -1254,6 +1599,7 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float) -
 
 def write_json(
     path: Path,
+    overwrite: bool,
     task: Task,
     scorer: "metrics.Scorer",
     baselines: "dict[str, metrics.Scorer]",
@@ -1263,6 +1609,8 @@ def write_json(
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
+
+    from posegan.files import replaced
 
     versions = {"posegan": None, "torch": torch.__version__}
     with contextlib.suppress(PackageNotFoundError):  # run in its own folder, it is not installed
@@ -1288,9 +1636,11 @@ def write_json(
             "change": [value - figures["ssim_dscf"] for value in values],
             "intervals": [one.intervals().get("ssim_dscf") for one in severities],
         }
-    with replaced(path, "--json") as beside:
+    with replaced(path, "--json", overwrite) as beside:
         beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+if __name__ == "posegan":
+    del score  # the package's is not the command, but what __getattr__ gives
 if __name__ == "__main__":
     main()

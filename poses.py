@@ -7,27 +7,23 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from click import ClickException
 from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
+
+from posegan.files import BadInput, Source, check_file
 
 log = logging.getLogger("posegan")
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+SMALLEST = 16  # pixels a side of a photo that shows a person
 UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
 CSV_HEADER = "name:keypoints_y:keypoints_x"
-
-
-class BadInput(ClickException):
-    """What a user can mend, as one line: file (and line), problem, remedy."""
-
-    def __init__(self, file: object, problem: str, remedy: str):
-        super().__init__(f"{file}: {problem}; {remedy}")
+FARTHEST = 1e6  # pixels, of joints and picture sides: beyond, the numbers are no pose
 
 
 # ------------------------------------------------------------------------------ joints
@@ -45,7 +41,12 @@ LIMBS = (  # bones as pairs of joints: spine and head, arms, legs, feet
     *((8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14)),
     *((11, 22), (22, 23), (11, 24), (14, 19), (19, 20), (14, 21)),
 )
-NECK, SHOULDERS, MID_HIP, HIPS = 1, (2, 5), 8, (9, 12)
+NECK, SHOULDERS, MID_HIP, HIPS, ANKLES = 1, (2, 5), 8, (9, 12), (11, 14)
+# Their lengths in metres in a body of 1.76 m; seen from the side of their ends they are shorter.
+BONES = {
+    **{(1, 8): 0.505, (2, 3): 0.285, (5, 6): 0.285, (3, 4): 0.245, (6, 7): 0.245},
+    **{(9, 10): 0.425, (12, 13): 0.425, (10, 11): 0.415, (13, 14): 0.415},
+}
 _MIRRORED = {"left": "right", "right": "left"}
 FLIP = tuple(  # pose[:, FLIP] swaps left and right joints, as a mirrored picture needs
     JOINTS.index("_".join(_MIRRORED.get(word, word) for word in name.split("_"))) for name in JOINTS
@@ -76,6 +77,127 @@ def _to_body25(joints: np.ndarray, places: tuple, middles: dict) -> np.ndarray:
     return pose
 
 
+def metre(joints: np.ndarray) -> float:
+    """The pixels that are a metre in a pose (25, 3), by the longest quarter of its bones; 0 if it
+    has none.
+    """
+    found = [
+        np.hypot(*(joints[a, :2] - joints[b, :2])) / length
+        for (a, b), length in BONES.items()
+        if joints[a, 2] > 0 and joints[b, 2] > 0
+    ]
+    return float(np.quantile(found, 0.75)) if found else 0.0
+
+
+def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Poses (N, 25, 3) of another frame, brought to a person's size and place by one similarity.
+
+    The person's pose `own` (25, 3) says how large a metre is and where the hips and the ground
+    are; poses that are the person's, moved and scaled as one, come back exactly.
+    """
+    scale = metre(own) / float(np.median([unit for unit in map(metre, moved) if unit] or [1]))
+    anchors = [_anchors(one) for one in moved]
+    here = _anchors(own)
+    shift = np.zeros(2)
+    for axis, names in enumerate((("hips", "neck"), ("ground", "hips", "neck"))):
+        for name in names:
+            there = [one[name][axis] for one in anchors if name in one]
+            if name in here and there:
+                shift[axis] = here[name][axis] - scale * np.median(there)
+                break
+    return _similar(moved, scale, shift)
+
+
+def _similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
+    present = pose[..., 2:] > 0
+    points = (pose[..., :2] * scale + shift) * present
+    return np.concatenate([points, pose[..., 2:]], -1).astype(np.float32)
+
+
+def _anchors(pose: np.ndarray) -> dict[str, np.ndarray]:
+    # What poses are placed by: the hips, the neck, the lower one of the ankles.
+    points, known = pose[:, :2], pose[:, 2] > 0
+    found = {}
+    for name, joints in (("hips", (MID_HIP, *HIPS)), ("neck", (NECK, *SHOULDERS, 0))):
+        there = [joint for joint in joints if known[joint]]
+        if there:
+            found[name] = points[there[:1]].mean(0)
+    ankles = [joint for joint in ANKLES if known[joint]]
+    if ankles:
+        found["ground"] = points[max(ankles, key=lambda joint: points[joint, 1])]
+    return found
+
+
+def centre(moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Poses (N, 25, 3) in the middle of a frame (height, width), by one similarity: together they
+    take 80 % of its height or 90 % of its width, whichever is less.
+    """
+    points = moved[moved[..., 2] > 0, :2].astype(np.float64)
+    low, high, frame = points.min(0), points.max(0), np.array(size[::-1])
+    scale = (frame * (0.9, 0.8) / np.maximum(high - low, 1e-6)).min()
+    return _similar(moved, scale, (frame - 1) / 2 - scale * (low + high) / 2)
+
+
+def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bool:
+    """Whether poses (N, 25, 3) belong to a picture (height, width) as they are.
+
+    Most are inside it and as large as the person, within a quarter, and near; if nothing is known
+    of the person, they span a quarter of its height or more.
+    """
+    inside = [_within(one[one[:, 2] > 0, :2], size).mean() > 0.8 for one in moved]
+    if own is None:
+        spans = [np.ptp(one[one[:, 2] > 0, 1]) >= size[0] / 4 for one in moved]
+        return np.mean(inside) > 0.5 and np.mean(spans) > 0.5
+    unit, place = metre(own), _middle(own)
+    near = []
+    for one in moved:
+        same = 1 / 1.25 < metre(one) / max(unit, 1e-6) < 1.25
+        near.append(same and np.hypot(*(_middle(one) - place)) < 0.6 * max(unit, 1e-6))
+    return np.mean(np.array(inside) & near) > 0.5
+
+
+def _middle(pose: np.ndarray) -> np.ndarray:
+    anchors = _anchors(pose)
+    return anchors.get("hips", anchors.get("neck", np.full(2, np.inf)))
+
+
+def facing(pose: np.ndarray) -> float:
+    """About how many degrees a person is turned from facing the viewer; 90: to the right.
+
+    By the shoulders' width and the nose; 0 where these are missing.
+    """
+    right, left = SHOULDERS
+    if not (pose[[right, left], 2] > 0).all() or not metre(pose):
+        return 0.0
+    wide = (pose[left, 0] - pose[right, 0]) / (0.336 * metre(pose))
+    turned = float(np.degrees(np.arccos(np.clip(wide, -1, 1))))
+    ahead = pose[0, 0] - pose[[right, left], 0].mean() if pose[0, 2] > 0 else 0.0
+    return -turned if ahead < 0 else turned
+
+
+def proportioned(motion: np.ndarray, rest: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """A motion (N, 25, 3) in metres with the limbs' lengths of a person, the feet on the ground.
+
+    `rest` (25, 3) is its body, standing and seen from the front. A limb of the person's pose `own`
+    counts with the longer side, between 0.85 and 1.2 of the body's, as what is seen end on looks
+    short. Joints of the feet that the person's format has not are left out.
+    """
+    unit, moved = max(metre(own), 1e-6), motion.copy()
+    length = lambda pose, a, b: np.hypot(*(pose[a, :2] - pose[b, :2]))  # noqa: E731
+    for a, b in LIMBS:
+        sides = [(a, b), (FLIP[a], FLIP[b])]
+        seen = [length(own, *side) for side in sides if (own[list(side), 2] > 0).all()]
+        ratio = max(seen, default=0) / unit / max(length(rest, a, b), 1e-6)
+        ratio = float(np.clip(ratio, 0.85, 1.2)) if seen else 1.0
+        moved[:, b, :2] = moved[:, a, :2] + ratio * (motion[:, b, :2] - motion[:, a, :2])
+    low = list(ANKLES) + list(range(19, 25))
+    moved[..., 1] += (motion[:, low, 1].max(1) - moved[:, low, 1].max(1))[:, None]
+    moved[..., 0] -= moved[:, MID_HIP, None, 0]
+    if not (own[19:, 2] > 0).any():
+        moved[:, 19:] = 0
+    return moved
+
+
 # ------------------------------------------------------------------------------ pictures
 
 
@@ -87,6 +209,15 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
     """
     with _opened(source, name) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+
+
+def read_photo(file: Path) -> np.ndarray:
+    """A photo of a person, uint8 (H, W, 3). Raises ClickException, for tiny pictures too."""
+    picture = read_image(file, str(file))
+    if min(picture.shape[:2]) < SMALLEST:
+        size = "{}x{}".format(*picture.shape)
+        raise BadInput(file, f"{size} pixels show nobody", "give a larger photo")
+    return picture
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -104,13 +235,13 @@ def image_size(path: Path) -> tuple[int, int]:
 def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     # Appended once for the whole process: catch_warnings is not safe in threads.
     warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)
+    if isinstance(source, Path):
+        check_file(source)
     try:
         file = BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=IMAGE_FORMATS) as image:
             yield image
             return
-    except FileNotFoundError:
-        problem, remedy = "no such file", "check the path"
     except UnidentifiedImageError:
         problem, remedy = "empty, or no picture that can be read", "save it as JPEG or PNG"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -208,13 +339,14 @@ class Pose:
 
     `size` is the (height, width) of its picture, where the file says. `fractions`: x and y are in
     [0, 1], from the first pixels' centres to the last. `people`: how many the file shows; this is
-    the largest confident one.
+    the largest confident one, and `everyone` are all of them, in its order.
     """
 
     joints: np.ndarray
     size: tuple[int, int] | None = None
     fractions: bool = False
     people: int = 1
+    everyone: tuple[np.ndarray, ...] = ()
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
         """The joints in pixels of the pose's picture, when that has this (height, width)."""
@@ -246,19 +378,28 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
     """
     path = Path(path)
     poses: dict[str, Pose] = {}
-    inside = (file for file in path.rglob("*") if file.suffix.lower() == ".json")
-    for file in sorted(inside) if path.is_dir() else [path]:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise BadInput(file, f"can't be read ({error.strerror})", "check the path") from None
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        is_csv = file.suffix.lower() == ".csv"
-        poses |= _parse_csv(data, file) if is_csv else parse_json(data, file, name)
+    if path.is_dir():
+        source = Source(path)
+        names = [name for name in source.names if name.lower().endswith(".json")]
+        for name, data in source.items(names):
+            merge(poses, parse_json(data, path / name, name), path / name)
+        poses = dict(sorted(poses.items()))
+    else:
+        check_file(path)
+        data = path.read_bytes()
+        is_csv = path.suffix.lower() == ".csv"
+        poses = _parse_csv(data, path) if is_csv else parse_json(data, path, path.name)
     if not poses:
         raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
     warn_of_several(path, poses)
     return poses
+
+
+def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> None:
+    """Add a file's poses to others; raises where a picture has two."""
+    if twice := poses.keys() & more.keys():
+        raise BadInput(file, f"{min(twice)} is there a second time", "remove one")
+    poses |= more
 
 
 def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
@@ -271,47 +412,41 @@ def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
 
 def read_pose(
     path: str | Path,
-    size: tuple[int, int],
     find: Callable[[list[np.ndarray]], np.ndarray] | None = None,
-    picture: tuple[int, int] | None = None,
-) -> np.ndarray:
-    """Read one pose (25, 3), fitted into a frame of `size` (height, width).
+    person: int | None = None,
+) -> Pose:
+    """Read one pose, in the pixels of its own picture.
 
-    If it belongs to a `picture` (height, width) that is fitted into that frame, it goes along.
-
-    FILE:NAME chooses one of a file with several poses; a photo's is found by `find`, which takes
-    pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros where nobody is found; without it a
-    photo is refused. Fractions are scaled to the frame; a pose whose picture's size is known goes
-    where that picture would by `fit_matrix`. Any other stays as it is if all its joints are inside
-    the frame and it spans at least a quarter of the height; else it is centred and scaled to 80 %
-    of the height or 90 % of the width, whichever is less. Raises ClickException where there is not
-    one pose with a joint inside the frame.
+    FILE:NAME chooses one of a file with several poses, `person` (from 1) one where there are
+    several people; a
+    photo's pose is found by `find`, which takes pictures uint8 (H, W, 3) and gives poses
+    (B, 25, 3), zeros where nobody is found; without it a photo is refused. Raises ClickException
+    where there is not one pose that shows more than a head.
     """
     file, name = split_name(str(path))
     if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
-        return _pose_of_photo(Path(file), size, find)
-    pose = _choose_pose(file, name)
+        picture = read_image(Path(file), file)
+        pose = Pose(find([picture])[0], picture.shape[:2])
+        if not pose.joints[:, 2].any():
+            raise BadInput(path, "nobody is found in it", "give a pose as JSON")
+    else:
+        pose = _choose_pose(file, name)
     if not pose.people:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
-    if not pose.joints[:, 2].any():
+    if person and pose.people > 1:
+        if person > pose.people:
+            problem = f"{pose.people} people in it, no person {person}"
+            raise BadInput(path, problem, "choose another with --person")
+        pose = replace(pose, joints=pose.everyone[person - 1])
+    known = pose.joints[:, 2] > 0
+    if not known.any():
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
-    if picture:
-        fitted = fit_pose(pose.at(picture), picture, size)
-    else:
-        known = pose.size or pose.fractions
-        fitted = pose.fitted(size) if known else _fit_unknown(pose.joints, size)
-    if not fitted[:, 2].any():
-        remedy = "check its coordinates (x, y in pixels, from the upper left)"
-        raise BadInput(path, "nothing of it is inside the picture", remedy)
-    return fitted
+    if not known[_BODY].any():
+        raise BadInput(path, "shows a head only", "give a pose with shoulders, hips or limbs")
+    return pose
 
 
-def _pose_of_photo(path: Path, size: tuple[int, int], find: Callable) -> np.ndarray:
-    picture = read_image(path, str(path))
-    found = find([picture])[0]
-    if not found[:, 2].any():
-        raise BadInput(path, "nobody is found in it", "give a pose as JSON")
-    return fit_pose(found, picture.shape[:2], size)
+_BODY = [joint for joint in range(len(JOINTS)) if joint not in (0, 1, 15, 16, 17, 18)]
 
 
 def split_name(path: str) -> tuple[str, str]:
@@ -332,23 +467,6 @@ def _choose_pose(file: str, name: str) -> Pose:
     return poses[name or first]
 
 
-def _fit_unknown(joints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    # The pose's picture has an unknown size: see read_pose. Inside no picture at all: zeros.
-    present = joints[:, 2] > 0
-    points = joints[present, :2].astype(np.float64)
-    fitted = np.zeros_like(joints)
-    if not (points >= -0.5).all(1).any():
-        return fitted
-    low, high, frame = points.min(0), points.max(0), np.array(size[::-1])
-    if not (_within(points, size).all() and high[1] - low[1] >= size[0] / 4):
-        if (low == high).all():  # a single joint has no height to scale
-            return joints * _within(joints[:, :2], size)[:, None]
-        scale = (frame * (0.9, 0.8) / np.maximum(high - low, 1e-6)).min()
-        points = (points - (low + high) / 2) * scale + (frame - 1) / 2
-    fitted[present] = np.column_stack([points, joints[present, 2]])
-    return fitted
-
-
 def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
     # The DSCF/PATN key points: "name: [18 y]: [18 x]", y before x, -1 missing.
     lines = data.decode("utf-8-sig", "replace").splitlines()
@@ -359,20 +477,19 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
         if not line.strip():
             continue
         name, *lists = (part.strip() for part in line.rsplit(":", 2))
+        problem = f"line {number} is not name: [18 y]: [18 x]"
         try:
             y, x = json.loads(f"[{','.join(lists)}]")
             counts = len(y), len(x)
-            with np.errstate(over="ignore"):  # what is too large is not finite, and said so below
-                points = np.array([x, y] if counts == (18, 18) else 0, np.float32)
+            points = _numbers([*x, *y]) if counts == (18, 18) else None
         except (ValueError, TypeError, OverflowError, RecursionError):
-            problem = f"line {number} is not name: [18 y]: [18 x]"
             raise BadInput(file, problem, "write the key points so") from None
-        if counts != (18, 18):
+        if points is None:
             joints = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
             problem = f"line {number} has {joints}, 18 are needed"
             raise BadInput(file, problem, "write a missing one as -1")
-        if not np.isfinite(points).all():
-            problem = f"line {number} has a joint that is not finite"
+        if not (abs(points) <= FARTHEST).all():
+            problem = f"line {number} has a joint that is not finite, or beyond a million"
             raise BadInput(file, problem, "write a missing one as -1")
         if name in found:
             raise BadInput(file, f"line {number} has {name} a second time", "remove one")
@@ -381,6 +498,14 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
     present = (points != -1).all(2, keepdims=True)
     poses = from_coco18(np.concatenate([points * present, present], 2))  # (N, 25, 3)
     return dict(zip(found, map(Pose, poses)))
+
+
+def _numbers(values: list) -> np.ndarray:
+    # A flat list of numbers as float32; too large ones are infinite. Raises for anything else.
+    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+        raise TypeError
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float64).astype(np.float32)
 
 
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
@@ -393,36 +518,64 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
     except (ValueError, RecursionError):
         raise BadInput(file, "no JSON", "give OpenPose or COCO key points") from None
     try:
-        if isinstance(content, dict) and "people" in content:
-            name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
-            return {name: _openpose(content["people"], file)}
-        if isinstance(content, list) or "annotations" in content:
-            return _coco(content, file)
+        if isinstance(content, dict) and isinstance(content.get("people"), list):
+            keys = ("pose_keypoints_2d", "pose_keypoints")
+            people = [one[keys[keys[0] not in one]] for one in content["people"]]
+            return {_stem(name): _picture([_joints(one, (75, 54), file) for one in people])}
+        if isinstance(content, dict) and "instance_info" in content:
+            content = content["instance_info"]  # MMPose, with what it knows of the joints
+        if isinstance(content, dict):
+            return _coco(content["annotations"], content.get("images", ()), file)
+        if content and "instances" in content[0]:  # MMPose's of a video
+            return {str(one["frame_id"]): _detected(one["instances"], file) for one in content}
+        if content and "image_id" in content[0]:
+            return _coco(content, (), file)
+        return {_stem(name): _detected(content, file)}
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError):  # lists for dicts …
         pass
     remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
     raise BadInput(file, "neither OpenPose nor COCO key points", remedy)
 
 
-def _openpose(people: list[dict], file: Path | str) -> Pose:
-    keys = ("pose_keypoints_2d", "pose_keypoints")
-    found = [_joints(person[keys[keys[0] not in person]], (75, 54), file) for person in people]
-    if not found:
+def _stem(name: str) -> str:
+    return re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
+
+
+def _picture(people: list[np.ndarray]) -> Pose:
+    # The people of one picture of unknown size; small numbers are fractions of it.
+    if not people:
         return MISSING
-    joints = _largest(found)
+    joints = _largest(people)
     points = joints[joints[:, 2] > 0, :2]
     fractions = bool(len(points)) and bool((abs(points) <= 1).all())
     if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
-        joints[:, :2] = (joints[:, :2] + 1) / 2 * (joints[:, 2:] > 0)
-    return Pose(joints, None, fractions, len(found))
+        for one in people:
+            one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
+    return Pose(joints, None, fractions, len(people), tuple(people))
 
 
-def _coco(content: dict | list, file: Path | str) -> dict[str, Pose]:
+def _detected(people: list[dict], file: Path | str) -> Pose:
+    # One picture's people as MMPose's and ViTPose's programs, or Ultralytics', write them.
+    found = []
+    for person in people:
+        points = person["keypoints"]
+        if isinstance(points, dict):  # Ultralytics: x, y and visible apart; not found is 0, 0
+            x, y = points["x"], points["y"]
+            sure = points.get("visible") or [float(pair != (0, 0)) for pair in zip(x, y)]
+            sure = [value * (pair != (0, 0)) for value, pair in zip(sure, zip(x, y))]
+            points = list(zip(x, y, sure, strict=True))
+        elif len(points[0]) == 2:
+            sure = person.get("keypoint_scores") or person.get("scores") or [1.0] * len(points)
+            points = [(x, y, value) for (x, y), value in zip(points, sure, strict=True)]
+        found.append(_joints([value for point in points for value in point], (51,), file))
+    return _picture(found)
+
+
+def _coco(annotations: list, images: list, file: Path | str) -> dict[str, Pose]:
     # Annotations as COCO writes them, or the plain list of results detectors write.
-    whole = isinstance(content, dict)
-    images = {image["id"]: image for image in content.get("images", ())} if whole else {}
+    images = {image["id"]: image for image in images}
     found: dict = {}
-    for annotation in content["annotations"] if whole else content:
+    for annotation in annotations:
         joints = _joints(annotation["keypoints"], (51,), file)
         found.setdefault(annotation["image_id"], []).append(joints)
     poses: dict[str, Pose] = {}
@@ -430,9 +583,12 @@ def _coco(content: dict | list, file: Path | str) -> dict[str, Pose]:
         image = images.get(number, {})
         name = str(image.get("file_name", number))
         size = int(image.get("height", 0)), int(image.get("width", 0))
+        if not 0 <= min(size) <= max(size) <= FARTHEST:
+            raise ValueError
         if name in poses:
             raise BadInput(file, f"two images called {name}", "remove one")
-        poses[name] = Pose(_largest(people), size if all(size) else None, people=len(people))
+        size = size if all(size) else None
+        poses[name] = Pose(_largest(people), size, False, len(people), tuple(people))
     return poses
 
 
@@ -441,9 +597,13 @@ def _joints(values: list, counts: tuple[int, ...], file: Path | str) -> np.ndarr
     if len(values) not in counts:
         problem = f"a person has {len(values)} numbers, {' or '.join(map(str, counts))} are needed"
         raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
-    joints = np.array(values, np.float32).reshape(-1, 3)
-    if not np.isfinite(joints).all():
-        raise BadInput(file, "a joint is not finite", "write a missing one as 0, 0, 0")
+    joints = _numbers(values).reshape(-1, 3)
+    if not (abs(joints) <= FARTHEST).all():
+        raise BadInput(
+            file,
+            "a joint is not finite, or beyond a million pixels",
+            "write a missing one as 0, 0, 0",
+        )
     joints[:, 2] = joints[:, 2].clip(0, 1)  # COCO's visibility: 1 hidden, 2 seen
     joints[joints[:, 2] == 0] = 0
     return {25: np.copy, 18: from_coco18, 17: from_coco17}[len(joints)](joints)
@@ -479,6 +639,14 @@ def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize((W, H), Image.Resampling.BOX))
 
 
+def overlay(image: np.ndarray, pose: np.ndarray, zoom: int = 1) -> np.ndarray:
+    """A picture uint8 (H, W, 3), enlarged, with the skeleton of its pose (25, 3) drawn over it."""
+    large = image.repeat(zoom, 0).repeat(zoom, 1)
+    points = (pose[:, :2] + 0.5) * zoom - 0.5
+    drawn = draw_pose(np.column_stack([points, pose[:, 2]]), large.shape[:2])
+    return np.where(drawn.any(2, keepdims=True), drawn, large)
+
+
 def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
     """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
     H, W = rows[0][0].shape[:2]
@@ -495,24 +663,9 @@ def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
 def caption(text: str, width: int) -> np.ndarray:
     """A line of text in black on white, uint8 (16, width, 3); what is too long is cut off."""
     picture = Image.new("RGB", (width, 16), "white")
-    text = text.encode("latin-1", "replace").decode(
-        "latin-1"
-    )  # all that Pillow's own font may know
-    ImageDraw.Draw(picture).text((2, 2), text, "black")
+    known = text.encode("latin-1", "replace").decode("latin-1")  # all that Pillow's font may know
+    ImageDraw.Draw(picture).text((2, 2), known, "black")
     return np.asarray(picture)
-
-
-def draw_flow(flow: np.ndarray) -> np.ndarray:
-    """A flow (2, H, W) in colours, uint8 (H, W, 3): direction as hue, length as saturation.
-
-    White does not move; a quarter of the height has the full colour.
-    """
-    dx, dy = flow
-    hue = (np.arctan2(dy, dx) / (2 * np.pi)) % 1
-    strength = np.clip(np.hypot(dx, dy) * 4 / len(dx), 0, 1)
-    hsv = np.stack([hue, strength, np.ones_like(hue)], axis=2)
-    colours = Image.fromarray((hsv * 255).round().astype(np.uint8), "HSV")
-    return np.asarray(colours.convert("RGB"))
 
 
 def comparison(

@@ -40,6 +40,7 @@ SHEET_PAIRS = 8
 HELD_OUT = 0.02  # of the training people, to validate on
 VALIDATED = 256  # pairs of them
 VALIDATION_SCORES = ("ssim_dscf", "mask_ssim", "l1", "detail")
+BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
 
 
 @dataclass(frozen=True)
@@ -743,12 +744,34 @@ def open_log(run: Path, step: int) -> None:
 # ------------------------------------------------------------------------------ running a generator
 
 
+def default_checkpoint(runs: Path = Path("runs")) -> Path:
+    """The checkpoint written last below `runs`; without any, the one that comes with posegan.
+
+    Raises ClickException where neither is there.
+    """
+    if any(runs.glob("*/latest.pt")):
+        return newest_checkpoint(runs)
+    if not BUILT_IN.is_file():
+        raise ClickException(
+            f"{BUILT_IN}: the model that comes with posegan is missing; install posegan again, "
+            "train one with posegan train, or name one with --checkpoint FILE"
+        )
+    return BUILT_IN
+
+
 def load_generator(path: Path, device: torch.device) -> nn.Module:
-    """The averaged generator of a checkpoint, ready to run (only); it knows its height and width.
+    """The averaged generator of a checkpoint, ready to run (only); it knows its height and width,
+    and the data that it was trained on.
 
     Raises ClickException for a file that is no checkpoint of ours.
     """
-    content = read_checkpoint(path)
+    try:
+        content = read_checkpoint(path)
+    except ClickException:
+        if path == BUILT_IN:
+            problem = "the model that comes with posegan is damaged"
+            raise poses.BadInput(path, problem, "install posegan again") from None
+        raise
     try:
         generator = build_generator(content["config"]["shape"])
         generator.load_state_dict(content["state"]["average"])
@@ -757,28 +780,39 @@ def load_generator(path: Path, device: torch.device) -> nn.Module:
             f"{path}: its model can't be rebuilt by this posegan; use the posegan that wrote it, "
             "or train anew"
         ) from None
+    generator.trained_on = content["config"].get("train", {}).get("data", "")
     return models.fused(generator).to(device, memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
-def generate(
+def synthesise(
     generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
-) -> Tensor:
-    """Run a generator on pictures: source uint8 (B, 3, H, W) to uint8 (B, 3, H, W) on its device.
+) -> models.Synthesis:
+    """Run a generator on pictures, source uint8 (B, 3, H, W), and give all it makes, in float32.
 
-    Computes in float32 on every device, as scores must not depend on it. Raises ClickException
-    where NaN comes out.
+    Of a generator without a flow the picture is all painted. Computes in float32 on every device,
+    as scores must not depend on it. Raises ClickException where NaN comes out.
     """
     device = next(generator.parameters()).device
     move = [pairs.normalise(source.to(device)), target_pose.to(device)]
     move.append(source_pose if source_pose is None else source_pose.to(device))
-    generated = generator(*move)  # (B, 3, H, W) in [-1, 1]
-    if not generated.isfinite().all():
+    if isinstance(generator, models.FlowGenerator):
+        made = generator.synthesise(*move)
+    else:
+        made = models.painting(generator(*move).float())
+    if not made.image.isfinite().all():
         raise ClickException(
             "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "
             "with --checkpoint, or train anew with a lower --learning-rate"
         )
-    return to_levels(generated)
+    return made
+
+
+def generate(
+    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+) -> Tensor:
+    """The pictures of `synthesise`, uint8 (B, 3, H, W) on the generator's device."""
+    return to_levels(synthesise(generator, source, target_pose, source_pose).image)
 
 
 def to_levels(images: Tensor) -> Tensor:
@@ -838,29 +872,6 @@ def corrupt_pictures(
 
 
 # ------------------------------------------------------------------------------ sheets
-
-
-@torch.inference_mode()
-def explain(
-    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
-) -> list[list[np.ndarray]]:
-    """Of each picture the flow in colours, the visibility and the warped source, (H, W, 3).
-
-    Arguments as for `generate`. Raises ClickException for a model without a flow.
-    """
-    if not isinstance(generator, models.FlowGenerator):
-        raise ClickException(
-            "--show-flow: this checkpoint's model has no flow; train one with posegan train "
-            "--model flow, or name one with --checkpoint"
-        )
-    device = next(generator.parameters()).device
-    source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
-    source_pose = source_pose if source_pose is None else source_pose.to(device)
-    made = generator.synthesise(source, target_pose, source_pose)
-    flows = [poses.draw_flow(flow) for flow in made.found.flows[3].float().cpu().numpy()]
-    visibility = to_pictures(to_levels(2 * made.found.visibilities[3] - 1).expand_as(made.image))
-    warped = to_pictures(to_levels(made.warped))
-    return [list(row) for row in zip(flows, visibility, warped)]
 
 
 class Extremes:

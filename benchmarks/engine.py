@@ -126,10 +126,7 @@ def versus(earlier: str, repeats: int, steps: int) -> None:
                 here = {"root": str(ROOT), "compiled": False}
                 sides = {
                     earlier: (EARLIER + BATCH + EARLIER_STEP + TIMED, {"root": folder}),
-                    "ours": (
-                        OURS + BATCH + OURS_STEP + TIMED,
-                        {"root": str(ROOT), "compiled": False},
-                    ),
+                    "ours": (OURS + BATCH + OURS_STEP + TIMED, here),
                 }
                 found = {name: {} for name in sides}
                 for _ in range(repeats):

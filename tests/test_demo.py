@@ -244,3 +244,36 @@ def test_backgrounds_are_smooth_and_varied():
     steps = [np.abs(np.diff(place, axis=1)).mean() for place in places]
     assert max(steps) < 0.02
     assert np.std([place.mean((0, 1)) for place in places], axis=0).min() > 0.015
+
+
+# ------------------------------------------------------------------------------ motions
+
+
+@pytest.mark.parametrize("name", demo.MOTIONS)
+def test_a_motion_has_all_joints_and_is_a_closed_loop_without_jumps(name):
+    motion = demo.motion(name, 20)
+    assert motion.shape == (demo.MOTION_FRAMES, 25, 3)
+    assert (motion[..., 2] == 1).all()
+    steps = np.abs(np.diff(motion[[*range(len(motion)), 0], :, :2], axis=0))
+    assert 0.01 < steps.max() < 0.25  # metres in a 24th of a round
+    assert steps[-1].max() < 1.5 * steps[:-1].max()
+
+
+@pytest.mark.parametrize("name", demo.MOTIONS)
+def test_nobody_sinks_into_the_ground_or_leaves_the_place(name):
+    motion = demo.motion(name, 20)
+    assert motion[..., 1].max() == pytest.approx(-0.03, abs=1e-5)  # the soles are below the joints
+    assert np.allclose(motion[:, 8, 0], 0)
+    lowest = motion[..., 1].max(1)
+    assert (lowest < -0.07).any() == (name == "run")
+
+
+def test_a_turned_motion_looks_to_that_side():
+    for yaw in (-60, 60):
+        nose = demo.motion("walk", yaw)[:, 0, 0] - demo.motion("walk", yaw)[:, 1, 0]
+        assert (np.sign(nose) == np.sign(yaw)).all()
+
+
+def test_an_unknown_motion_is_refused():
+    with pytest.raises(KeyError):
+        demo.motion("fly")

@@ -262,12 +262,18 @@ def test_own_folders_make_pairs_within_a_person_and_hold_out_people(tmp_path):
     assert prepared.description["counts"]["images_without_pose"] == 3
 
 
-def test_one_person_alone_is_all_for_training(tmp_path):
-    prepared = prepared_folder(own(tmp_path / "in", ("al",)), tmp_path)
-    assert set(prepared.split) == {"train"} and set(prepared.identity) == {"al"}
-    assert len(prepared.pairs_test) == 0
-    with fails("no training pairs; prepare people with two poses each"):
-        pairs.Batches(prepared, prepared.pairs_test, 2, 0, CPU)
+def test_one_person_alone_is_refused(tmp_path):
+    with fails("in: one person alone, al; give one folder a person, two people or more"):
+        prepared_folder(own(tmp_path / "in", ("al",)), tmp_path)
+
+
+def test_people_with_one_picture_each_make_no_pairs_and_are_refused(tmp_path):
+    source = own(tmp_path / "in")
+    for picture_file in source.glob("*/[12].*"):
+        picture_file.unlink()
+    with fails("in: no two pictures of one person with poses, so no pairs; give more"):
+        prepared_folder(source, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("form", ["coco", "csv", "folder"])
@@ -290,13 +296,14 @@ def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form):
 
 
 def test_bare_names_are_not_mistaken_for_several_pictures(tmp_path):
-    names = ("al/1.png", "al/2.png", "bo/1.png")
+    names = ("al/1.png", "al/2.png", "al/3.png", "bo/1.png")
     source = tree(tmp_path / "in", {name: encoded(picture()) for name in names})
     points = body()[[*range(8), *range(9, 19)], :2]
-    given = write(tmp_path / "p.csv", csv_text(*(csv_row(n, points) for n in ("1.png", "2.png"))))
+    rows = (csv_row(name, points) for name in ("1.png", "2.png", "3.png"))
+    given = write(tmp_path / "p.csv", csv_text(*rows))
     prepared = prepared_folder(source, tmp_path, poses=(str(given),))
     known = {file for file, pose in zip(prepared.files, prepared.poses) if pose.any()}
-    assert known == {"al/2.png"}
+    assert known == {"al/2.png", "al/3.png"}
 
 
 def test_poses_are_found_where_none_are_given(tmp_path, monkeypatch):
@@ -308,10 +315,11 @@ def test_poses_are_found_where_none_are_given(tmp_path, monkeypatch):
 
 
 def test_mvc_names_the_view(tmp_path):
-    files = {f"item/B002_{view}.png": encoded(picture()) for view in range(3)}
-    files |= {f"item/B002_{view}.json": openpose(body()) for view in range(3)}
+    items = ("a", "b")
+    files = {f"{i}/B002_{view}.png": encoded(picture()) for i in items for view in range(3)}
+    files |= {f"{i}/B002_{view}.json": openpose(body()) for i in items for view in range(3)}
     prepared = prepared_folder(tree(tmp_path / "in", files), tmp_path, data="mvc")
-    assert prepared.camera.tolist() == ["0", "1", "2"]
+    assert prepared.camera.tolist() == ["0", "1", "2"] * 2
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
@@ -326,7 +334,7 @@ def test_a_damaged_archive_is_one_clear_line(tmp_path, kind):
     path = archive(own(tmp_path / "in"), kind)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with fails(rf"in\.{re.escape(kind)}: can't be read .*; check --source, or get it anew"):
+    with fails(rf"in\.{re.escape(kind)}: can't be read .*; check the path, or get it anew"):
         prepared_folder(path, tmp_path)
     if kind == "zip":
         middle = len(data) // 4
@@ -351,7 +359,7 @@ def test_a_wrong_source_is_one_clear_line(tmp_path):
     text = write(tmp_path / "a.zip", "no archive")
     with fails(r"a\.zip: can't be read \(neither a folder nor a whole zip or tar"):
         prepared_folder(text, tmp_path)
-    with fails(r"none\.zip: can't be read .*; check --source"):
+    with fails(r"none\.zip: can't be read \(no such file or folder\); check the path"):
         prepared_folder(tmp_path / "none.zip", tmp_path)
     (tmp_path / "empty").mkdir()
     with fails("empty: no pictures in it; give one folder a person"):
@@ -360,8 +368,6 @@ def test_a_wrong_source_is_one_clear_line(tmp_path):
         prepared_folder(own(tmp_path / "in"), tmp_path, data="market1501")
     with fails("market1501: no --source given; run posegan prepare --data market1501 --source"):
         pairs.prepare(pairs.PrepareConfig("market1501"))
-    with fails("faces: no data set; choose one of demo, market1501"):
-        pairs.prepare(pairs.PrepareConfig("faces"))
 
 
 def test_a_broken_picture_is_named_and_nothing_is_left(tmp_path):
@@ -434,8 +440,14 @@ def test_an_existing_folder_is_only_replaced_with_overwrite_and_by_a_whole_one(t
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     own(tmp_path / "folder")
     with fails("holds more than a prepared data set; choose another --root"):
+        prepared_folder(own(tmp_path / "in"), tmp_path, overwrite=True)
+    with fails(r"folder: is among what is read \(.*folder\); choose another place with --root"):
         prepared_folder(tmp_path / "folder", tmp_path, overwrite=True)
     assert (tmp_path / "folder/al/0.png").exists()
+    people = write(tmp_path / "mine/people.csv", "a user's own")
+    with fails("mine: holds more than a prepared data set"):
+        prepared_folder(tmp_path / "in", tmp_path, name="mine", overwrite=True)
+    assert people.read_text() == "a user's own"
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
@@ -444,7 +456,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
     source = own(tmp_path / "in")
     monkeypatch.setattr(pairs.np, "save", full)
-    with fails("can't be written .No space left on device.; free some space, or .* --root"):
+    with fails("can't be written .No space left on device.; choose another place with --root"):
         prepared_folder(source, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
@@ -466,11 +478,28 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path):
-    write(tmp_path / "name/file", "old")
-    with pytest.raises(FileNotFoundError):
-        pairs._replace(tmp_path / "name", tmp_path / "not there")
-    assert (tmp_path / "name/file").read_text() == "old"
+def test_folders_of_ones_own_stand_side_by_side_by_name(tmp_path):
+    source = own(tmp_path / "in")
+    for name in ("friends", "other people"):
+        prepared = prepared_folder(source, tmp_path, name=name)
+        assert prepared.path == tmp_path / name and prepared.name == name
+        assert prepared.description["name"] == name
+        assert contents(pairs.load(name, tmp_path)) == contents(prepared)
+    with fails("market1501: the name of another data set; give another --name"):
+        prepared_folder(source, tmp_path, name="market1501")
+    for name in ("", " ", ".", "..", ".hidden", "a/b", "a\\b", "a,b", "a:2", "a\0b"):
+        with fails("no name of a folder; give a plain word"):
+            prepared_folder(source, tmp_path, name=name)
+        with fails("no name of a folder; give a plain word"):
+            pairs.load(name, tmp_path)
+
+
+def test_what_a_user_has_beside_the_place_stays(tmp_path):
+    mine = [write(tmp_path / f"folder.{kind}" / "a", "mine") for kind in ("old", "partial")]
+    prepared_folder(own(tmp_path / "in"), tmp_path)
+    prepared_folder(tmp_path / "in", tmp_path, overwrite=True)
+    assert [file.read_text() for file in mine] == ["mine", "mine"]
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 # ------------------------------------------------------------------------------ loading
@@ -483,7 +512,7 @@ def test_a_name_never_prepared_gets_the_command_that_prepares_it(tmp_path):
         r"data/market1501: not prepared yet; run posegan prepare --data market1501 --source"
     ):
         pairs.load("market1501")
-    with fails("faces: not prepared yet; run posegan prepare --data folder"):
+    with fails("faces: not prepared yet; run posegan prepare --data folder .* --name faces --root"):
         pairs.load("faces", tmp_path)
 
 
@@ -515,14 +544,14 @@ def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_
     palette.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 200, 0])
     person = {f"anna/{i}.png": encoded(picture(i, (64, 48))) for i in range(3)}
     person |= {f"anna/{i}.json": openpose(body(60, 20, 2)) for i in range(3)}
-    source = tree(tmp_path / "people", person)
+    source = tree(tmp_path / "people", person | {"bo/9.png": person["anna/0.png"]})
     maps = tree(tmp_path / "maps", {"0.png": encoded(palette), "1.png": encoded(labels)})
     config = pairs.PrepareConfig(
         "folder", str(source), root=str(tmp_path), size=(32, 32), parsing=str(maps)
     )
     prepared = pairs.prepare(config)
-    assert "1 of 3 pictures have no parsing map" in caplog.text
-    assert prepared.parsing.shape == (3, 32, 32)
+    assert "2 of 4 pictures have no parsing map" in caplog.text
+    assert prepared.parsing.shape == (4, 32, 32)
     # 24 columns of the picture, 4 of padding on each side.
     assert prepared.parsing[0, 5].tolist() == [0] * 16 + [3] * 12 + [0] * 4
     assert (prepared.parsing[1] == prepared.parsing[0]).all()

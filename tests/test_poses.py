@@ -7,10 +7,22 @@ import re
 
 import numpy as np
 import pytest
-from conftest import body, coco, csv_row, csv_text, encoded, fails, openpose, picture, tree, write
+from conftest import (
+    body,
+    coco,
+    csv_of,
+    csv_row,
+    csv_text,
+    encoded,
+    fails,
+    openpose,
+    picture,
+    tree,
+    write,
+)
 from PIL import ExifTags, Image
 
-from posegan import poses
+from posegan import demo, poses
 
 # ------------------------------------------------------------------------------ joints
 
@@ -238,25 +250,92 @@ def test_of_several_people_the_largest_confident_one_is_read(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("low", [0, -1])
-def test_keypoint_scale_fractions_are_scaled_to_the_frame(tmp_path, low):
+def test_keypoint_scale_fractions_are_scaled_to_the_picture(tmp_path, low):
     pose = body()
     pose[3] = 0
     scaled = pose.copy()
     scaled[:, :2] = scaled[:, :2] / (63, 127) * (1 - low) + low
     scaled[3] = 0
-    path = write(tmp_path / "a.json", openpose(scaled))
-    assert np.allclose(poses.read_pose(path, (128, 64)), pose, atol=1e-4)
-    twice = poses.read_pose(path, (255, 127))
-    assert np.allclose(twice[:, :2], pose[:, :2] * 2, atol=1e-3)
+    path = write(tmp_path / "a.json", openpose(scaled, scaled))
+    read = poses.read_pose(path, person=2)
+    assert np.allclose(read.at((128, 64)), pose, atol=1e-4)
+    assert np.allclose(read.at((255, 127))[:, :2], pose[:, :2] * 2, atol=1e-3)
+
+
+def detected(pose: np.ndarray, kind: str) -> str:
+    """One person's COCO-17 joints as programs of detectors write them."""
+    joints = pose[list(poses.COCO17)].astype(float)
+    flat, points, sure = joints.ravel().tolist(), joints[:, :2].tolist(), joints[:, 2].tolist()
+    x, y = joints[:, 0].tolist(), joints[:, 1].tolist()
+    result = {"image_id": 7, "category_id": 1, "score": 0.9, "keypoints": flat}
+    instance = {"keypoints": points, "keypoint_scores": sure, "bbox_score": 0.9}
+    ultralytics = {"name": "person", "keypoints": {"x": x, "y": y, "visible": sure}}
+    written = {
+        "MMPose, Detectron2": [result],
+        "MMPose's inferencer": [instance],
+        "MMPose's demo": {"meta_info": {}, "instance_info": [instance]},
+        "MMPose of a video": [{"frame_id": 1, "instances": [instance]}],
+        "ViTPose": [{"keypoints": points, "scores": sure, "bbox": [0, 0, 1, 1]}],
+        "Ultralytics": [ultralytics],
+        "points of three": [{"keypoints": joints.tolist()}],
+        "COCO": json.loads(coco({"a": pose}, (128, 64))),
+    }
+    return json.dumps(written[kind])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "MMPose, Detectron2",
+        "MMPose's inferencer",
+        "MMPose's demo",
+        "MMPose of a video",
+        "ViTPose",
+        "Ultralytics",
+        "points of three",
+        "COCO",
+    ],
+)
+def test_what_detectors_write_gives_the_same_joints(tmp_path, kind):
+    pose = poses.from_coco17(body()[list(poses.COCO17)])
+    read = poses.read_pose(write(tmp_path / "a.json", detected(pose, kind)))
+    assert np.allclose(read.at((128, 64)), pose, atol=1e-3)
+
+
+def test_openpose_of_18_and_25_joints_and_the_csv_agree(tmp_path):
+    pose = poses.from_coco18(body().round()[list(poses.COCO18)])
+    pose[:, 2] = pose[:, 2] > 0
+    write(tmp_path / "a.csv", csv_of({"a": pose}))
+    files = [tmp_path / "a.csv"]
+    for name, joints in (("18", pose[list(poses.COCO18)]), ("25", pose)):
+        files.append(write(tmp_path / f"{name}.json", openpose(joints)))
+    for file in files:
+        assert np.allclose(poses.read_pose(file).at((128, 64)), pose), file
+
+
+def test_a_joint_that_ultralytics_did_not_find_is_missing(tmp_path):
+    x, y = [0.0, *np.arange(5.0, 21)], [0.0, *np.arange(30.0, 46)]
+    path = write(tmp_path / "a.json", json.dumps([{"keypoints": {"x": x, "y": y}}]))
+    joints = poses.read_pose(path).joints
+    assert joints[0].tolist() == [0, 0, 0]
+    assert joints[16].tolist() == [5, 30, 1]
+
+
+def test_one_of_several_people_is_chosen(tmp_path):
+    path = write(tmp_path / "a.json", openpose(body(40), body(90)))
+    assert np.allclose(poses.read_pose(path).joints, body(90))
+    assert np.allclose(poses.read_pose(path, person=1).joints, body(40))
+    with fails("a.json: 2 people in it, no person 3; choose another with --person"):
+        poses.read_pose(path, person=3)
 
 
 BAD_JSON = {
     "no JSON; give": "{people",
     "no people in it; give": json.dumps({"people": []}),
     "a person has 24 numbers, 75 or 54 are needed; write": openpose(np.ones((8, 3))),
-    "a joint is not finite; write": openpose(np.full((25, 3), np.nan)),
+    "a joint is not finite, or beyond": openpose(np.full((25, 3), np.nan)),
     "all its joints are missing; give": openpose(np.zeros((25, 3))),
-    "nothing of it is inside the picture; check": openpose(body() * (-1, -1, 1)),
+    "shows a head only; give": openpose(body() * (np.arange(25) < 2)[:, None]),
     "neither OpenPose nor COCO key points; give": json.dumps({"people": [[1, 2]]}),
     "neither OpenPose nor COCO key points;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
     "neither OpenPose nor COCO key": openpose(body()).replace("[{", "[{}, {"),
@@ -264,9 +343,8 @@ BAD_JSON = {
     "neither OpenPose": json.dumps("text"),
     "neither": json.dumps({"shapes": []}),
     "a person has 3 numbers, 51 are": json.dumps([{"image_id": 1, "keypoints": [1, 2, 3]}]),
-    "no poses in it; give": json.dumps([]),
-    "nothing of it is inside the picture": coco({"a": body(100, 900)}, (128, 64)),
-    "nothing of it": openpose(np.pad([[900.0, 900.0, 1.0]], ((0, 24), (0, 0)))),
+    "no people in it; give the pose": json.dumps([]),
+    "no poses in it; give": json.dumps({"annotations": []}),
     "no JSON": "[" * 100_000,
     "neither OpenPose nor": json.dumps({"people": [{"pose_keypoints": [10**400] * 75}]}),
 }
@@ -276,7 +354,7 @@ BAD_JSON = {
 def test_bad_pose_json_is_one_clear_line(tmp_path, problem):
     path = write(tmp_path / "pose.json", BAD_JSON[problem])
     with fails(rf"^[^\n]*pose\.json: {re.escape(problem)}[^\n]*$"):
-        poses.read_pose(path, (128, 64))
+        poses.read_pose(path)
 
 
 ROW = csv_row("a.jpg", np.arange(36).reshape(18, 2))
@@ -304,61 +382,104 @@ def test_a_bad_csv_is_one_line_with_its_line(tmp_path, problem):
 
 
 def test_a_pose_file_that_is_not_there_says_so(tmp_path):
-    with fails(r"none\.json: can't be read \(No such file or directory\); check the path"):
-        poses.read_pose(tmp_path / "none.json", (128, 64))
+    with fails(r"none\.json: no such file; check the path"):
+        poses.read_pose(tmp_path / "none.json")
 
 
 def test_one_pose_of_several_is_chosen_by_name(tmp_path):
     points = np.arange(36).reshape(18, 2) + 1
     path = write(tmp_path / "p.csv", csv_text(csv_row("a", points), csv_row("b", points + 20)))
-    assert poses.read_pose(f"{path}:b", (128, 64))[0, 0] == 21
+    assert poses.read_pose(f"{path}:b").joints[0, 0] == 21
     with fails(r"p\.csv: 2 poses; choose one, such as .*p\.csv:a$"):
-        poses.read_pose(path, (128, 64))
+        poses.read_pose(path)
     with fails(r"p\.csv: no pose called c; choose one, such as"):
-        poses.read_pose(f"{path}:c", (128, 64))
+        poses.read_pose(f"{path}:c")
     # Rows of the field's key points are called like pictures.
     path = write(tmp_path / "q.csv", csv_text(ROW, csv_row("b.jpg", points)))
-    assert poses.read_pose(f"{path}:b.jpg", (128, 64))[0, 0] == 1
+    assert poses.read_pose(f"{path}:b.jpg").joints[0, 0] == 1
     one = write(tmp_path / "one.csv", csv_text(csv_row("a", points)))
-    assert poses.read_pose(one, (128, 64))[0, 0] == 1
+    assert poses.read_pose(one).joints[0, 0] == 1
 
 
-def test_a_pose_inside_the_frame_stays_and_any_other_is_fitted(tmp_path):
-    inside = body(100, 30, 10)
-    path = write(tmp_path / "a.json", openpose(inside))
-    assert np.allclose(poses.read_pose(path, (128, 64)), inside)
-    for pose in (body(1000, 600, 300), body(20, 30, 60), body(60, -5, 30)):
-        fitted = poses.read_pose(write(tmp_path / "b.json", openpose(pose)), (128, 64))
-        low, high = fitted[:, :2].min(0), fitted[:, :2].max(0)
-        assert np.allclose((low + high) / 2, (31.5, 63.5), atol=1e-3)
-        ratio = np.ptp(pose[:, 0]) / np.ptp(pose[:, 1])
-        assert np.isclose((high - low)[0] / (high - low)[1], ratio, rtol=1e-3)
-        assert np.allclose((high - low).max(), 128 * 0.8, atol=1e-2)
-        assert np.allclose(fitted[:, 2], pose[:, 2])
-
-
-def test_a_wide_pose_is_fitted_to_the_frames_width(tmp_path):
-    pose = body(1000, 600, 300)[:, [1, 0, 2]]
-    fitted = poses.read_pose(write(tmp_path / "a.json", openpose(pose)), (128, 64))
-    assert np.isclose(np.ptp(fitted[:, 0]), 64 * 0.9, atol=1e-2)
-
-
-def test_a_pose_of_a_picture_of_known_size_goes_where_the_picture_goes(tmp_path):
-    path = write(tmp_path / "a.json", coco({"a.jpg": body(400, 250, 50)}, (512, 512)))
-    pose = poses.read_pose(path, (256, 176))
-    expected = poses.fit_pose(poses.read_poses(path)["a.jpg"].joints, (512, 512), (256, 176))
-    assert np.allclose(pose, expected, atol=1e-4)
-
-
-def test_a_photos_pose_is_found_and_fitted_with_it(tmp_path):
+def test_a_photos_pose_is_found(tmp_path):
     path = write(tmp_path / "a.png", encoded(picture()))
-    size = poses.image_size(path)
-    pose = poses.read_pose(path, (64, 32), lambda images: np.stack([body(60, 10, 2)]))
-    assert np.allclose(pose, poses.fit_pose(body(60, 10, 2), size, (64, 32)))
+    pose = poses.read_pose(path, lambda images: np.stack([body(60, 10, 2)]))
+    assert np.allclose(pose.joints, body(60, 10, 2))
+    assert pose.size == (128, 64)
     with fails("a.png: nobody is found in it; give a pose as JSON"):
-        poses.read_pose(path, (64, 32), lambda images: np.zeros((1, 25, 3)))
+        poses.read_pose(path, lambda images: np.zeros((1, 25, 3)))
     with fails("a.png: no JSON"):  # without a finder a photo is no pose
-        poses.read_pose(path, (64, 32))
+        poses.read_pose(path)
+
+
+def test_a_photo_of_a_few_pixels_shows_nobody(tmp_path):
+    path = write(tmp_path / "a.png", encoded(picture(size=(1, 1))))
+    with fails("a.png: 1x1 pixels show nobody; give a larger photo"):
+        poses.read_photo(path)
+
+
+# ------------------------------------------------------------------------------ fitting
+
+
+def moved(pose: np.ndarray, scale: float, x: float, y: float) -> np.ndarray:
+    return pose * (scale, scale, 1) + np.array([x, y, 0]) * (pose[:, 2:] > 0)
+
+
+def test_a_pose_of_the_persons_own_frame_stays():
+    own = body(400, 120, 60)
+    for pose in (own, moved(own, 1.1, -20, -10)):
+        assert poses.fits(pose[None], own, (512, 256))
+    for pose in (moved(own, 0.5, 60, 200), moved(own, 1, 500, 0), moved(own, 1.5, -50, -100)):
+        assert not poses.fits(pose[None], own, (512, 256))
+
+
+@pytest.mark.parametrize("missing", [(), (8, 9, 12), (11, 14), (0, 1, 15, 16, 17, 18)])
+def test_a_shifted_and_scaled_pose_comes_back_to_the_person(missing):
+    own = body(400, 120, 60)
+    own[list(missing)] = 0
+    placed = poses.place(moved(own, 0.3, 700, -40)[None], own)[0]
+    assert np.abs(placed - own).max() < 0.01
+
+
+def test_poses_are_placed_as_one():
+    own = body(400, 120, 60)
+    walk = np.stack([moved(body(90), 1, step, 0) for step in (0, 10, 20)])
+    placed = poses.place(walk, own)
+    units = [poses.metre(one) for one in placed]
+    assert np.allclose(units, poses.metre(own), rtol=1e-4)
+    steps = np.diff(placed[:, 8, 0])
+    assert np.allclose(steps, 10 * poses.metre(own) / poses.metre(body(90)), rtol=1e-3)
+
+
+def test_poses_without_a_person_fill_the_frame():
+    centred = poses.centre(np.stack([body(1000, 600, 300), body(900, 600, 300)]), (128, 64))
+    points = centred[..., :2].reshape(-1, 2)
+    assert np.allclose((points.min(0) + points.max(0)) / 2, (31.5, 63.5), atol=1e-3)
+    assert np.isclose(np.ptp(points[:, 1]), 128 * 0.8, atol=1e-2)
+    wide = poses.centre(body(1000, 600, 300)[None, :, [1, 0, 2]], (128, 64))[0]
+    assert np.isclose(np.ptp(wide[:, 0]), 64 * 0.9, atol=1e-2)
+
+
+def test_a_metre_is_that_of_the_bones():
+    rest = demo.motion("stretch")[0]
+    assert poses.metre(rest * (70, 70, 1)) == pytest.approx(70, rel=0.02)
+    assert poses.metre(np.zeros((25, 3))) == 0
+
+
+@pytest.mark.parametrize("yaw", [-60, -20, 0, 30, 80])
+def test_the_side_that_a_person_shows_is_found(yaw):
+    assert poses.facing(demo.motion("stretch", yaw)[0]) == pytest.approx(yaw, abs=12)
+
+
+def test_a_motion_gets_the_persons_limbs():
+    rest, motion = demo.motion("stretch")[0], demo.motion("walk")
+    own = rest.copy()
+    own[[10, 11], 1] += (0.04, 0.04)  # a longer right thigh, in metres
+    own[19:] = 0
+    fitted = poses.proportioned(motion, rest, moved(own, 100, 300, 500))
+    before, after = (np.linalg.norm(m[:, 13] - m[:, 12], axis=1) for m in (motion, fitted))
+    assert (after / before > 1.05).all()  # both thighs
+    assert not fitted[:, 19:].any()  # toes, which the person's format has not
 
 
 def test_the_size_in_a_header_is_that_of_the_upright_picture(tmp_path):
@@ -369,16 +490,6 @@ def test_the_size_in_a_header_is_that_of_the_upright_picture(tmp_path):
             file = tmp_path / f"{orientation}.{ending}"
             Image.new("RGB", (96, 64)).save(file, exif=exif)
             assert poses.image_size(file) == poses.read_image(file, "it").shape[:2]
-
-
-def test_a_flow_is_drawn_by_direction_and_length():
-    flow = np.zeros((2, 64, 32))
-    flow[0, :, 16:] = 16  # to the right, a quarter of the height: full red
-    flow[1, :, :8] = -8  # half as long
-    picture = poses.draw_flow(flow)
-    assert picture[0, 10].tolist() == [255, 255, 255]
-    assert picture[0, 20].tolist() == [255, 0, 0]
-    assert picture[0, 4].min() == pytest.approx(127, abs=2)
 
 
 def test_a_drawn_pose_has_its_joints_white_and_nothing_for_missing_ones():

@@ -1,0 +1,281 @@
+"""The body in a picture: its parts by the skeleton, how they are carried from pose to pose, its
+outline, and what is behind it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from posegan import poses
+from posegan.augment import pixel_grid, warp
+from posegan.poses import metre
+
+EDGE_ROWS = 512  # at which the person's outline is looked for
+SURE, UNSURE = 0.2, 1.45  # of a part's radius: inside it is the body, outside it is not
+ROUNDS = 3  # in which the colours of the person and of the background are told apart
+STILL = 0.25  # in pixels of the model: what moves less stays the photograph
+
+
+# ------------------------------------------------------------------------------ the body's parts
+
+
+class Part(NamedTuple):
+    """A part of the body as a line with a radius in metres; of two the nearer one is seen."""
+
+    start: int
+    end: int
+    radius: float
+    nearness: float
+
+
+# The head, hands and feet have lines of their own; their joints say whether they are there. Of two
+# legs or arms that cross nothing tells the nearer one: always the right one, so that none flickers.
+PARTS = {
+    "head": Part(1, 0, 0.15, 1),
+    "torso": Part(1, 8, 0.2, 0),
+    "left thigh": Part(12, 13, 0.105, 1),
+    "left shin": Part(13, 14, 0.08, 1),
+    "left foot": Part(14, 19, 0.08, 1),
+    "right thigh": Part(9, 10, 0.105, 2),
+    "right shin": Part(10, 11, 0.08, 2),
+    "right foot": Part(11, 22, 0.08, 2),
+    "left upper arm": Part(5, 6, 0.075, 3),
+    "left forearm": Part(6, 7, 0.065, 3),
+    "left hand": Part(6, 7, 0.1, 3),
+    "right upper arm": Part(2, 3, 0.075, 4),
+    "right forearm": Part(3, 4, 0.065, 4),
+    "right hand": Part(3, 4, 0.1, 4),
+}
+_TORSO = list(PARTS).index("torso")
+_FACE = (0, 15, 16, 17, 18)
+
+
+class Skeleton(NamedTuple):
+    """The lines of the parts of poses, in pixels."""
+
+    lines: Tensor  # (B, P, 2, 2): start and end, x and y
+    there: Tensor  # (B, P)
+    across: Tensor  # (B,): the shoulders' width across the torso, its sign the side of the left
+    unit: Tensor  # (B,): pixels a metre
+
+
+def skeleton(pose: np.ndarray) -> Skeleton:
+    """The lines of the body parts in poses (B, 25, 3)."""
+    bodies = [_skeleton(one) for one in pose]
+    return Skeleton(*(torch.tensor(np.array(part)).float() for part in zip(*bodies)))
+
+
+def _skeleton(pose: np.ndarray) -> tuple:
+    points, known, unit = pose[:, :2].astype(float), pose[:, 2] > 0, metre(pose)
+    lines, there = np.zeros((len(PARTS), 2, 2)), np.zeros(len(PARTS), bool)
+    for place, (name, part) in enumerate(PARTS.items()):
+        a, b = points[part.start], points[part.end]
+        there[place] = known[part.start] and known[part.end]
+        if name == "head":
+            face = [joint for joint in _FACE if known[joint]]
+            there[place] = known[part.start] and bool(face)
+            b = points[face].mean(0) if face else a
+            a, b = a + 0.35 * (b - a), b + 0.04 * unit * _direction(b - a)
+        elif name.endswith("hand"):
+            a, b = b, b + 0.3 * (b - a)
+        elif name.endswith("foot"):
+            there[place] = known[part.start]
+            shin = a - points[part.start - 1] if known[part.start - 1] else np.array([0, 1.0])
+            b = b if known[part.end] else a + 0.07 * unit * _direction(shin)
+        lines[place] = a, b
+    spine = _direction(lines[_TORSO, 1] - lines[_TORSO, 0])
+    wide = points[poses.SHOULDERS[1]] - points[poses.SHOULDERS[0]]
+    wide = wide @ (-spine[1], spine[0]) if known[list(poses.SHOULDERS)].all() else 0.0
+    return lines, there, wide, unit
+
+
+def _direction(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.hypot(*vector)), 1e-6)
+
+
+def _radii(device: torch.device) -> tuple[Tensor, Tensor]:
+    values = [(part.radius, part.nearness) for part in PARTS.values()]
+    return torch.tensor(values, device=device).T[..., None, None]  # (2, P, 1, 1)
+
+
+def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
+    """How far each pixel is from each part, in its radii: (B, P, H, W); 9 where a part is missing.
+
+    The lines are in pixels of that `size`.
+    """
+    grid = pixel_grid(*size, body.lines.device)  # (2, H, W)
+    start, end = body.lines[:, :, 0], body.lines[:, :, 1]
+    dx, dy = (end - start)[..., None, None].unbind(2)  # (B, P, 1, 1)
+    x, y = (grid - start[..., None, None]).unbind(2)  # (B, P, H, W)
+    place = ((x * dx + y * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)
+    length = ((x - place * dx).square() + (y - place * dy).square()).sqrt()
+    radius = _radii(grid.device)[0] * body.unit[:, None, None, None].clamp(min=1e-6)
+    return torch.where(body.there[..., None, None] > 0, length / radius, 9.0)
+
+
+def shares(distance: Tensor) -> Tensor:
+    """To which part each pixel belongs, (B, P, H, W), summing to 1."""
+    nearness = _radii(distance.device)[1]
+    inside = ((1.25 - distance) / 0.35).clamp(0, 1)
+    return (4 * nearness * inside - 6 * distance.square()).softmax(1)
+
+
+def outline(distance: Tensor, inner: float = 0.95, outer: float = 1.35) -> Tensor:
+    """The body as a soft mask (B, 1, H, W) in [0, 1]."""
+    nearest = distance.amin(1, keepdim=True)
+    ramp = ((outer - nearest) / (outer - inner)).clamp(0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
+
+
+class Carried(NamedTuple):
+    """How the skeleton carries the source into target poses, at the model's size."""
+
+    flow: Tensor  # (B, 2, H, W) in pixels
+    known: Tensor  # (B, 1, H, W) in [0, 1]: the same part of the body is seen there in the source
+    body: Tensor  # (B, 1, H, W) in [0, 1]: the target's outline, generously
+    core: Tensor  # (B, 1, H, W) in [0, 1]: the same, narrow
+    still: Tensor  # (B, 1, H, W) in [0, 1]: nothing moves here
+
+
+def carry(own: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> Carried:
+    """Carry the body of a pose (25, 3) into poses (B, 25, 3): each part turned, moved and scaled.
+
+    Poses are in pixels of `size` (height, width).
+    """
+    source, target = skeleton(own[None]), skeleton(moved)
+    both = target._replace(there=target.there * source.there)
+    from_source, to_target = distances(source, size), distances(target, size)
+    offsets = _offsets(source, target, size)  # (B, P, 2, H, W)
+    some = both.there.amax(1)[:, None, None, None]
+    flow = (shares(distances(both, size))[:, :, None] * offsets).sum(1) * some  # (B, 2, H, W)
+    before, body = outline(from_source), outline(to_target)
+    seen = torch.cat([shares(from_source), before], 1).expand(len(moved), -1, -1, -1)
+    seen, inside = warp(seen, flow).split([len(PARTS), 1], 1)
+    same = torch.minimum(shares(to_target), seen).sum(1, keepdim=True)
+    length = flow.square().sum(1, keepdim=True)
+    still = (-length / STILL**2).exp() * (1 - (body - before).abs()) * same
+    still = torch.maximum(still, 1 - torch.maximum(body, before))
+    return Carried(flow, same * inside * some, body, outline(to_target, 0.6, 1.0), still)
+
+
+def _offsets(source: Skeleton, target: Skeleton, size: tuple[int, int]) -> Tensor:
+    """Where each part's pixels come from, (B, P, 2, H, W), relative to where they are."""
+    grid = pixel_grid(*size, target.lines.device)[:, None, None]  # (2, 1, 1, H, W)
+    ratio = (source.unit / target.unit.clamp(min=1e-6))[:, None]  # (B, 1)
+    before, after = (body.lines[:, :, 1] - body.lines[:, :, 0] for body in (source, target))
+    long, short = before.norm(dim=2), after.norm(dim=2)  # (B, P)
+    # A part seen end on is not stretched without end.
+    stretch = long / torch.maximum(short, 0.35 * long / ratio.clamp(min=1e-6)).clamp(min=1e-3)
+    # The torso turns: its width is that of the shoulders, mirrored where they change sides.
+    wide = target.across.sign() * target.across.abs().clamp(min=1e-6)
+    turn = source.across / torch.where(target.across == 0, torch.ones_like(wide), wide)
+    plain = (target.across == 0) | (source.across == 0)
+    turn = turn.sign() * turn.abs().clamp(0.6 * ratio[:, 0], 1.6 * ratio[:, 0])
+    across = ratio.expand_as(short).clone()
+    across[:, _TORSO] = torch.where(plain, ratio[:, 0], turn)
+    (ux, uy), (vx, vy) = (
+        F.normalize(line, dim=2, eps=1e-6).permute(2, 0, 1)[..., None, None]
+        for line in (before, after)
+    )  # (B, P, 1, 1)
+    x, y = grid - target.lines[:, :, 0].permute(2, 0, 1)[..., None, None]  # (B, P, H, W)
+    along = (x * vx + y * vy) * stretch[..., None, None]
+    aside = (y * vx - x * vy) * across[..., None, None]
+    start = source.lines[:, :, 0].permute(2, 0, 1)[..., None, None]
+    x, y = start[0] + along * ux - aside * uy, start[1] + along * uy + aside * ux
+    return torch.stack([x - grid[0], y - grid[1]], dim=2)
+
+
+# ------------------------------------------------------------------------------ the person cut out
+
+
+def matte(photo: np.ndarray, pose: np.ndarray) -> Tensor:
+    """How far each pixel of a photo uint8 (H, W, 3) is the person: (1, 1, H, W) in [0, 1].
+
+    The skeleton says where the person is for sure, and where not; between them the colours decide,
+    and a guided filter (He et al., ECCV 2010) takes the edges from the photograph.
+    """
+    H, W = photo.shape[:2]
+    size = (min(H, EDGE_ROWS), max(1, round(W * min(1, EDGE_ROWS / H))))
+    small = np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BOX))
+    scale = size[0] / H
+    pose = np.column_stack([(pose[:, :2] + 0.5) * scale - 0.5, pose[:, 2]])
+    distance = distances(skeleton(pose[None]), size)
+    inside = outline(distance, SURE, UNSURE)  # (1, 1, h, w)
+    colours = torch.from_numpy(small.copy()).permute(2, 0, 1)[None].float() / 255
+    alpha = outline(distance, 0.4, 1.0)
+    for _ in range(ROUNDS):
+        likely = _likelihood(colours, alpha, (1 - alpha) * (distance.amin(1, keepdim=True) < 3))
+        alpha = (torch.logit(likely, 0.02) + torch.logit(inside, 0.005)).sigmoid()
+    alpha = guided(colours, alpha, max(2, size[0] // 100), 1e-3).clamp(0, 1)
+    alpha = ((alpha - 0.1) / 0.8).clamp(0, 1)
+    alpha = torch.where(inside > 0, alpha, 0)
+    return F.interpolate(alpha, (H, W), mode="bilinear")
+
+
+def surroundings(person: Tensor, pose: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Of a person's matte (1, 1, H, W): the same with a margin, and what the person may cover.
+
+    Outside both nothing of the person's edge is left that would run into the filled background.
+    """
+    H, W = person.shape[2:]
+    spread = 2 * max(1, round(H / 100)) + 1
+    around = F.max_pool2d(person, spread, 1, spread // 2)
+    around = F.avg_pool2d(around, spread, 1, spread // 2, count_include_pad=False)
+    hole = outline(distances(skeleton(pose[None]), (H, W)), 0.9, 1.25)
+    return around, torch.maximum(hole, (3 * around).clamp(0, 1))
+
+
+def _likelihood(colours: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """The share of the person among the pixels of a colour: (1, 1, H, W) in [0, 1]."""
+    bins = 12
+    place = (colours * (bins - 1e-3)).long()
+    place = (place[:, 0] * bins + place[:, 1]) * bins + place[:, 2]  # (1, H, W)
+    counts = []
+    for weight in (inside, outside):
+        count = torch.zeros(bins**3).index_add_(0, place.flatten(), weight.flatten())
+        count = F.avg_pool3d(count.view(1, 1, bins, bins, bins), 3, 1, 1)
+        counts.append(count.flatten() / count.sum().clamp(min=1) + 1e-6)
+    share = counts[0] / (counts[0] + counts[1])
+    return share[place][:, None]
+
+
+def guided(guide: Tensor, values: Tensor, radius: int, smooth: float) -> Tensor:
+    """He's guided filter: values (1, 1, H, W) get the edges of the guide (1, 3, H, W)."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
+
+    centre, average = mean(guide), mean(values)
+    products = (guide[:, :, None] * guide[:, None]).flatten(1, 2)  # (1, 9, H, W)
+    spread = mean(products) - (centre[:, :, None] * centre[:, None]).flatten(1, 2)
+    spread = spread.unflatten(1, (3, 3)).permute(0, 3, 4, 1, 2) + smooth * torch.eye(3)
+    together = mean(guide * values) - centre * average
+    slope = torch.linalg.solve(spread, together.permute(0, 2, 3, 1)[..., None])[..., 0]
+    slope = slope.permute(0, 3, 1, 2)  # (1, 3, H, W)
+    offset = average - (slope * centre).sum(1, keepdim=True)
+    return (mean(slope) * guide).sum(1, keepdim=True) + mean(offset)
+
+
+def filled(image: Tensor, hole: Tensor) -> Tensor:
+    """Images (B, C, H, W) whose holes (B, 1, H, W) in [0, 1] are filled from around them.
+
+    Push and pull: means of ever larger pieces of what is known, the smallest that knows something
+    first. The pieces are wide, as what is behind a standing person goes on to the left and right.
+    """
+    return _filled(image, 1 - hole, 0)
+
+
+def _filled(image: Tensor, known: Tensor, level: int) -> Tensor:
+    H, W = image.shape[2:]
+    if max(H, W) < 2:
+        return image
+    piece = (2 if H > 1 and (level % 3 == 2 or W == 1) else 1, 2 if W > 1 else 1)
+    weight = F.avg_pool2d(known, piece, ceil_mode=True)
+    coarse = F.avg_pool2d(image * known, piece, ceil_mode=True) / weight.clamp(min=1e-4)
+    if (weight < 0.5).any():
+        coarse = _filled(coarse, (2 * weight).clamp(0, 1), level + 1)
+    return torch.lerp(F.interpolate(coarse, (H, W), mode="bilinear"), image, known)

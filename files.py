@@ -1,0 +1,297 @@
+"""Files as they are found and left: names shown, archives read in place, outputs whole or not."""
+
+import contextlib
+import logging
+import os
+import posixpath
+import stat
+import tarfile
+import tempfile
+import zipfile
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from click import ClickException
+
+log = logging.getLogger("posegan")
+
+LARGEST = 2**28  # bytes of a file in an archive or folder that is read: no picture has more
+HUGE = 2**30  # bytes of a file that is named
+BOMB = 2**26, 100  # bytes, and how many for each packed one, from which an archive is a bomb
+LONGEST = 4096  # characters of a name
+
+
+class BadInput(ClickException):
+    """What a user can mend, as one line: file (and line), problem, remedy."""
+
+    def __init__(self, file: object, problem: str, remedy: str):
+        super().__init__(f"{file}: {problem}; {remedy}")
+
+
+def printable(text: str) -> str:
+    """A text on one line, whatever names it holds: control characters are escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def check_file(path: Path) -> None:
+    """Raise for what is no file to read: a pipe would be waited for without end."""
+    problem = "" if path.is_file() else "no file" if path.exists() else "no such file"
+    if path.is_file() and path.stat().st_size > HUGE:
+        problem = f"{path.stat().st_size:,} bytes, more than {HUGE:,}"
+    if problem:
+        raise BadInput(path, problem, "check the path")
+
+
+# ------------------------------------------------------------------------------ archives
+
+
+class Member(NamedTuple):
+    """A file of an archive or folder; without `read` and `link` one that is skipped."""
+
+    name: str
+    size: int = 0
+    read: Callable[[], bytes] | None = None
+    link: str = ""  # the name of the member whose bytes it has
+
+
+class Source:
+    """A folder, or a zip or tar archive read in place: its `names`, sorted, and their bytes.
+
+    A name that is there several times has the last copy's bytes, a link those of its target. What
+    is no file is `skipped`. Raises ClickException for whatever is neither, or damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path, self.skipped, self._seen, copies = Path(path), 0, 0, 0
+        found: dict[str, int | str] = {}  # a member's place, or the name whose bytes it has
+        with self._reading():
+            for member in self._members():
+                self._seen += 1
+                what = member.link or (self._seen if member.read else None)
+                if what is None or len(member.name) > LONGEST:
+                    self.skipped += 1
+                    continue
+                copies += member.name in found
+                found[member.name] = what
+        self._places: dict[str, int] = {}
+        for name, what in found.items():
+            passed = set()
+            while isinstance(what, str) and what not in passed:
+                passed.add(what)
+                what = found.get(what)
+            if isinstance(what, int):
+                self._places[name] = what
+        self.names = sorted(self._places)
+        self.skipped += len(found) - len(self.names)  # links to nothing, or round in circles
+        if copies:
+            word = "%s: %d files are there again under the same name; the last copies are taken"
+            log.warning(word, path, copies)
+
+    def items(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the names wanted and their bytes, in the order that is quick to read."""
+        names: dict[int, list[str]] = {}
+        for name in self.names:
+            if name in wanted:
+                names.setdefault(self._places[name], []).append(name)
+        self._seen = 0
+        with self._reading():
+            for member in self._members():
+                self._seen += 1
+                if self._seen in names:
+                    if member.size > LARGEST:
+                        problem = f"{member.size:,} bytes, more than {LARGEST:,}"
+                        raise BadInput(f"{self.path}/{member.name}", problem, "remove it")
+                    data = member.read()
+                    yield from ((name, data) for name in names[self._seen])
+
+    def _members(self) -> Iterator[Member]:
+        if self.path.is_dir():
+            return self._of_folder()
+        if not self.path.is_file():
+            raise OSError("no such file or folder" if not self.path.exists() else "no file")
+        try:
+            archive = tarfile.open(self.path, tarinfo=_Header)  # noqa: SIM115
+        except tarfile.ReadError:
+            if not zipfile.is_zipfile(self.path):
+                raise OSError("neither a folder nor a whole zip or tar archive") from None
+            return self._of_zip()
+        return self._of_tar(archive)
+
+    def _of_folder(self) -> Iterator[Member]:
+        # Every folder once, by its own name rather than by a link's.
+        folders, passed = deque([self.path]), set()
+        while folders:
+            folder = folders.popleft()
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in passed:
+                yield Member(folder.name)
+                continue
+            passed.add((status.st_dev, status.st_ino))
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                path = Path(entry)
+                if entry.is_dir():
+                    (folders.append if entry.is_symlink() else folders.appendleft)(path)
+                    continue
+                read = path.read_bytes if entry.is_file() else None
+                size = entry.stat().st_size if read else 0
+                yield Member(path.relative_to(self.path).as_posix(), size, read)
+
+    def _of_zip(self) -> Iterator[Member]:
+        with zipfile.ZipFile(self.path) as archive:
+            members = archive.infolist()
+            if members and min(member.header_offset for member in members):
+                raise zipfile.BadZipFile("joined of several, or its beginning is lost")
+            for member in members:
+                kind, size = stat.S_IFMT(member.external_attr >> 16), member.file_size
+                if member.is_dir():
+                    continue
+                self._check_size(member.filename, size, member.compress_size)
+                link, read = "", partial(_unpack, archive, member)
+                if kind == stat.S_IFLNK and size < LONGEST:
+                    link = posixpath.join(posixpath.dirname(member.filename), os.fsdecode(read()))
+                read = read if kind in (0, stat.S_IFREG) else None
+                yield Member(_inside(member.filename), size, read, link and _inside(link))
+
+    def _of_tar(self, archive: tarfile.TarFile) -> Iterator[Member]:
+        with archive:
+            packed = self.path.stat().st_size
+            for member in archive:
+                if member.isdir():
+                    continue
+                self._check_size(member.name, max(member.size, member.offset_data), packed)
+                link = member.linkname if member.islnk() or member.issym() else ""
+                if member.issym():
+                    link = posixpath.join(posixpath.dirname(member.name), link)
+                read = partial(_extract, archive, member) if member.isfile() else None
+                yield Member(_inside(member.name), member.size, read, link and _inside(link))
+            if any(archive.fileobj.read(2**20)) or archive.fileobj.read(1):
+                raise tarfile.ReadError("more follows its end: it is joined of several")
+
+    def _check_size(self, name: str, size: int, packed: int) -> None:
+        if size > max(BOMB[0], BOMB[1] * packed):
+            problem = f"unpacks {packed:,} bytes to {size:,}, as no picture does"
+            raise BadInput(f"{self.path}/{name}", problem, "remove it")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except ClickException:
+            raise
+        except Exception as error:  # the decoders raise whatever the bytes provoke
+            if isinstance(error, RuntimeError) and self.path.is_file():
+                # zipfile's word for a password, or for an unknown compression
+                problem = "encrypted or packed in a rare way"
+                remedy = "unpack it, with the data set's password, and give the folder"
+                raise BadInput(self.path, problem, remedy) from None
+            what = error.filename if isinstance(error, OSError) and error.filename else self.path
+            reason = getattr(error, "strerror", None) or error
+            after = f" after {self._seen:,} files" if self._seen else ""
+            raise BadInput(
+                what, f"can't be read{after} ({reason})", "check the path, or get it anew"
+            ) from None
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose damage is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged or cut off: {error}") from None
+
+
+def _inside(name: str) -> str:
+    # A name of an archive as it would be unpacked in an empty folder: never absolute or above it.
+    return posixpath.normpath("/" + name.lstrip("/"))[1:]
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    with archive.open(member) as file:
+        return file.read(member.file_size)  # and no more, whatever it unpacks to
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    return archive.extractfile(member).read()
+
+
+# ------------------------------------------------------------------------------ outputs
+
+
+def check_output(
+    path: Path,
+    option: str,
+    overwrite: bool,
+    used: dict[str | Path | None, tuple[str, ...]],
+    folder: bool = False,
+) -> None:
+    """Refuse an output, a file or a `folder`, that would destroy something, before any work.
+
+    `used` are the files and folders that the command reads or writes as well, with the endings of
+    what it reads in a folder. Raises ClickException for these, for what is there without
+    `overwrite`, for a file of a data set or a run, and for what can't be written; `option` names
+    another place.
+    """
+    place, problem = Path(os.path.realpath(path)), ""
+    for other in filter(None, used):
+        one = Path(os.path.realpath(other))
+        same = place == one or (place.exists() and one.exists() and place.samefile(one))
+        if same or (one in place.parents and place.suffix.lower() in used[other]):
+            problem = f"would take the place of {other}" if same else f"would be read with {other}"
+    if all((place.parent / name).exists() for name in ("dataset.json", "images.npy")):
+        problem = "lies in a prepared data set"
+    sample = place.parent.name == "samples"
+    run = place.parent.parent if sample else place.parent
+    if any((run / name).exists() for name in ("latest.pt", "log.jsonl")) and (
+        sample or place.suffix in (".pt", ".jsonl")
+    ):
+        problem = "belongs to a run"
+    above = next(one for one in (place, *place.parents) if one.exists())
+    if (above != place and not above.is_dir()) or not os.access(above, os.W_OK):
+        problem = "can't be written"
+    if place.is_dir() and not folder:
+        problem = "is a folder"
+    if problem:
+        raise BadInput(path, problem, f"choose another place with {option}")
+    if not overwrite and (place.is_file() or place.is_dir()):
+        raise BadInput(path, "is there already", "replace it with --overwrite")
+
+
+@contextlib.contextmanager
+def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
+    """Gives a place to write a file or a folder to, which takes that of `path` when it is whole.
+
+    It lies beside, in a folder of its own, which is removed whatever happens. Raises ClickException
+    where it can't be written, or where without `overwrite` something has come there meanwhile;
+    `option` names another place.
+    """
+    place = Path(os.path.realpath(path))  # a link stays one
+    try:
+        if place.exists() and not (place.is_file() or place.is_dir()):
+            yield place  # a pipe is written as it comes
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{place.name[:100]}.partial-"
+        with tempfile.TemporaryDirectory("", prefix, place.parent, True) as folder:
+            new, old = Path(folder, "new", place.name), Path(folder, "old")
+            new.parent.mkdir()
+            yield new
+            if place.exists() and not overwrite:
+                raise BadInput(path, "has come there meanwhile", f"choose another with {option}")
+            try:
+                if place.is_dir() and new.is_dir():
+                    place.rename(old)
+                os.replace(new, place)
+            finally:
+                if old.exists() and not place.exists():
+                    old.rename(place)
+    except OSError as error:
+        problem = f"can't be written ({error.strerror or error})"
+        raise BadInput(path, problem, f"choose another place with {option}") from None
