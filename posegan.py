@@ -110,7 +110,7 @@ PUBLISHED = {
         "of GFLA 10.6, IMAGPose 5.9.",
     ),
 }
-BETTER = {"higher": " ↑", "lower": " ↓", "target 1": " (1)"}  # as tables say it
+BETTER = {"higher": " ↑", "lower": " ↓", "target 1": ", best 1"}  # as tables say it
 WORST_SHEET = Path("worst.png")
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 PREVIEW_PAIRS = 16
@@ -1542,7 +1542,7 @@ def show_scores(
     for name, reason in reasons.items() if not brief else ():
         together.setdefault(reason, []).append(name)
     for reason, names in together.items():
-        show_text(f"no {', '.join(names)}: {reason}")
+        show_text(f"not scored: {', '.join(names)} ({reason})")
 
 
 def show_text(text: str) -> None:
@@ -1585,7 +1585,7 @@ def score_corrupted(task: Task) -> "dict[str, list[metrics.Means]]":
 def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float) -> None:
     """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
     headings = ["clean", "1", "2", "3", "4", "5", "change"]
-    title = "ssim_dscf on corrupted sources, by severity; change: mean of the five less clean"
+    title = "ssim_dscf on corrupted sources; change is the mean of the five less clean"
     table = new_table(title, ["source"], headings, "curve")
     for kind, severities in robustness.items():
         values = [clean, *(one.values()["ssim_dscf"] for one in severities)]
@@ -1629,15 +1629,12 @@ def write_json(
             name: {key: one.values().get(key) for key in SCORES} for name, one in baselines.items()
         },
     }
-    if robustness:
-        clean = figures["ssim_dscf"]
-        content["corruptions"] = {
-            kind: {
-                "ssim_dscf": [one.values()["ssim_dscf"] for one in severities],
-                "change": [one.values()["ssim_dscf"] - clean for one in severities],
-                "intervals": [one.intervals().get("ssim_dscf") for one in severities],
-            }
-            for kind, severities in robustness.items()
+    for kind, severities in (robustness or {}).items():
+        values = [one.values()["ssim_dscf"] for one in severities]
+        content.setdefault("corruptions", {})[kind] = {
+            "ssim_dscf": values,
+            "change": [value - figures["ssim_dscf"] for value in values],
+            "intervals": [one.intervals().get("ssim_dscf") for one in severities],
         }
     with replaced(path, "--json", overwrite) as beside:
         beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")

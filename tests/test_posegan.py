@@ -609,7 +609,7 @@ def test_a_narrow_terminal_cuts_no_name_and_no_number(width, two_folders, monkey
     monkeypatch.setattr(posegan.os, "isatty", lambda stream: True)
     output = run(*two_folders, "--scores", "pixels")
     assert not any("…" in line for line in output.splitlines() if "│" in line)
-    for name in ("ssim_dscf ↑", "l1 ↓", "detail (1)"):
+    for name in ("ssim_dscf ↑", "l1 ↓", "detail, best 1"):
         assert name in output
 
 
