@@ -241,7 +241,7 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write to the stream, as `flush` empties its buffer. Raises OSError for a full disk."""
-        return self._do(self.stream.write, text)
+        return self._do(self.stream.write, text) if text != "" else 0  # click tries whether it can
 
     def flush(self) -> None:
         """Empty the stream's buffer."""
