@@ -495,11 +495,14 @@ SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
 SHEET_POSES = 12  # of each photo, at most
 
 
-def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> list[list[np.ndarray]]:
-    """A photo's rows of a sheet: the photo and the poses (N, 25, 3), below them the person in them.
+def evenly(moved: np.ndarray) -> np.ndarray:
+    """Of many poses (N, 25, 3) as many as a sheet shows of a photo, evenly spaced."""
+    places = np.linspace(0, len(moved) - 1, min(len(moved), SHEET_POSES)).round()
+    return moved[places.astype(int)]
 
-    Of many poses as many as a sheet shows, evenly spaced.
-    """
+
+def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> list[list[np.ndarray]]:
+    """A photo's two rows of a sheet: the photo and the poses (N, 25, 3), below the person in them."""
     rows, columns = shot.frame.window(shot.photo.shape[:2])
     corner = np.array([columns.start, rows.start, 0], np.float32)
     part = shot.photo[rows, columns]
@@ -509,11 +512,10 @@ def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> lis
         pose = poses.fit_pose(pose - corner * (pose[:, 2:] > 0), size, SHEET_CELL)
         return poses.draw_pose(pose, SHEET_CELL)
 
-    shown = np.unique(np.linspace(0, len(moved) - 1, min(len(moved), SHEET_POSES)).round())
     source = poses.fit_image(part, SHEET_CELL)
     nobody = np.zeros((len(poses.JOINTS), 3), np.float32)
-    pictures = [poses.fit_image(one, SHEET_CELL) for i, one in enumerate(made) if i in shown]
-    above = [source, *(drawn(moved[int(place)]) for place in shown)]
+    pictures = [poses.fit_image(one, SHEET_CELL) for one in made]
+    above = [source, *map(drawn, moved)]
     return [above, [drawn(nobody if shot.own is None else shot.own), *pictures]]
 
 

@@ -921,6 +921,7 @@ def generate(source, pose, data, root, count, **options) -> None:
         picture = pictures.pop(file, None)
         picture = poses.read_photo(file) if picture is None else picture
         shot, moved = open_shot(file, picture, targets, model, options)
+        moved = photo.evenly(moved) if options["sheet"] else moved
         made = shot.pictures(model.generator, moved)
         if options["paste"]:
             made = map(shot.paste, made)
@@ -931,7 +932,8 @@ def generate(source, pose, data, root, count, **options) -> None:
     if options["sheet"]:
         write_pictures(poses.sheet(rows)[None], [places[0].path])
     say(*(place.path for place in places))
-    report_broken([error for one in targets for error in one.broken], len(moved))
+    used = sum(len(one.names) for one in targets)
+    report_broken([error for one in targets for error in one.broken], used)
 
 
 class Output(NamedTuple):

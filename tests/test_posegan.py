@@ -812,3 +812,13 @@ def test_every_command_line_of_the_readme_is_understood():
         taken = {option for one in command.params for option in one.opts}
         for argument in arguments:
             assert not argument.startswith("--") or argument in taken, line
+
+
+def test_the_python_of_the_readme_runs(trained, photo, pose_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "BUILT_IN", trained)
+    Image.open(photo).save("photo.jpg")
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert len(blocks) == 1
+    exec(compile(blocks[0], "README.md", "exec"), {})
+    assert Image.open("moved.png").size == (45, 90)
