@@ -502,7 +502,7 @@ def evenly(moved: np.ndarray) -> np.ndarray:
 
 
 def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> list[list[np.ndarray]]:
-    """A photo's two rows of a sheet: the photo and the poses (N, 25, 3), below the person in them."""
+    """Two rows of a sheet: the photo and the poses (N, 25, 3), below them the person."""
     rows, columns = shot.frame.window(shot.photo.shape[:2])
     corner = np.array([columns.start, rows.start, 0], np.float32)
     part = shot.photo[rows, columns]

@@ -50,16 +50,24 @@ if TYPE_CHECKING:
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
 MODELS = ("residual", "unet", "flow")
 AUGMENTATIONS = ("padding", "erasing", "crop", "jitter", "flip", "distortion")
-# RPT-GAN's settings, and those with which the demo shows something within minutes on a CPU.
-PAPER = {
-    "model": "residual",
+# What makes the best pictures (EXPERIMENTS.md), RPT-GAN's settings for the other models, and those
+# with which the demo shows something within minutes on a CPU.
+RECIPE = {
+    "model": "flow",
+    "epochs": None,
+    "steps": 5000,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "descriptor_weights": "none",
+    "features": "lite0",
+    "augment": AUGMENTATIONS,
+}
+PAPER = RECIPE | {
     "epochs": 60,
     "steps": None,
-    "batch_size": 32,
     "learning_rate": 2e-4,
     "descriptor_weights": "imagenet",
     "features": "none",
-    "augment": AUGMENTATIONS,
 }
 DEMO = {
     "model": "flow",
@@ -186,7 +194,7 @@ class Names(click.ParamType):
 
 def defaults(name: str) -> str:
     """What help shows as the default of an option that differs for the demo."""
-    return f"{PAPER[name]}; demo: {DEMO[name]}"
+    return f"{RECIPE[name]}; residual, unet: {PAPER[name]}; demo: {DEMO[name]}"
 
 
 data_option = click.option(
@@ -507,8 +515,8 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option(
     "--model",
     type=click.Choice(MODELS),
-    show_default=defaults("model"),
-    help="residual: RPT-GAN; flow: pose flow; unet: pix2pix.",
+    show_default="flow",
+    help="flow: pose flow; residual: RPT-GAN; unet: pix2pix.",
 )
 @click.option(
     "--run",
@@ -519,19 +527,19 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option(
     "--epochs",
     type=click.IntRange(1),
-    show_default=f"{PAPER['epochs']}",
-    help="Passes over the training pairs.",
+    show_default=f"residual, unet: {PAPER['epochs']}",
+    help="Passes over the training pairs, in place of --steps.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    show_default=f"demo: {DEMO['steps']}",
-    help="Batches to train on, in place of --epochs.",
+    show_default=f"flow: {RECIPE['steps']}; demo: {DEMO['steps']}",
+    help="Batches to train on.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
-    show_default=defaults("batch_size"),
+    show_default="32",
     help="Pairs a step, over all processes.",
 )
 @click.option(
@@ -582,7 +590,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "float32", "bfloat16"]),
-    help="auto: bfloat16 where CUDA computes in it.",
+    help="auto: bfloat16 where the device computes in it.",
 )
 @click.option(
     "--save-every",
@@ -603,7 +611,9 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option("--compile", is_flag=True, help="Compile the networks: slower to begin.")
 @click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of all draws.")
 @click.option(
-    "--resume", is_flag=True, help="Go on with the run, with its own settings but for the length."
+    "--resume",
+    is_flag=True,
+    help="Continue the run with its saved settings; only length, device and batch may change.",
 )
 @click.pass_context
 def train(ctx, resume, epochs, no_augment, **settings) -> None:
@@ -623,7 +633,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
         settings["augment"] = ()
     if epochs and settings["steps"]:
         raise click.UsageError("--epochs and --steps exclude each other; give one of them")
-    model = settings["model"] or fallback(settings["data"])["model"]
+    model = settings["model"] or RECIPE["model"]
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{model}"
     check_run(Path(settings["run"]), resume)
@@ -632,7 +642,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
 
     prepared = open_or_draw(settings["data"], settings["root"])
     if not settings["steps"] or epochs:
-        epochs = epochs or fallback(settings["data"])["epochs"]
+        epochs = epochs or PAPER["epochs"]
         count = len(prepared.pairs_train) // settings["batch_size"]
         settings["steps"] = epochs * max(1, count)
     config = training.TrainConfig(**settings)
@@ -653,9 +663,10 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     )
 
 
-def fallback(data: str) -> dict:
-    """The settings of a data set where the user gives none."""
-    return DEMO if data == "demo" else PAPER
+def fallback(data: str, model: str) -> dict:
+    """The settings of a data set and a model where the user gives none."""
+    known = DEMO if data == "demo" else RECIPE if model == "flow" else PAPER
+    return known if model == "residual" else known | {"descriptor_weights": "none"}
 
 
 def open_or_draw(data: str, root: str) -> "pairs.Prepared":
@@ -705,13 +716,8 @@ def check_run(run: Path, resume: bool) -> None:
 
 def complete(settings: dict, model: str) -> dict:
     """The settings of a new run with their defaults filled in."""
-    known = fallback(settings["data"])
-    if model != "residual":
-        known = known | {"descriptor_weights": "none"}
-    if model == "flow" and settings["data"] != "demo":
-        known = known | {"features": "lite0"}
     given = {name: value for name, value in settings.items() if value is not None}
-    settings = settings | known | given
+    settings = settings | fallback(settings["data"], model) | {"model": model} | given
     settings["loss_weights"] = weigh(model, settings["loss_weights"])
     if model == "residual" and settings["features"] != "none":
         raise click.UsageError("--features: residual is not judged by them; leave it out")
