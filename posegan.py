@@ -658,7 +658,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
         click.echo(f"{prepared.path}: no test pairs, so there are no scores", err=True)
     click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
     click.echo(
-        f"next: posegan generate PHOTO POSE --checkpoint {checkpoint}\n"
+        f"next: posegan generate example walk --out walk.gif --checkpoint {checkpoint}\n"
         f"      posegan score --data {names[0]} --root {config.root} --checkpoint {checkpoint}"
     )
 
