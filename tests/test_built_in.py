@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from conftest import fails
 from PIL import Image
 
-from posegan import metrics, poses, posegan, training
+from posegan import metrics, posegan, poses, training
 
 CPU = torch.device("cpu")
 
