@@ -272,11 +272,12 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
     where it can't be written, or where without `overwrite` something has come there meanwhile;
     `option` names another place.
     """
-    place = Path(os.path.realpath(path))  # a link stays one
+    place, made = Path(os.path.realpath(path)), []  # a link stays one
     try:
         if place.exists() and not (place.is_file() or place.is_dir()):
             yield place  # a pipe is written as it comes
             return
+        made = [one for one in place.parents if not one.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{place.name[:100]}.partial-"
         with tempfile.TemporaryDirectory("", prefix, place.parent, True) as folder:
@@ -295,3 +296,7 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
     except OSError as error:
         problem = f"can't be written ({error.strerror or error})"
         raise BadInput(path, problem, f"choose another place with {option}") from None
+    finally:
+        for folder in made:  # but for what is in them now
+            with contextlib.suppress(OSError):
+                folder.rmdir()

@@ -371,6 +371,14 @@ def main() -> None:
 # ------------------------------------------------------------------------------ prepare
 
 
+def refuse(ctx: click.Context, names: Iterable[str], reason: str) -> None:
+    """Raise where one of the options is given, as it would do nothing."""
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name) == ParameterSource.COMMANDLINE
+        if given and option.name in names:
+            raise click.UsageError(f"{option.opts[0]}: {reason}; leave it out")
+
+
 @main.command()
 @click.option(
     "--data",
@@ -422,33 +430,31 @@ def prepare(ctx, preview, **settings) -> None:
     posegan prepare --data market1501 --source Market-1501-v15.09.15.zip --poses CSV_FOLDER
     posegan prepare --data folder --source my_people
     """
-    useless = {
-        "demo": (("source", "poses", "parsing", "pose_weights"), "the demo is drawn, from nothing"),
-        "market1501": (("seed",), "Market-1501 is split by its names"),
-    }
-    names, reason = useless.get(settings["data"], ((), ""))
-    for name in names:
-        if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option}: {reason}; leave it out, or give another --data")
+    if settings["data"] == "demo":
+        names = ("source", "poses", "parsing", "pose_weights")
+        refuse(ctx, names, "the demo is drawn; choose with --data what it belongs to")
+    if settings["data"] == "market1501" and not preview:
+        refuse(ctx, ("seed",), "Market-1501 is split by its names")
+    from posegan.files import check_output
+
+    sheet = Path(settings["root"], f"{settings['name'] or settings['data']}-preview.png")
+    if preview:
+        check_output(sheet, "--root or --name", settings["overwrite"], {})
     from posegan import pairs
 
     prepared = prepare_with_progress(pairs.PrepareConfig(**settings))
     describe(prepared)
     if preview:
-        write_preview(prepared, settings["seed"])
+        write_preview(prepared, settings["seed"], sheet, settings["overwrite"])
 
 
-def write_preview(prepared: "pairs.Prepared", seed: int) -> None:
+def write_preview(prepared: "pairs.Prepared", seed: int, path: Path, overwrite: bool) -> None:
     """Draw random pairs with their poses, so that a wrong left or right is seen before training."""
     import numpy as np
 
     from posegan import poses
 
     known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
-    if not len(known):
-        click.echo("no preview: there are no pairs", err=True)
-        return
     chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
     zoom = max(1, 256 // prepared.height)
     drawn = [
@@ -456,9 +462,8 @@ def write_preview(prepared: "pairs.Prepared", seed: int) -> None:
         for pair in known[chosen]
         for place in pair
     ]
-    path = prepared.path.with_name(f"{prepared.path.name}-preview.png")
     rows = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
-    write_pictures(poses.sheet(rows)[None], [path], "--root")
+    write_pictures(poses.sheet(rows)[None], [path], overwrite, "--root")
     say(f"preview: {path}")
 
 
@@ -470,12 +475,12 @@ def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
         return pairs.prepare(config, lambda i, n: update(completed=i, total=n))
 
 
-def say(*lines: object) -> None:
+def say(*lines: object, err: bool = False) -> None:
     """Print lines that hold names."""
     from posegan.files import printable
 
     for line in lines:
-        click.echo(printable(str(line)))
+        click.echo(printable(str(line)), err=err)
 
 
 def describe(prepared: "pairs.Prepared") -> None:
@@ -903,6 +908,10 @@ def generate(source, pose, data, root, count, **options) -> None:
     posegan generate me.jpg pose.json --paste
     posegan generate --data market1501 --out more --count 8
     """
+    useless = ("root", "count"), "it belongs to --data"
+    if data:
+        useless = {*options} - {"checkpoint", "out", "device"}, "of no use with --data"
+    refuse(click.get_current_context(), *useless)
     if data:
         if source or pose or not options["out"]:
             raise click.UsageError("--data wants --out DIR, and neither SOURCE nor POSE")
@@ -918,7 +927,8 @@ def generate(source, pose, data, root, count, **options) -> None:
 
     find = photo.finder(options["device"], options["pose_weights"])
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
-    places = output_paths(photos, targets, options)
+    read = dict.fromkeys([source, *pose], poses.IMAGE_SUFFIXES)
+    places = output_paths(photos, targets, read, options)
     model = open_generator(options)
     if model.generator.trained_on == "demo":
         click.echo("it knows drawn people only: for photos name another --checkpoint", err=True)
@@ -934,9 +944,9 @@ def generate(source, pose, data, root, count, **options) -> None:
         if options["sheet"]:
             rows += photo.sheet_rows(shot, moved, made)
         else:
-            write_results(made, [place for place in places if place.photo == file], options["fps"])
+            write_results(made, [place for place in places if place.photo == file], options)
     if options["sheet"]:
-        write_pictures(poses.sheet(rows)[None], [places[0].path])
+        write_pictures(poses.sheet(rows)[None], [places[0].path], options["overwrite"])
     say(*(place.path for place in places))
     used = sum(len(one.names) for one in targets)
     report_broken([error for one in targets for error in one.broken], used)
@@ -971,7 +981,7 @@ def open_generator(options: dict) -> "photo.Model":
 
     path = options["checkpoint"] or training.default_checkpoint()
     generator = training.load_generator(path, training.pick_device(options["device"]))
-    click.echo(f"model: {path}", err=True)
+    say(f"model: {path}", err=True)
     return photo.Model(generator, photo.finder(options["device"], options["pose_weights"]))
 
 
@@ -987,21 +997,22 @@ def open_shot(
 
     find, given = model.find, options["source_pose"]
     own, note = photo.own_pose(file, picture, given, find, options["person"])
-    click.echo(f"{file}: {note}", err=True)
+    say(f"{file}: {note}", err=True)
     if own is None:
         seen = "what --crop names" if options["crop"] else "its whole height, in the middle,"
-        click.echo(
+        say(
             f"{file}: {seen} is taken, background and all; --source-pose tells them apart", err=True
         )
     shot, moved = photo.shoot(
         picture, own, targets, model.size, options["crop"], not options["no_fit"]
     )
-    for line in photo.unused(targets, moved, shot.frame):
-        click.echo(line, err=True)
+    say(*photo.unused(targets, moved, shot.frame), err=True)
     return shot, moved
 
 
-def output_paths(photos: list[Path], targets: "list[photo.Targets]", options: dict) -> list[Output]:
+def output_paths(
+    photos: list[Path], targets: "list[photo.Targets]", read: dict, options: dict
+) -> list[Output]:
     """Where the pictures go; raises where something is there already or can't be written."""
     out, total = options["out"], sum(len(one.names) for one in targets)
     moving = out is not None and out.suffix.lower() in (".gif", ".webp")
@@ -1024,16 +1035,18 @@ def output_paths(photos: list[Path], targets: "list[photo.Targets]", options: di
                 else:
                     path = at / f"{photo.stem}_{one.names[0]}.gif"
                     places.append(Output(photo, path, len(one.names)))
-    check_places([place.path for place in places], options, photos)
+    check_places([place.path for place in places], read, options)
     return places
 
 
-def check_places(paths: list[Path], options: dict, used: list[Path]) -> None:
-    """Raise where two files have one name, and where one would destroy what is there or used."""
-    from posegan.files import check_output
+def check_places(paths: list[Path], read: dict, options: dict) -> None:
+    """Raise where two files have one name, and where one would destroy what is there or read."""
+    from posegan.files import BadInput, check_output
+    from posegan.poses import IMAGE_SUFFIXES, split_name
 
     taken: dict[str, Path] = {}
-    read = dict.fromkeys([*used, options["checkpoint"], options["source_pose"]], ())
+    read = {split_name(name)[0]: endings for name, endings in read.items()}
+    read |= {options[name]: () for name in ("checkpoint", "source_pose", "pose_weights")}
     for path in paths:
         # Many file systems take names that differ only in case for one.
         other = taken.setdefault(str(path).casefold(), path)
@@ -1043,17 +1056,19 @@ def check_places(paths: list[Path], options: dict, used: list[Path]) -> None:
                 "one"
             )
         check_output(path, "--out", options["overwrite"], read)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise BadInput(path, "no ending of a picture", "end it with .png")
 
 
 def report_broken(broken: list[click.ClickException], used: int) -> None:
     """Raise for the poses of a folder that could not be read, once the others are done."""
+    say(*(error.message for error in broken), err=True)
     if broken:
-        lines = "\n".join(error.message for error in broken)
         total = used + len(broken)
-        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used:\n{lines}")
+        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used: see above")
 
 
-def write_results(made: "Iterator[np.ndarray]", places: list[Output], fps: int) -> None:
+def write_results(made: "Iterator[np.ndarray]", places: list[Output], options: dict) -> None:
     """Write pictures (h, w, 3) as they come, while the model makes the next."""
     from collections import deque
     from concurrent.futures import ThreadPoolExecutor
@@ -1063,7 +1078,8 @@ def write_results(made: "Iterator[np.ndarray]", places: list[Output], fps: int) 
         waiting: deque = deque()
         for place in places:
             frames = list(islice(made, place.count))
-            waiting.append(pool.submit(write_pictures, frames, [place.path], "--out", fps))
+            given = frames, [place.path], options["overwrite"], "--out", options["fps"]
+            waiting.append(pool.submit(write_pictures, *given))
             if len(waiting) > PICTURES_WAITING:
                 waiting.popleft().result()
         for one in waiting:
@@ -1098,13 +1114,19 @@ def write_data_set(data: str, root: str, count: int, options: dict) -> None:
             made = training.generate(
                 model.generator, batch["source"], batch["target_pose"], batch["source_pose"]
             )
-            write_pictures(training.to_pictures(made), [folder / row.file for row in part])
+            paths = [folder / row.file for row in part]
+            write_pictures(training.to_pictures(made), paths, overwrite=False)
             update(completed=len(rows) - len(left) + start + len(part), total=len(rows))
-    click.echo(f"{out}: {len(rows):,} pictures of {prepared.identities:,} people")
+    say(f"{out}: {len(rows):,} pictures of {prepared.identities:,} people")
 
 
 def write_manifest(path: Path, rows: "list[photo.PlannedPicture]") -> None:
     """Write what is to be made as CSV; raises where the folder holds something else."""
+    from posegan.files import BadInput, check_output, replaced
+
+    check_output(path, "--out", True, {})
+    if not path.exists() and path.parent.exists() and any(path.parent.iterdir()):
+        raise BadInput(path.parent, "not empty, nor begun by this", "name a new folder with --out")
     table = [["file", "source", "pose", "seed"], *([str(x) for x in row[:4]] for row in rows)]
     if path.exists():
         with open(path, newline="", errors="surrogateescape") as file:
@@ -1113,8 +1135,6 @@ def write_manifest(path: Path, rows: "list[photo.PlannedPicture]") -> None:
                     f"{path}: of other pictures than these; go on with the same data and at least "
                     "the same --count, or name a new folder with --out"
                 )
-    from posegan.files import replaced
-
     with (
         replaced(path, "--out") as beside,
         open(beside, "w", newline="", errors="surrogateescape") as file,
@@ -1123,7 +1143,11 @@ def write_manifest(path: Path, rows: "list[photo.PlannedPicture]") -> None:
 
 
 def write_pictures(
-    pictures: "np.ndarray", paths: list[Path], option: str = "--out", fps: int = 5
+    pictures: "np.ndarray",
+    paths: list[Path],
+    overwrite: bool,
+    option: str = "--out",
+    fps: int = 5,
 ) -> None:
     """Write pictures (B, H, W, 3) to as many files, or all to one animation.
 
@@ -1141,7 +1165,7 @@ def write_pictures(
             made = with_one_palette(made)
             options["append_images"] = made[1:]
     for picture, path in zip(made, paths):
-        with replaced(path, option) as beside:
+        with replaced(path, option, overwrite) as beside:
             picture.save(beside, **options)
 
 
@@ -1275,15 +1299,13 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
 def check_score_options(context: click.Context) -> None:
     """Refuse options that would do nothing, and outputs that can't be written, before any work."""
     options = context.params
-    spelled = {one.name: one.opts[0] for one in context.command.params}
     if (options["generated"] is None) != (options["target"] is None):
         raise click.UsageError("--generated and --target belong together; give both")
-    useless = {"source", "poses", "reference"}, "it belongs to --generated and --target"
     if options["generated"]:
-        useless = {"data", "root", "checkpoint", "corruptions"}, "--generated has no model to run"
-    for name in sorted(useless[0]):
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{spelled[name]}: {useless[1]}; leave it out")
+        names = ("data", "root", "checkpoint", "corruptions")
+        refuse(context, names, "--generated has no model to run")
+    else:
+        refuse(context, ("source", "poses", "reference"), "it belongs to --generated and --target")
     places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
     from posegan.files import check_output
@@ -1449,7 +1471,7 @@ def write_worst(extremes: Extremes, overwrite: bool) -> None:
         click.echo("no worst pairs: ssim_dscf, which orders them, is unavailable", err=True)
         return
     sheet = np.concatenate(strips[:-1])[None]
-    write_pictures(sheet, [WORST_SHEET], "another working folder", overwrite)
+    write_pictures(sheet, [WORST_SHEET], overwrite, "another working folder")
     click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
 
 

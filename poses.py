@@ -531,7 +531,7 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
         if content and "image_id" in content[0]:
             return _coco(content, (), file)
         return {_stem(name): _detected(content, file)}
-    except (TypeError, KeyError, AttributeError, ValueError, OverflowError):  # lists for dicts …
+    except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
         pass
     remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
     raise BadInput(file, "neither OpenPose nor COCO key points", remedy)
@@ -573,6 +573,8 @@ def _detected(people: list[dict], file: Path | str) -> Pose:
 
 def _coco(annotations: list, images: list, file: Path | str) -> dict[str, Pose]:
     # Annotations as COCO writes them, or the plain list of results detectors write.
+    if not isinstance(annotations, list):
+        raise TypeError
     images = {image["id"]: image for image in images}
     found: dict = {}
     for annotation in annotations:
@@ -599,11 +601,8 @@ def _joints(values: list, counts: tuple[int, ...], file: Path | str) -> np.ndarr
         raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
     joints = _numbers(values).reshape(-1, 3)
     if not (abs(joints) <= FARTHEST).all():
-        raise BadInput(
-            file,
-            "a joint is not finite, or beyond a million pixels",
-            "write a missing one as 0, 0, 0",
-        )
+        problem = "a joint is not finite, or beyond a million pixels"
+        raise BadInput(file, problem, "write a missing one as 0, 0, 0")
     joints[:, 2] = joints[:, 2].clip(0, 1)  # COCO's visibility: 1 hidden, 2 seen
     joints[joints[:, 2] == 0] = 0
     return {25: np.copy, 18: from_coco18, 17: from_coco17}[len(joints)](joints)

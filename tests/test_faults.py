@@ -77,7 +77,7 @@ def test_a_preparation_that_is_stopped_leaves_no_folder_and_no_process(drawing, 
     _, errors = drawing.communicate(timeout=30)
     assert drawing.returncode == 128 + number, errors
     assert errors.splitlines()[-1] == "stopped" and "Traceback" not in errors
-    assert not list((tmp_path / "data").iterdir())
+    assert not (tmp_path / "data").exists()
     wait_for(lambda: not group_of(drawing.pid), 5)
 
 
@@ -99,7 +99,7 @@ def test_a_drawing_process_that_is_killed_is_one_line(drawing, tmp_path):
     _, errors = drawing.communicate(timeout=60)
     assert drawing.returncode == 1
     assert errors.splitlines()[-1].startswith("Error: demo: one of the processes that draw was kil")
-    assert "Traceback" not in errors and not list((tmp_path / "data").iterdir())
+    assert "Traceback" not in errors and not (tmp_path / "data").exists()
 
 
 # ------------------------------------------------------------------------------ streams, disks

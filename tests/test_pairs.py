@@ -273,7 +273,7 @@ def test_people_with_one_picture_each_make_no_pairs_and_are_refused(tmp_path):
         picture_file.unlink()
     with fails("in: no two pictures of one person with poses, so no pairs; give more"):
         prepared_folder(source, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("form", ["coco", "csv", "folder"])
@@ -375,7 +375,7 @@ def test_a_broken_picture_is_named_and_nothing_is_left(tmp_path):
     write(source / "al/0.png", b"text")
     with fails(r"in/al/0\.png: empty, or no picture"):
         prepared_folder(source, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------ the demo
@@ -441,7 +441,7 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     own(tmp_path / "folder")
     with fails("holds more than a prepared data set; choose another --root"):
         prepared_folder(own(tmp_path / "in"), tmp_path, overwrite=True)
-    with fails(r"folder: is among what is read \(.*folder\); choose another place with --root"):
+    with fails("folder: would take the place of .*folder; choose another place with --root"):
         prepared_folder(tmp_path / "folder", tmp_path, overwrite=True)
     assert (tmp_path / "folder/al/0.png").exists()
     people = write(tmp_path / "mine/people.csv", "a user's own")
@@ -458,7 +458,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(pairs.np, "save", full)
     with fails("can't be written .No space left on device.; choose another place with --root"):
         prepared_folder(source, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_root_that_cannot_be_written_is_one_line(tmp_path):
@@ -475,7 +475,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path):
     config = pairs.PrepareConfig("folder", str(own(tmp_path / "in")), root=str(tmp_path / "out"))
     with pytest.raises(KeyboardInterrupt):
         pairs.prepare(config, interrupt)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_of_ones_own_stand_side_by_side_by_name(tmp_path):
