@@ -699,7 +699,7 @@ def show_first_scores(
     count = len(prepared.pairs_test[:SCORED_AT_THE_END])
     size = prepared.height, prepared.width
     scorer = metrics.Scorer(count, size, device=device)
-    baselines, _ = score_batches(Task({}, count, count, size, batches, ""), scorer, {})
+    baselines, _ = score_batches(Task({}, count, count, size, batches, "", {}), scorer, {})
     title = f"{config.data}, {config.model}, step {config.steps}"
     show_scores(scorer, baselines, title, brief=True)
 
@@ -1202,6 +1202,7 @@ class Task(NamedTuple):
     size: tuple[int, int]  # of their images: height, width
     batches: Iterator[dict]
     reference: "tuple[int, Iterator[Tensor]] | str"  # training images, or the reason for none
+    each: dict[str, list]  # filled while scoring: names and scores of each pair
     corrupted: Callable | None = None  # kind and severity to batches
 
 
@@ -1245,8 +1246,13 @@ file_type = Place(dir_okay=False, path_type=Path)
 )
 @device_option
 @overwrite_option
-@click.option("--json", "json_file", type=file_type, metavar="FILE", help="Write the scores.")
-@click.option("--per-pair", type=file_type, metavar="FILE", help="Write each pair's scores as CSV.")
+@click.option(
+    "--json",
+    "json_file",
+    type=file_type,
+    metavar="FILE",
+    help="Write the scores, of each pair too.",
+)
 @click.option(
     "--worst",
     type=click.IntRange(1, 100),
@@ -1306,7 +1312,7 @@ def check_score_options(context: click.Context) -> None:
         refuse(context, names, "--generated has no model to run")
     else:
         refuse(context, ("source", "poses", "reference"), "it belongs to --generated and --target")
-    places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
+    places = {"--json": options["json_file"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
     from posegan.files import check_output
     from posegan.poses import IMAGE_SUFFIXES
@@ -1343,6 +1349,7 @@ def open_model(
         (prepared.height, prepared.width),
         training.scored_batches(prepared, generator, limit),
         (len(places), images) if len(places) > 1 else f"{data} has no training images",
+        {},
         partial(training.scored_batches, prepared, generator, limit),
     )
 
@@ -1363,7 +1370,7 @@ def open_folders(generated: Path, target: Path, limit: int | None, options: dict
         pairs.check_sizes(paths, size)
         reference = len(paths), pairs.in_batches(paths)
     about = {"scored": str(generated), "data": None, "step": None, "seed": None}
-    return Task(about, len(every), len(names), size, batches, reference)
+    return Task(about, len(every), len(names), size, batches, reference, {})
 
 
 def open_scorer(task: Task, device: "device", options: dict) -> "metrics.Scorer":
@@ -1409,10 +1416,9 @@ def score_batches(
     """
     from posegan import training
 
-    worst, per_pair = options.get("worst"), options.get("per_pair")
-    writing = csv_writer(per_pair, scorer, options.get("overwrite"))
+    worst = options.get("worst")
     baselines, extremes = {}, Extremes(worst or 1)
-    with progress_line("scoring", "pairs") as update, writing as write:
+    with progress_line("scoring", "pairs") as update:
         for batch in task.batches:
             target, pose = batch["target"], batch["target_pose"]
             single = scorer.add(batch["generated"], target, pose)
@@ -1420,13 +1426,22 @@ def score_batches(
                 if name not in baselines:
                     baselines[name] = scorer.baseline()
                 baselines[name].add(images, target, pose)
-            write(batch["names"], single)
+            note_pairs(task.each, batch["names"].tolist(), single)
             if worst and "ssim_dscf" in single:
                 shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
                 rows = zip(*map(training.to_pictures, shown))
                 extremes.add(single["ssim_dscf"].tolist(), batch["names"].tolist(), rows)
             update(completed=scorer.seen, total=task.count)
     return baselines, extremes
+
+
+def note_pairs(each: dict[str, list], names: list[list[str]], scores: dict) -> None:
+    """Note the scores of a batch: null where a pair has none, as under a mask of no joints."""
+    for side, column in zip(("source", "target"), zip(*names)):
+        each.setdefault(side, []).extend(column)
+    for name, values in scores.items():
+        column = (round(value, 6) if isfinite(value) else None for value in values.tolist())
+        each.setdefault(name, []).extend(column)
 
 
 class Extremes:
@@ -1473,37 +1488,6 @@ def write_worst(extremes: Extremes, overwrite: bool) -> None:
     sheet = np.concatenate(strips[:-1])[None]
     write_pictures(sheet, [WORST_SHEET], overwrite, "another working folder")
     click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
-
-
-@contextlib.contextmanager
-def csv_writer(
-    path: Path | None, scorer: "metrics.Scorer", overwrite: bool | None
-) -> Iterator[Callable]:
-    """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
-    if path is None:
-        yield lambda names, scores: None
-        return
-    from posegan import metrics
-    from posegan.files import replaced
-
-    columns = [name for name in scorer.names if name not in metrics.OF_ALL_PAIRS]
-    # File names may not be valid UTF-8.
-    with (
-        replaced(path, "--per-pair", overwrite) as beside,
-        open(beside, "w", newline="", errors="surrogateescape") as file,
-    ):
-        rows = csv.writer(file)
-        rows.writerow(["source", "target", *columns])
-
-        def write(names: "np.ndarray", scores: dict) -> None:
-            lists = {name: one.tolist() for name, one in scores.items()}
-            for place, pair in enumerate(names):
-                values = (lists[name][place] if name in lists else None for name in columns)
-                # Empty where there is no score: not computed, or not finite.
-                cells = ("" if v is None or not isfinite(v) else f"{v:.6f}" for v in values)
-                rows.writerow([*pair, *cells])
-
-        yield write
 
 
 def show(table: "Table") -> None:
@@ -1666,8 +1650,10 @@ def write_json(
             "change": [value - figures["ssim_dscf"] for value in values],
             "intervals": [one.intervals().get("ssim_dscf") for one in severities],
         }
+    text = json.dumps(content, indent=2, allow_nan=False)
+    each = json.dumps(task.each, allow_nan=False)  # on one line: a column may have thousands
     with replaced(path, "--json", overwrite) as beside:
-        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        beside.write_text(f'{text[:-2]},\n  "per_pair": {each}\n}}\n')
 
 
 if __name__ == "posegan":

@@ -1,23 +1,16 @@
 """Whatever is handed in: one line with the file's name, no traceback, nothing lost or left."""
 
-import io
 import json
 import os
-import re
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from conftest import (
     body,
-    coco,
     config_for,
     csv_row,
     csv_text,
@@ -27,8 +20,6 @@ from conftest import (
     tree,
     write,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from posegan import pairs, posegan, training

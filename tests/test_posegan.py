@@ -61,7 +61,7 @@ def test_every_command_and_option_has_help():
     for name, command in posegan.main.commands.items():
         assert f"posegan {name}" in command.help, name
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert len(options) <= {"score": 16, "train": 21}.get(name, 20)
+        assert len(options) <= {"score": 15, "train": 21}.get(name, 20)
         assert all(one.help for one in options), name
         assert "Usage" in run(name, "--help")
 
@@ -466,8 +466,8 @@ def test_every_score_is_a_number_or_has_its_reason(two_folders, tmp_path, offlin
 
 def test_only_the_scores_asked_for_are_computed(two_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "_load", lambda *given: pytest.fail("a network is loaded"))
-    file, rows = tmp_path / "scores.json", tmp_path / "pairs.csv"
-    output = run(*two_folders, "--scores", "detail,l1", "--json", file, "--per-pair", rows)
+    file = tmp_path / "scores.json"
+    output = run(*two_folders, "--scores", "detail,l1", "--json", file)
     assert "l1 ↓" in output and "ssim" not in output.split("Compare")[0]
     content = json.loads(file.read_text())
     assert {name for name, value in content["scores"].items() if value is not None} == {
@@ -475,7 +475,7 @@ def test_only_the_scores_asked_for_are_computed(two_folders, tmp_path, monkeypat
         "l1",
     }
     assert content["reasons"]["fid"] == content["reasons"]["psnr"] == "not among --scores"
-    assert rows.read_text().splitlines()[0] == "source,target,l1,detail"
+    assert set(content["per_pair"]) == {"source", "target", "l1", "detail"}
 
 
 def test_scores_of_networks_are_computed_where_their_weights_are(two_folders, tmp_path, offline):
@@ -594,7 +594,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     assert "ssim_dscf" in message  # the table is there at least
     assert file.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"generated", "target", "scores.json"}
-    same = ["--poses", file, "--per-pair", tmp_path / "target" / ".." / "scores.json"]
+    same = ["--poses", file, "--json", tmp_path / "target" / ".." / "scores.json"]
     assert "would take the place of" in run(*two_folders, *same, code=1)
 
 
@@ -622,19 +622,22 @@ def test_a_required_score_that_the_size_forbids_is_missed_before_any_is_computed
 
 def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows, sheet = tmp_path / "pairs.csv", tmp_path / "worst.png"
+    file, sheet = tmp_path / "scores.json", tmp_path / "worst.png"
     quick = ["--scores", "pixels"]
-    run(*two_folders, *quick, "--per-pair", rows, "--worst", "2")
-    lines = list(csv.DictReader(rows.read_text().splitlines()))
-    order = sorted(range(10), key=lambda i: float(lines[i]["ssim_dscf"]))
-    assert [line["target"] for line in lines] == [f"{i}.png" for i in range(10)]
-    assert all(0 < float(line["ssim_dscf"]) < 1 for line in lines)
+    run(*two_folders, *quick, "--json", file, "--worst", "2")
+    content = json.loads(file.read_text())
+    each = content["per_pair"]
+    values = each["ssim_dscf"]
+    order = sorted(range(10), key=values.__getitem__)
+    assert each["target"] == [f"{i}.png" for i in range(10)]
+    assert np.mean(values) == pytest.approx(content["scores"]["ssim_dscf"], abs=1e-6)
+    assert all(0 < value < 1 for value in values)
     drawn = np.asarray(Image.open(sheet))
     row = 16 + 2 * 132  # a caption, and pictures twice as large
     assert drawn.shape[:2] == (4 * row + 4, 2 * (3 * 66 + 2))  # mean, target, generated
     assert (drawn[2 * row : 2 * row + 4] == 0).all()  # the line between worst and best
     for i, top in zip((*order[:2], *order[-2:]), (0, row, 2 * row + 4, 3 * row + 4)):
-        caption = poses.caption(f"{float(lines[i]['ssim_dscf']):.4f}  {i}.png", drawn.shape[1])
+        caption = poses.caption(f"{values[i]:.4f}  {i}.png", drawn.shape[1])
         assert (drawn[top : top + 16] == caption).all()
         assert (drawn[top : top + 16] < 128).any()
     before = sheet.read_bytes()
@@ -643,8 +646,8 @@ def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkey
     assert sheet.read_bytes() == before
     run(*two_folders, *quick, "--worst", "1", "--overwrite")
     assert sheet.read_bytes() != before
-    blocked = ["--per-pair", sheet / "pairs.csv"]
-    assert "another place with --per-pair" in run(*two_folders, *quick, *blocked, code=1)
+    blocked = ["--json", sheet / "scores.json"]
+    assert "another place with --json" in run(*two_folders, *quick, *blocked, code=1)
 
 
 def test_folders_that_cannot_be_scored_name_the_file(two_folders, tmp_path):
@@ -664,13 +667,11 @@ def test_folders_that_cannot_be_scored_name_the_file(two_folders, tmp_path):
 
 def test_a_bad_picture_leaves_no_scores(two_folders, tmp_path):
     quick = ["--scores", "pixels"]
-    rows = tmp_path / "pairs.csv"
+    scores = tmp_path / "scores.json"
     file = tmp_path / "generated" / "9.png"
     file.write_bytes(file.read_bytes()[:-200])
-    assert "9.png: damaged" in run(*two_folders, *quick, "--per-pair", rows, code=1)
-    assert [path.name for path in tmp_path.glob("pairs.csv*")] == []
-    same = ["--per-pair", rows, "--json", rows]
-    assert "would take the place of" in run(*two_folders, *quick, *same, code=1)
+    assert "9.png: damaged" in run(*two_folders, *quick, "--json", scores, code=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"generated", "target"}
 
 
 def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
@@ -685,6 +686,7 @@ def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
     assert "only 2 pairs" in " ".join(run(*asked).split())
     content = json.loads(files[1].read_text())
     assert content["counts"]["mask_ssim"] == 2
+    assert content["per_pair"]["mask_ssim"][2:] == [None] * 8
     assert content["counts"]["ssim_dscf"] == content["pairs"] == 10
     files[0].write_text(csv_of({"other.png": pose}))
     assert "poses.csv: no pose of any target" in run(*asked, "--overwrite", code=1)
