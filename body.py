@@ -97,9 +97,9 @@ def _direction(vector: np.ndarray) -> np.ndarray:
     return vector / max(float(np.hypot(*vector)), 1e-6)
 
 
-def _radii(device: torch.device) -> tuple[Tensor, Tensor]:
+def _radii() -> Tensor:
     values = [(part.radius, part.nearness) for part in PARTS.values()]
-    return torch.tensor(values, device=device).T[..., None, None]  # (2, P, 1, 1)
+    return torch.tensor(values).T[..., None, None]  # (2, P, 1, 1)
 
 
 def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
@@ -107,21 +107,26 @@ def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
 
     The lines are in pixels of that `size`.
     """
-    grid = pixel_grid(*size, body.lines.device)  # (2, H, W)
-    start, end = body.lines[:, :, 0], body.lines[:, :, 1]
-    dx, dy = (end - start)[..., None, None].unbind(2)  # (B, P, 1, 1)
-    x, y = (grid - start[..., None, None]).unbind(2)  # (B, P, H, W)
-    place = ((x * dx + y * dy) / (dx * dx + dy * dy).clamp(min=1e-6)).clamp(0, 1)
-    length = ((x - place * dx).square() + (y - place * dy).square()).sqrt()
-    radius = _radii(grid.device)[0] * body.unit[:, None, None, None].clamp(min=1e-6)
-    return torch.where(body.there[..., None, None] > 0, length / radius, 9.0)
+    H, W = size
+    x, y = torch.arange(W).float(), torch.arange(H).float()
+    start, end = body.lines[:, :, 0, :, None, None], body.lines[:, :, 1, :, None, None]
+    along = end - start  # (B, P, 2, 1, 1)
+    square = along.square().sum(2).clamp(min=1e-6)  # (B, P, 1, 1)
+    # Along and across the line, each a sum of what columns and rows give: nothing large is made.
+    dx, dy = (along / square[:, :, None]).unbind(2)
+    x, y = x - start[:, :, 0], y[:, None] - start[:, :, 1]  # (B, P, 1, W), (B, P, H, 1)
+    place, across = x * dx + y * dy, y * dx - x * dy  # (B, P, H, W)
+    beyond = place - place.clamp(0, 1)
+    length = (across.square_() + beyond.square_()).mul_(square).sqrt_()
+    radius = _radii()[0] * body.unit[:, None, None, None].clamp(min=1e-6)
+    return length.div_(radius).masked_fill_(body.there[..., None, None] == 0, 9.0)
 
 
 def shares(distance: Tensor) -> Tensor:
     """To which part each pixel belongs, (B, P, H, W), summing to 1."""
-    nearness = _radii(distance.device)[1]
-    inside = ((1.25 - distance) / 0.35).clamp(0, 1)
-    return (4 * nearness * inside - 6 * distance.square()).softmax(1)
+    nearness = _radii()[1]
+    inside = ((1.25 - distance) / 0.35).clamp_(0, 1)
+    return inside.mul_(4 * nearness).sub_(6 * distance.square()).softmax(1)
 
 
 def outline(distance: Tensor, inner: float = 0.95, outer: float = 1.35) -> Tensor:
@@ -147,24 +152,37 @@ def carry(own: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> Carried:
     Poses are in pixels of `size` (height, width).
     """
     source, target = skeleton(own[None]), skeleton(moved)
-    both = target._replace(there=target.there * source.there)
     from_source, to_target = distances(source, size), distances(target, size)
-    offsets = _offsets(source, target, size)  # (B, P, 2, H, W)
-    some = both.there.amax(1)[:, None, None, None]
-    flow = (shares(distances(both, size))[:, :, None] * offsets).sum(1) * some  # (B, 2, H, W)
+    both = (target.there * source.there)[..., None, None]  # (B, P, 1, 1)
+    some = both.amax(1, keepdim=True)  # (B, 1, 1, 1)
+    whose = shares(to_target)
+    carried = whose if both.all() else shares(to_target.masked_fill(both == 0, 9.0))
+    flow = _flow(carried, source, target, size) * some  # (B, 2, H, W)
     before, body = outline(from_source), outline(to_target)
     seen = torch.cat([shares(from_source), before], 1).expand(len(moved), -1, -1, -1)
     seen, inside = warp(seen, flow).split([len(PARTS), 1], 1)
-    same = torch.minimum(shares(to_target), seen).sum(1, keepdim=True)
+    same = torch.minimum(whose, seen).sum(1, keepdim=True)
     length = flow.square().sum(1, keepdim=True)
     still = (-length / STILL**2).exp() * (1 - (body - before).abs()) * same
     still = torch.maximum(still, 1 - torch.maximum(body, before))
     return Carried(flow, same * inside * some, body, outline(to_target, 0.6, 1.0), still)
 
 
-def _offsets(source: Skeleton, target: Skeleton, size: tuple[int, int]) -> Tensor:
-    """Where each part's pixels come from, (B, P, 2, H, W), relative to where they are."""
-    grid = pixel_grid(*size, target.lines.device)[:, None, None]  # (2, 1, 1, H, W)
+def _flow(share: Tensor, source: Skeleton, target: Skeleton, size: tuple[int, int]) -> Tensor:
+    """Where pixels come from, (B, 2, H, W), relative to where they are: each part's place in the
+    source, weighed by its share (B, P, H, W).
+    """
+    turn, shift = _maps(source, target)
+    weights = torch.cat([turn.flatten(2), shift], 2)  # (B, P, 6)
+    # A sum of maps is a map: of each pixel (B, 6, H, W).
+    sums = (weights.transpose(1, 2) @ share.flatten(2)).unflatten(2, size)
+    x, y = pixel_grid(*size, share.device)
+    came = sums[:, [0, 2]] * x + sums[:, [1, 3]] * y + sums[:, 4:]
+    return came - torch.stack([x, y])
+
+
+def _maps(source: Skeleton, target: Skeleton) -> tuple[Tensor, Tensor]:
+    """Each part's way from target to source: points times (B, P, 2, 2) plus (B, P, 2)."""
     ratio = (source.unit / target.unit.clamp(min=1e-6))[:, None]  # (B, 1)
     before, after = (body.lines[:, :, 1] - body.lines[:, :, 0] for body in (source, target))
     long, short = before.norm(dim=2), after.norm(dim=2)  # (B, P)
@@ -177,16 +195,12 @@ def _offsets(source: Skeleton, target: Skeleton, size: tuple[int, int]) -> Tenso
     turn = turn.sign() * turn.abs().clamp(0.6 * ratio[:, 0], 1.6 * ratio[:, 0])
     across = ratio.expand_as(short).clone()
     across[:, _TORSO] = torch.where(plain, ratio[:, 0], turn)
-    (ux, uy), (vx, vy) = (
-        F.normalize(line, dim=2, eps=1e-6).permute(2, 0, 1)[..., None, None]
-        for line in (before, after)
-    )  # (B, P, 1, 1)
-    x, y = grid - target.lines[:, :, 0].permute(2, 0, 1)[..., None, None]  # (B, P, H, W)
-    along = (x * vx + y * vy) * stretch[..., None, None]
-    aside = (y * vx - x * vy) * across[..., None, None]
-    start = source.lines[:, :, 0].permute(2, 0, 1)[..., None, None]
-    x, y = start[0] + along * ux - aside * uy, start[1] + along * uy + aside * ux
-    return torch.stack([x - grid[0], y - grid[1]], dim=2)
+    u, v = (F.normalize(line, dim=2, eps=1e-6) for line in (before, after))  # (B, P, 2)
+    aside = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # a quarter turn
+    turn = (stretch[..., None] * u)[..., None] * v[:, :, None]
+    turn = turn + (across[..., None] * (u @ aside))[..., None] * (v @ aside)[:, :, None]
+    shift = source.lines[:, :, 0] - (turn @ target.lines[:, :, 0, :, None])[..., 0]
+    return turn, shift
 
 
 # ------------------------------------------------------------------------------ the person cut out

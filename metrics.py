@@ -53,7 +53,7 @@ class Window(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What tells one SSIM of the field from another."""
+    """What distinguishes one SSIM of the field from another."""
 
     window: Window
     data_range: float | None  # grey levels; None: max - min of the generated image, all channels
@@ -85,7 +85,7 @@ RECIPE_NOTES = {
     "ms_ssim": Note("Wang 2003: 5 scales, Gaussian 11 taps, range 255", "higher"),
     "psnr": Note("dB; identical images count 100", "higher"),
     "l1": Note("absolute error, range [0, 1]", "lower"),
-    "detail": Note("mean gradient ratio; 0.5 is fog", "target 1"),
+    "detail": Note("gradient ratio; 0.5 is fog", "target 1"),
     "lpips": Note("AlexNet, v0.1, images in [-1, 1]", "lower"),
     "pck": Note("PCKh@0.5: joints within half a head of the target's", "higher"),
     "pose_error": Note("pixels, of the joints found", "lower"),

@@ -910,7 +910,7 @@ def check_sizes(paths: Iterable[Path], size: tuple[int, int]) -> None:
     for path in paths:
         if (found := image_size(path)) != size:
             sizes = "{}x{}, the first target {}x{} (height x width)".format(*found, *size)
-            raise BadInput(path, f"is {sizes}", "make all images one size")
+            raise BadInput(path, f"is {sizes}", "make all images the same size")
 
 
 def _poses_of_targets(
@@ -924,10 +924,10 @@ def _poses_of_targets(
     found = {name: pose_by_name(known, name) for name in names}
     lacking = [name for name in names if found[name] is None]
     if len(lacking) == len(names):
-        remedy = "name each pose like its image"
-        raise BadInput(", ".join(map(str, files)), "no pose of any target", remedy)
+        remedy = "name each pose after its image"
+        raise BadInput(", ".join(map(str, files)), "no pose of any target image", remedy)
     if lacking:
-        word = "%d of %d targets have no pose, such as %s: they don't count in scores of poses"
+        word = "%d of %d target images have no pose, such as %s; pose scores leave them out"
         log.warning(word, len(lacking), len(names), lacking[0])
     return {name: (found[name] or MISSING).fitted(size) for name in names}
 

@@ -22,7 +22,8 @@ from posegan.poses import BadInput, metre
 FILLED = 0.92  # of the frame's height or width the person takes, as in a detector's boxes
 WIDENED = 1.5  # times its own size a frame grows at most, so that the new poses fit in it too
 SNAPPED = 1.25  # a frame that differs less from the whole photo is the whole photo
-BATCH, BATCH_PIXELS = 32, 1 << 22  # at once: pictures, and their pixels
+BATCH = 32  # pictures for the model at once
+FEW_PIXELS = 1 << 19  # of pictures that are put together at once: more leave the cache
 
 
 # ------------------------------------------------------------------------------ framing
@@ -187,20 +188,40 @@ def take_apart(photo: np.ndarray, frame: Frame, own: np.ndarray | None) -> Scene
     return Scene(image, person, around, filled(image, hole), places)
 
 
-def at_photo_size(maps: Tensor, scene: Scene) -> Tensor:
-    """Maps (B, C, H, W) of the model's size at the pixels of the scene: (B, C, h, w)."""
-    return look_up(maps, scene.places.expand(len(maps), -1, -1, -1))
+def at_photo_size(maps: list[Tensor], places: Tensor) -> Tensor:
+    """Maps (B, C, H, W) of the model's size, one behind another, at places (2, h, w) in it."""
+    maps = torch.cat(maps, 1)
+    return look_up(maps, places.expand(len(maps), -1, -1, -1))
 
 
-def carry_pixels(scene: Scene, images: Tensor, flow: Tensor, scale: float) -> Tensor:
-    """Images of the scene (1, C, h, w), moved by a flow (B, 2, h, w) in the model's pixels."""
-    return warp(images.expand(len(flow), -1, -1, -1), flow * scale)
+def carry_pixels(images: Tensor, at: Tensor, flow: Tensor, scale: float) -> Tensor:
+    """Images of a scene (1, C, h, w) where a flow in the model's pixels leads from places (2, ...)
+    in the scene: (B, C, ...).
+    """
+    return look_up(images.expand(len(flow), -1, -1, -1), at + flow * scale)
 
 
-def compose(
-    scene: Scene, source: Tensor, made: models.Synthesis, carried: Carried, scale: float
-) -> Tensor:
-    """The person moved, before the photograph's own background: (B, 3, h, w) in [-1, 1].
+def touched(scene: Scene, bodies: Tensor) -> tuple[slice, slice]:
+    """The rows and columns of a scene in which something of the person, before or in the poses
+    whose outlines (B, 1, H, W) these are, is seen.
+    """
+    somewhere = at_photo_size([bodies.amax(0, keepdim=True)], scene.places)[0, 0] > 0
+    somewhere |= scene.around[0, 0] > 0
+    found = [torch.nonzero(somewhere.any(axis))[:, 0].tolist() or [0] for axis in (1, 0)]
+    return tuple(slice(one[0], one[-1] + 1) for one in found)
+
+
+class Made(NamedTuple):
+    """What a model makes of a photograph, as far as it is put together from it."""
+
+    image: Tensor  # (B, 3, H, W) in [-1, 1], as are the pictures below
+    painted: Tensor  # (B, 3, H, W)
+    flow: Tensor  # (B, 2, H, W) in pixels
+    trust: Tensor  # (B, 1, H, W) in [0, 1]: the flow's, over what is painted
+
+
+def compose(scene: Scene, source: Tensor, made: Made, carried: Carried, scale: float) -> Tensor:
+    """The person moved, before the photograph's own background: uint8 (B, 3, h, w).
 
     Pixels of the photograph are shown where the skeleton or the model's flow finds them in it; the
     rest is the model's own painting, enlarged. Where nothing moves, the photograph itself. `source`
@@ -209,19 +230,24 @@ def compose(
     # What is painted continues the colours of what is carried beside it, without a seam.
     seam = warp(source.expand(len(carried.flow), -1, -1, -1), carried.flow) - made.image
     shift = filled(seam, 1 - carried.known)
-    maps = [*carried, made.painted + shift, made.found.flows[3], made.trust]
-    maps = at_photo_size(torch.cat([one.float() for one in maps], 1), scene)
+    rows, columns = touched(scene, carried.body)
+    photo, _, around, background, places = (one[..., rows, columns] for one in scene)
+    maps = [*carried, made.painted + shift, made.flow, made.trust]
+    maps = at_photo_size(maps, places)
     flow, known, body, core, still, painted, own_flow, trust = maps.split(
         [2, 1, 1, 1, 1, 3, 2, 1], 1
     )
-    both = torch.cat([scene.photo, scene.person], 1)
-    taken = carry_pixels(scene, both, flow, scale)
-    painted = torch.lerp(painted, carry_pixels(scene, scene.photo, own_flow, scale), trust)
+    at = pixel_grid(*scene.photo.shape[2:], photo.device)[:, rows, columns]
+    taken = carry_pixels(torch.cat([scene.photo, scene.person], 1), at, flow, scale)
+    painted = torch.lerp(painted, carry_pixels(scene.photo, at, own_flow, scale), trust)
     person = torch.lerp(painted, taken[:, :3], known)
     edge = torch.lerp(core, body * taken[:, 3:], known)
-    image = torch.lerp(scene.background, person, edge)
-    image = torch.lerp(image, scene.photo, still)
-    return torch.where((body > 0) | (scene.around > 0), image, scene.photo)
+    image = torch.lerp(background, person, edge)
+    image = torch.lerp(image, photo, still)
+    image = torch.where((body > 0) | (around > 0), image, photo)
+    result = training.to_levels(scene.photo).repeat(len(image), 1, 1, 1)
+    result[..., rows, columns] = training.to_levels(image)
+    return result
 
 
 # ------------------------------------------------------------------------------ a model on photos
@@ -277,31 +303,44 @@ class Shot:
     def pictures(self, generator: nn.Module, moved: np.ndarray) -> Iterator[np.ndarray]:
         """The person in poses (N, 25, 3) of the photograph: uint8 (h, w, 3) of the frame's window.
 
-        The poses go through the generator in batches.
+        The poses go through the generator in batches, the pictures are put together a few at once.
         """
         h, w = self.scene.photo.shape[2:]
-        batch = max(1, min(BATCH, BATCH_PIXELS // (h * w)))
-        for start in range(0, len(moved), batch):
-            made = self.make(generator, self.frame.to_model(moved[start : start + batch]))
-            yield from training.to_pictures(training.to_levels(made))
+        few = max(1, min(BATCH, FEW_PIXELS // (h * w)))
+        moved = self.frame.to_model(moved)
+        for start in range(0, len(moved), BATCH):
+            batch = moved[start : start + BATCH]
+            made = self.make(generator, batch)
+            for first in range(0, len(batch), few):
+                part = slice(first, first + few)
+                yield from training.to_pictures(
+                    self.compose(Made(*(one[part] for one in made)), batch[part])
+                )
+
+    def make(self, generator: nn.Module, moved: np.ndarray) -> Made:
+        """What a generator makes for poses (B, 25, 3) of its pixels."""
+        size, count = (generator.height, generator.width), len(moved)
+        own = None
+        if self.own is not None:
+            own = torch.from_numpy(within(self.frame.to_model(self.own), size))
+            own = own.expand(count, -1, -1)
+        source, target = self.source.expand(count, -1, -1, -1), within(moved, size)
+        made = training.synthesise(generator, source, torch.from_numpy(target), own)
+        parts = made.image, made.painted, made.found.flows[3], made.trust
+        return Made(*(one.float().cpu() for one in parts))
 
     @torch.inference_mode()
-    def make(self, generator: nn.Module, moved: np.ndarray) -> Tensor:
-        """The person in poses (B, 25, 3) of the model's pixels: (B, 3, h, w) in [-1, 1]."""
-        size, frame = (generator.height, generator.width), self.frame
-        own = None if self.own is None else frame.to_model(self.own)
-        shown = [None if p is None else torch.from_numpy(within(p, size)) for p in (own, moved)]
-        source = self.source.expand(len(moved), -1, -1, -1)
-        if own is not None:
-            shown[0] = shown[0].expand(len(moved), -1, -1)
-        made = training.synthesise(generator, source, shown[1], shown[0])
-        if own is None:
-            image = at_photo_size(made.painted, self.scene)
-            flow, trust = (at_photo_size(x, self.scene) for x in (made.found.flows[3], made.trust))
-            taken = carry_pixels(self.scene, self.scene.photo, flow, frame.scale)
-            return torch.lerp(image, taken, trust)
-        shown = pairs.normalise(self.source)
-        return compose(self.scene, shown, made, carry(own, moved, size), frame.scale)
+    def compose(self, made: Made, moved: np.ndarray) -> Tensor:
+        """What a model made for poses (B, 25, 3), at the photograph's size: uint8 (B, 3, h, w)."""
+        scene, scale = self.scene, self.frame.scale
+        if self.own is not None:
+            carried = carry(self.frame.to_model(self.own), moved, self.frame.size)
+            return compose(scene, pairs.normalise(self.source), made, carried, scale)
+        maps = at_photo_size([made.painted, made.flow, made.trust], scene.places)
+        painted, flow, trust = maps.split([3, 2, 1], 1)
+        at = pixel_grid(*scene.photo.shape[2:], flow.device)
+        taken = carry_pixels(scene.photo, at, flow, scale)
+        return training.to_levels(torch.lerp(painted, taken, trust))
 
     def paste(self, picture: np.ndarray) -> np.ndarray:
         """The photograph with a picture of the frame's window in its place, softly."""
@@ -456,11 +495,14 @@ SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
 SHEET_POSES = 12  # of each photo, at most
 
 
-def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> list[list[np.ndarray]]:
-    """A photo's rows of a sheet: the photo and the poses (N, 25, 3), below them the person in them.
+def evenly(moved: np.ndarray) -> np.ndarray:
+    """Of many poses (N, 25, 3) as many as a sheet shows of a photo, evenly spaced."""
+    places = np.linspace(0, len(moved) - 1, min(len(moved), SHEET_POSES)).round()
+    return moved[places.astype(int)]
 
-    Of many poses as many as a sheet shows, evenly spaced.
-    """
+
+def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> list[list[np.ndarray]]:
+    """Two rows of a sheet: the photo and the poses (N, 25, 3), below them the person."""
     rows, columns = shot.frame.window(shot.photo.shape[:2])
     corner = np.array([columns.start, rows.start, 0], np.float32)
     part = shot.photo[rows, columns]
@@ -470,11 +512,10 @@ def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> lis
         pose = poses.fit_pose(pose - corner * (pose[:, 2:] > 0), size, SHEET_CELL)
         return poses.draw_pose(pose, SHEET_CELL)
 
-    shown = np.unique(np.linspace(0, len(moved) - 1, min(len(moved), SHEET_POSES)).round())
     source = poses.fit_image(part, SHEET_CELL)
     nobody = np.zeros((len(poses.JOINTS), 3), np.float32)
-    pictures = [poses.fit_image(one, SHEET_CELL) for i, one in enumerate(made) if i in shown]
-    above = [source, *(drawn(moved[int(place)]) for place in shown)]
+    pictures = [poses.fit_image(one, SHEET_CELL) for one in made]
+    above = [source, *map(drawn, moved)]
     return [above, [drawn(nobody if shot.own is None else shot.own), *pictures]]
 
 

@@ -50,16 +50,24 @@ if TYPE_CHECKING:
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
 MODELS = ("residual", "unet", "flow")
 AUGMENTATIONS = ("padding", "erasing", "crop", "jitter", "flip", "distortion")
-# RPT-GAN's settings, and those with which the demo shows something within minutes on a CPU.
-PAPER = {
-    "model": "residual",
+# What makes the best pictures (EXPERIMENTS.md), RPT-GAN's settings for the other models, and those
+# with which the demo shows something within minutes on a CPU.
+RECIPE = {
+    "model": "flow",
+    "epochs": None,
+    "steps": 5000,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "descriptor_weights": "none",
+    "features": "lite0",
+    "augment": AUGMENTATIONS,
+}
+PAPER = RECIPE | {
     "epochs": 60,
     "steps": None,
-    "batch_size": 32,
     "learning_rate": 2e-4,
     "descriptor_weights": "imagenet",
     "features": "none",
-    "augment": AUGMENTATIONS,
 }
 DEMO = {
     "model": "flow",
@@ -110,7 +118,7 @@ PUBLISHED = {
         "of GFLA 10.6, IMAGPose 5.9.",
     ),
 }
-BETTER = {"higher": " ↑", "lower": " ↓", "target 1": " (1)"}  # as tables say it
+BETTER = {"higher": " ↑", "lower": " ↓", "target 1": ", best 1"}  # as tables say it
 WORST_SHEET = Path("worst.png")
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 PREVIEW_PAIRS = 16
@@ -195,7 +203,7 @@ class Names(click.ParamType):
 
 def defaults(name: str) -> str:
     """What help shows as the default of an option that differs for the demo."""
-    return f"{PAPER[name]}; demo: {DEMO[name]}"
+    return f"{RECIPE[name]}; residual, unet: {PAPER[name]}; demo: {DEMO[name]}"
 
 
 data_option = click.option(
@@ -521,8 +529,8 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option(
     "--model",
     type=click.Choice(MODELS),
-    show_default=defaults("model"),
-    help="residual: RPT-GAN; flow: pose flow; unet: pix2pix.",
+    show_default="flow",
+    help="flow: pose flow; residual: RPT-GAN; unet: pix2pix.",
 )
 @click.option(
     "--run",
@@ -533,19 +541,19 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option(
     "--epochs",
     type=click.IntRange(1),
-    show_default=f"{PAPER['epochs']}",
-    help="Passes over the training pairs.",
+    show_default=f"residual, unet: {PAPER['epochs']}",
+    help="Passes over the training pairs, in place of --steps.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(1),
-    show_default=f"demo: {DEMO['steps']}",
-    help="Batches to train on, in place of --epochs.",
+    show_default=f"flow: {RECIPE['steps']}; demo: {DEMO['steps']}",
+    help="Batches to train on.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
-    show_default=defaults("batch_size"),
+    show_default="32",
     help="Pairs a step, over all processes.",
 )
 @click.option(
@@ -596,7 +604,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "float32", "bfloat16"]),
-    help="auto: bfloat16 where CUDA computes in it.",
+    help="auto: bfloat16 where the device computes in it.",
 )
 @click.option(
     "--save-every",
@@ -617,7 +625,9 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 @click.option("--compile", is_flag=True, help="Compile the networks: slower to begin.")
 @click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of all draws.")
 @click.option(
-    "--resume", is_flag=True, help="Go on with the run, with its own settings but for the length."
+    "--resume",
+    is_flag=True,
+    help="Continue the run with its saved settings; only length, device and batch may change.",
 )
 @click.pass_context
 def train(ctx, resume, epochs, no_augment, **settings) -> None:
@@ -637,7 +647,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
         settings["augment"] = ()
     if epochs and settings["steps"]:
         raise click.UsageError("--epochs and --steps exclude each other; give one of them")
-    model = settings["model"] or fallback(settings["data"])["model"]
+    model = settings["model"] or RECIPE["model"]
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{model}"
     check_run(Path(settings["run"]), resume)
@@ -646,7 +656,7 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
 
     prepared = open_or_draw(settings["data"], settings["root"])
     if not settings["steps"] or epochs:
-        epochs = epochs or fallback(settings["data"])["epochs"]
+        epochs = epochs or PAPER["epochs"]
         count = len(prepared.pairs_train) // settings["batch_size"]
         settings["steps"] = epochs * max(1, count)
     config = training.TrainConfig(**settings)
@@ -662,14 +672,15 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
         click.echo(f"{prepared.path}: no test pairs, so there are no scores", err=True)
     click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
     click.echo(
-        f"next: posegan generate PHOTO POSE --checkpoint {checkpoint}\n"
+        f"next: posegan generate example walk --out walk.gif --checkpoint {checkpoint}\n"
         f"      posegan score --data {names[0]} --root {config.root} --checkpoint {checkpoint}"
     )
 
 
-def fallback(data: str) -> dict:
-    """The settings of a data set where the user gives none."""
-    return DEMO if data == "demo" else PAPER
+def fallback(data: str, model: str) -> dict:
+    """The settings of a data set and a model where the user gives none."""
+    known = DEMO if data == "demo" else RECIPE if model == "flow" else PAPER
+    return known if model == "residual" else known | {"descriptor_weights": "none"}
 
 
 def open_or_draw(data: str, root: str) -> "pairs.Prepared":
@@ -697,7 +708,7 @@ def show_first_scores(
     count = len(prepared.pairs_test[:SCORED_AT_THE_END])
     size = prepared.height, prepared.width
     scorer = metrics.Scorer(count, size, device=device)
-    baselines, _ = score_batches(Task({}, count, count, size, batches, ""), scorer, {})
+    baselines, _ = score_batches(Task({}, count, count, size, batches, "", {}), scorer, {})
     title = f"{config.data}, {config.model}, step {config.steps}"
     show_scores(scorer, baselines, title, brief=True)
 
@@ -719,13 +730,8 @@ def check_run(run: Path, resume: bool) -> None:
 
 def complete(settings: dict, model: str) -> dict:
     """The settings of a new run with their defaults filled in."""
-    known = fallback(settings["data"])
-    if model != "residual":
-        known = known | {"descriptor_weights": "none"}
-    if model == "flow" and settings["data"] != "demo":
-        known = known | {"features": "lite0"}
     given = {name: value for name, value in settings.items() if value is not None}
-    settings = settings | known | given
+    settings = settings | fallback(settings["data"], model) | {"model": model} | given
     settings["loss_weights"] = weigh(model, settings["loss_weights"])
     if model == "residual" and settings["features"] != "none":
         raise click.UsageError("--features: residual is not judged by them; leave it out")
@@ -940,6 +946,7 @@ def generate(source, pose, data, root, count, **options) -> None:
         picture = pictures.pop(file, None)
         picture = poses.read_photo(file) if picture is None else picture
         shot, moved = open_shot(file, picture, targets, model, options)
+        moved = photo.evenly(moved) if options["sheet"] else moved
         made = shot.pictures(model.generator, moved)
         if options["paste"]:
             made = map(shot.paste, made)
@@ -950,7 +957,8 @@ def generate(source, pose, data, root, count, **options) -> None:
     if options["sheet"]:
         write_pictures(poses.sheet(rows)[None], [places[0].path], options["overwrite"])
     say(*(place.path for place in places))
-    report_broken([error for one in targets for error in one.broken], len(moved))
+    used = sum(len(one.names) for one in targets)
+    report_broken([error for one in targets for error in one.broken], used)
 
 
 class Output(NamedTuple):
@@ -1203,6 +1211,7 @@ class Task(NamedTuple):
     size: tuple[int, int]  # of their images: height, width
     batches: Iterator[dict]
     reference: "tuple[int, Iterator[Tensor]] | str"  # training images, or the reason for none
+    each: dict[str, list]  # filled while scoring: names and scores of each pair
     corrupted: Callable | None = None  # kind and severity to batches
 
 
@@ -1246,8 +1255,13 @@ file_type = Place(dir_okay=False, path_type=Path)
 )
 @device_option
 @overwrite_option
-@click.option("--json", "json_file", type=file_type, metavar="FILE", help="Write the scores.")
-@click.option("--per-pair", type=file_type, metavar="FILE", help="Write each pair's scores as CSV.")
+@click.option(
+    "--json",
+    "json_file",
+    type=file_type,
+    metavar="FILE",
+    help="Write the scores, of each pair too.",
+)
 @click.option(
     "--worst",
     type=click.IntRange(1, 100),
@@ -1307,7 +1321,7 @@ def check_score_options(context: click.Context) -> None:
         refuse(context, names, "--generated has no model to run")
     else:
         refuse(context, ("source", "poses", "reference"), "it belongs to --generated and --target")
-    places = {"--json": options["json_file"], "--per-pair": options["per_pair"]}
+    places = {"--json": options["json_file"]}
     places["another working folder"] = WORST_SHEET if options["worst"] else None
     from posegan.files import check_output
     from posegan.poses import IMAGE_SUFFIXES
@@ -1344,6 +1358,7 @@ def open_model(
         (prepared.height, prepared.width),
         training.scored_batches(prepared, generator, limit),
         (len(places), images) if len(places) > 1 else f"{data} has no training images",
+        {},
         partial(training.scored_batches, prepared, generator, limit),
     )
 
@@ -1364,7 +1379,7 @@ def open_folders(generated: Path, target: Path, limit: int | None, options: dict
         pairs.check_sizes(paths, size)
         reference = len(paths), pairs.in_batches(paths)
     about = {"scored": str(generated), "data": None, "step": None, "seed": None}
-    return Task(about, len(every), len(names), size, batches, reference)
+    return Task(about, len(every), len(names), size, batches, reference, {})
 
 
 def open_scorer(task: Task, device: "device", options: dict) -> "metrics.Scorer":
@@ -1410,10 +1425,9 @@ def score_batches(
     """
     from posegan import training
 
-    worst, per_pair = options.get("worst"), options.get("per_pair")
-    writing = csv_writer(per_pair, scorer, options.get("overwrite"))
+    worst = options.get("worst")
     baselines, extremes = {}, Extremes(worst or 1)
-    with progress_line("scoring", "pairs") as update, writing as write:
+    with progress_line("scoring", "pairs") as update:
         for batch in task.batches:
             target, pose = batch["target"], batch["target_pose"]
             single = scorer.add(batch["generated"], target, pose)
@@ -1421,13 +1435,22 @@ def score_batches(
                 if name not in baselines:
                     baselines[name] = scorer.baseline()
                 baselines[name].add(images, target, pose)
-            write(batch["names"], single)
+            note_pairs(task.each, batch["names"].tolist(), single)
             if worst and "ssim_dscf" in single:
                 shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
                 rows = zip(*map(training.to_pictures, shown))
                 extremes.add(single["ssim_dscf"].tolist(), batch["names"].tolist(), rows)
             update(completed=scorer.seen, total=task.count)
     return baselines, extremes
+
+
+def note_pairs(each: dict[str, list], names: list[list[str]], scores: dict) -> None:
+    """Note the scores of a batch: null where a pair has none, as under a mask of no joints."""
+    for side, column in zip(("source", "target"), zip(*names)):
+        each.setdefault(side, []).extend(column)
+    for name, values in scores.items():
+        column = (round(value, 6) if isfinite(value) else None for value in values.tolist())
+        each.setdefault(name, []).extend(column)
 
 
 class Extremes:
@@ -1474,37 +1497,6 @@ def write_worst(extremes: Extremes, overwrite: bool) -> None:
     sheet = np.concatenate(strips[:-1])[None]
     write_pictures(sheet, [WORST_SHEET], overwrite, "another working folder")
     click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
-
-
-@contextlib.contextmanager
-def csv_writer(
-    path: Path | None, scorer: "metrics.Scorer", overwrite: bool | None
-) -> Iterator[Callable]:
-    """Gives write(names, scores), which writes a row a pair; without a path it does nothing."""
-    if path is None:
-        yield lambda names, scores: None
-        return
-    from posegan import metrics
-    from posegan.files import replaced
-
-    columns = [name for name in scorer.names if name not in metrics.OF_ALL_PAIRS]
-    # File names may not be valid UTF-8.
-    with (
-        replaced(path, "--per-pair", overwrite) as beside,
-        open(beside, "w", newline="", errors="surrogateescape") as file,
-    ):
-        rows = csv.writer(file)
-        rows.writerow(["source", "target", *columns])
-
-        def write(names: "np.ndarray", scores: dict) -> None:
-            lists = {name: one.tolist() for name, one in scores.items()}
-            for place, pair in enumerate(names):
-                values = (lists[name][place] if name in lists else None for name in columns)
-                # Empty where there is no score: not computed, or not finite.
-                cells = ("" if v is None or not isfinite(v) else f"{v:.6f}" for v in values)
-                rows.writerow([*pair, *cells])
-
-        yield write
 
 
 def show(table: "Table") -> None:
@@ -1573,7 +1565,7 @@ def show_scores(
     for name, reason in reasons.items() if not brief else ():
         together.setdefault(reason, []).append(name)
     for reason, names in together.items():
-        show_text(f"no {', '.join(names)}: {reason}")
+        show_text(f"not scored: {', '.join(names)} ({reason})")
 
 
 def show_text(text: str) -> None:
@@ -1616,7 +1608,7 @@ def score_corrupted(task: Task) -> "dict[str, list[metrics.Means]]":
 def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float) -> None:
     """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
     headings = ["clean", "1", "2", "3", "4", "5", "change"]
-    title = "ssim_dscf on corrupted sources, by severity; change: mean of the five less clean"
+    title = "ssim_dscf on corrupted sources; change is the mean of the five less clean"
     table = new_table(title, ["source"], headings, "curve")
     for kind, severities in robustness.items():
         values = [clean, *(one.values()["ssim_dscf"] for one in severities)]
@@ -1660,18 +1652,17 @@ def write_json(
             name: {key: one.values().get(key) for key in SCORES} for name, one in baselines.items()
         },
     }
-    if robustness:
-        clean = figures["ssim_dscf"]
-        content["corruptions"] = {
-            kind: {
-                "ssim_dscf": [one.values()["ssim_dscf"] for one in severities],
-                "change": [one.values()["ssim_dscf"] - clean for one in severities],
-                "intervals": [one.intervals().get("ssim_dscf") for one in severities],
-            }
-            for kind, severities in robustness.items()
+    for kind, severities in (robustness or {}).items():
+        values = [one.values()["ssim_dscf"] for one in severities]
+        content.setdefault("corruptions", {})[kind] = {
+            "ssim_dscf": values,
+            "change": [value - figures["ssim_dscf"] for value in values],
+            "intervals": [one.intervals().get("ssim_dscf") for one in severities],
         }
+    text = json.dumps(content, indent=2, allow_nan=False)
+    each = json.dumps(task.each, allow_nan=False)  # on one line: a column may have thousands
     with replaced(path, "--json", overwrite) as beside:
-        beside.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+        beside.write_text(f'{text[:-2]},\n  "per_pair": {each}\n}}\n')
 
 
 if __name__ == "posegan":

@@ -826,8 +826,8 @@ def test_poses_of_targets_go_where_their_pictures_go_and_missing_ones_are_zeros(
     moved = poses.fit_pose(body(200, 120, 20), (256, 256), (256, 176))
     assert np.allclose(b[list(poses.COCO17)][:, :2], moved[list(poses.COCO17)][:, :2], atol=1e-4)
     assert not c.any()
-    assert "1 of 3 targets have no pose, such as c" in caplog.text
-    with fails(r"b\.json: no pose of any target; name each pose like its image"):
+    assert "1 of 3 target images have no pose, such as c" in caplog.text
+    with fails(r"b\.json: no pose of any target image; name each pose after its image"):
         pairs.folder_batches(folders, {"c": names["c"]}, [tmp_path / "b.json"])
 
 

@@ -153,6 +153,7 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     missing = tmp_path / "none.pth"
     options = ["--descriptor-weights", missing, "--channels", "4", "--steps", "1"]
     assert "no such file" in run("train", "--root", root, "--model", "residual", *options, code=1)
+    options = ["--features", "resnet50", *options]
     assert "no such file" in run("train", "--root", root, *options, code=1)
 
 
@@ -308,7 +309,7 @@ def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp
     )
     blocked = ["--out", text / "x.png"]
     message = run("generate", photo, pose_file, *base, *blocked, code=1)
-    assert "text.jpg: a file; name a folder" in message
+    assert "x.png: can't be written; choose another place with --out" in message
     weights = ["--pose-weights", wrong]
     assert "no weights of Keypoint" in run("generate", photo, pose_file, *base, *weights, code=1)
 
@@ -465,8 +466,8 @@ def test_every_score_is_a_number_or_has_its_reason(two_folders, tmp_path, offlin
 
 def test_only_the_scores_asked_for_are_computed(two_folders, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "_load", lambda *given: pytest.fail("a network is loaded"))
-    file, rows = tmp_path / "scores.json", tmp_path / "pairs.csv"
-    output = run(*two_folders, "--scores", "detail,l1", "--json", file, "--per-pair", rows)
+    file = tmp_path / "scores.json"
+    output = run(*two_folders, "--scores", "detail,l1", "--json", file)
     assert "l1 ↓" in output and "ssim" not in output.split("Compare")[0]
     content = json.loads(file.read_text())
     assert {name for name, value in content["scores"].items() if value is not None} == {
@@ -474,7 +475,7 @@ def test_only_the_scores_asked_for_are_computed(two_folders, tmp_path, monkeypat
         "l1",
     }
     assert content["reasons"]["fid"] == content["reasons"]["psnr"] == "not among --scores"
-    assert rows.read_text().splitlines()[0] == "source,target,l1,detail"
+    assert set(content["per_pair"]) == {"source", "target", "l1", "detail"}
 
 
 def test_scores_of_networks_are_computed_where_their_weights_are(two_folders, tmp_path, offline):
@@ -508,7 +509,8 @@ def test_scores_of_networks_are_computed_where_their_weights_are(two_folders, tm
     with torch.no_grad():
         wanted = network(*sides).mean().item()
     assert content["scores"]["lpips"] == pytest.approx(wanted, rel=1e-4)
-    run(*two_folders[:4], two_folders[2], *extra[:3], two_folders[2], *extra[4:])
+    again = [*two_folders[:4], two_folders[2], *extra[:3], two_folders[2], *extra[4:]]
+    run(*again, "--overwrite")
     content = json.loads(file.read_text())
     assert content["scores"]["lpips"] == 0
     for name in ("fid", "fid_gfla"):
@@ -576,7 +578,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     two_folders, tmp_path, monkeypatch
 ):
     file = tmp_path / "scores.json"
-    quick = ["--scores", "pixels", "--json", file]
+    quick = ["--scores", "pixels", "--json", file, "--overwrite"]
     with monkeypatch.context() as nobody_reads:
         nobody_reads.setattr(posegan, "show_scores", lambda *given: sys.exit(3))
         run(*two_folders, *quick, code=3)
@@ -592,8 +594,8 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     assert "ssim_dscf" in message  # the table is there at least
     assert file.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"generated", "target", "scores.json"}
-    same = ["--poses", file, "--per-pair", tmp_path / "target" / ".." / "scores.json"]
-    assert "are the same file" in run(*two_folders, *same, code=2)
+    same = ["--poses", file, "--json", tmp_path / "target" / ".." / "scores.json"]
+    assert "would take the place of" in run(*two_folders, *same, code=1)
 
 
 def test_what_the_system_refuses_is_one_line(photo):
@@ -607,7 +609,7 @@ def test_a_narrow_terminal_cuts_no_name_and_no_number(width, two_folders, monkey
     monkeypatch.setattr(posegan.os, "isatty", lambda stream: True)
     output = run(*two_folders, "--scores", "pixels")
     assert not any("…" in line for line in output.splitlines() if "│" in line)
-    for name in ("ssim_dscf ↑", "l1 ↓", "detail (1)"):
+    for name in ("ssim_dscf ↑", "l1 ↓", "detail, best 1"):
         assert name in output
 
 
@@ -620,29 +622,32 @@ def test_a_required_score_that_the_size_forbids_is_missed_before_any_is_computed
 
 def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows, sheet = tmp_path / "pairs.csv", tmp_path / "worst.png"
+    file, sheet = tmp_path / "scores.json", tmp_path / "worst.png"
     quick = ["--scores", "pixels"]
-    run(*two_folders, *quick, "--per-pair", rows, "--worst", "2")
-    lines = list(csv.DictReader(rows.read_text().splitlines()))
-    order = sorted(range(10), key=lambda i: float(lines[i]["ssim_dscf"]))
-    assert [line["target"] for line in lines] == [f"{i}.png" for i in range(10)]
-    assert all(0 < float(line["ssim_dscf"]) < 1 for line in lines)
+    run(*two_folders, *quick, "--json", file, "--worst", "2")
+    content = json.loads(file.read_text())
+    each = content["per_pair"]
+    values = each["ssim_dscf"]
+    order = sorted(range(10), key=values.__getitem__)
+    assert each["target"] == [f"{i}.png" for i in range(10)]
+    assert np.mean(values) == pytest.approx(content["scores"]["ssim_dscf"], abs=1e-6)
+    assert all(0 < value < 1 for value in values)
     drawn = np.asarray(Image.open(sheet))
     row = 16 + 2 * 132  # a caption, and pictures twice as large
     assert drawn.shape[:2] == (4 * row + 4, 2 * (3 * 66 + 2))  # mean, target, generated
     assert (drawn[2 * row : 2 * row + 4] == 0).all()  # the line between worst and best
     for i, top in zip((*order[:2], *order[-2:]), (0, row, 2 * row + 4, 3 * row + 4)):
-        caption = poses.caption(f"{float(lines[i]['ssim_dscf']):.4f}  {i}.png", drawn.shape[1])
+        caption = poses.caption(f"{values[i]:.4f}  {i}.png", drawn.shape[1])
         assert (drawn[top : top + 16] == caption).all()
         assert (drawn[top : top + 16] < 128).any()
     before = sheet.read_bytes()
     asked = run(*two_folders, *quick, "--worst", "1", code=1)
-    assert "worst.png already exists; replace it?" in asked and "ssim_dscf" not in asked
+    assert "worst.png: is there already; replace it with --overwrite" in asked
     assert sheet.read_bytes() == before
-    result = CliRunner().invoke(posegan.main, [*map(str, two_folders), "--worst", "1"], input="y")
-    assert result.exit_code == 0 and sheet.read_bytes() != before
-    blocked = ["--per-pair", tmp_path / "none" / "pairs.csv"]
-    assert "another place with --per-pair" in run(*two_folders, *quick, *blocked, code=1)
+    run(*two_folders, *quick, "--worst", "1", "--overwrite")
+    assert sheet.read_bytes() != before
+    blocked = ["--json", sheet / "scores.json"]
+    assert "another place with --json" in run(*two_folders, *quick, *blocked, code=1)
 
 
 def test_folders_that_cannot_be_scored_name_the_file(two_folders, tmp_path):
@@ -662,13 +667,11 @@ def test_folders_that_cannot_be_scored_name_the_file(two_folders, tmp_path):
 
 def test_a_bad_picture_leaves_no_scores(two_folders, tmp_path):
     quick = ["--scores", "pixels"]
-    rows = tmp_path / "pairs.csv"
+    scores = tmp_path / "scores.json"
     file = tmp_path / "generated" / "9.png"
     file.write_bytes(file.read_bytes()[:-200])
-    assert "9.png: damaged" in run(*two_folders, *quick, "--per-pair", rows, code=1)
-    assert [path.name for path in tmp_path.glob("pairs.csv*")] == []
-    same = ["--per-pair", rows, "--json", rows]
-    assert "--per-pair and --json are the same file" in run(*two_folders, *quick, *same, code=2)
+    assert "9.png: damaged" in run(*two_folders, *quick, "--json", scores, code=1)
+    assert {path.name for path in tmp_path.iterdir()} == {"generated", "target"}
 
 
 def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
@@ -683,9 +686,10 @@ def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
     assert "only 2 pairs" in " ".join(run(*asked).split())
     content = json.loads(files[1].read_text())
     assert content["counts"]["mask_ssim"] == 2
+    assert content["per_pair"]["mask_ssim"][2:] == [None] * 8
     assert content["counts"]["ssim_dscf"] == content["pairs"] == 10
     files[0].write_text(csv_of({"other.png": pose}))
-    assert "poses.csv: no pose of any target" in run(*asked, code=1)
+    assert "poses.csv: no pose of any target" in run(*asked, "--overwrite", code=1)
 
 
 def test_a_single_pair_is_scored_without_interval(two_folders, tmp_path, offline):
@@ -810,3 +814,13 @@ def test_every_command_line_of_the_readme_is_understood():
         taken = {option for one in command.params for option in one.opts}
         for argument in arguments:
             assert not argument.startswith("--") or argument in taken, line
+
+
+def test_the_python_of_the_readme_runs(trained, photo, pose_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "BUILT_IN", trained)
+    Image.open(photo).save("photo.jpg")
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    assert len(blocks) == 1
+    exec(compile(blocks[0], "README.md", "exec"), {})
+    assert Image.open("moved.png").size == (45, 90)
