@@ -370,12 +370,41 @@ def test_a_wrong_source_is_one_clear_line(tmp_path):
         pairs.prepare(pairs.PrepareConfig("market1501"))
 
 
+def test_skipped_files_of_a_source_are_counted_when_it_is_prepared(tmp_path, caplog):
+    source = own(tmp_path / "in")
+    os.mkfifo(source / "pipe.png")
+    with caplog.at_level(logging.WARNING, "posegan"):
+        prepared = prepared_folder(source, tmp_path)
+    assert prepared.description["counts"]["files_skipped"] == 1
+    assert "other files, skipped: 1" in caplog.text
+
+
 def test_a_broken_picture_is_named_and_nothing_is_left(tmp_path):
     source = own(tmp_path / "in")
     write(source / "al/0.png", b"text")
     with fails(r"in/al/0\.png: empty, or no picture"):
         prepared_folder(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_json_beside_a_picture_with_poses_of_several_pictures_is_refused(tmp_path):
+    source = own(tmp_path / "in")
+    write(source / "bo/1.json", coco(dict.fromkeys(("x", "y"), body()), (256, 200)))
+    with fails(r"in/bo/1\.json: 2 poses, its picture has one; give it by --poses"):
+        prepared_folder(source, tmp_path / "out")
+
+
+def test_poses_that_name_no_picture_are_an_error(tmp_path):
+    points = body()[[*range(8), *range(9, 19)], :2]
+    given = write(tmp_path / "p.csv", csv_text(csv_row("zoe/9.png", points)))
+    with fails(r"p\.csv: names none of the pictures of .*in; call the poses like the pictures"):
+        prepared_folder(own(tmp_path / "in"), tmp_path, poses=(str(given),))
+
+
+def test_weights_to_find_poses_are_refused_where_these_are_given(tmp_path):
+    source = own(tmp_path / "in")
+    with fails("in: --pose-weights would do nothing, as the poses are given; leave it out"):
+        prepared_folder(source, tmp_path, pose_weights="x.pth")
 
 
 # ------------------------------------------------------------------------------ the demo

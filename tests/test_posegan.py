@@ -177,10 +177,12 @@ def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tm
 
 
 def test_a_sheet_shows_photos_poses_and_results(trained, photo, tmp_path):
-    shutil.copy(photo, tmp_path / "other.png")
+    (tmp_path / "photos").mkdir()
+    for name in ("one.png", "other.png"):
+        shutil.copy(photo, tmp_path / "photos" / name)
     out = tmp_path / "sheet.png"
     base = ["--checkpoint", trained, "--device", "cpu", "--sheet", "--out", out]
-    run("generate", tmp_path, "walk", *base)
+    run("generate", tmp_path / "photos", "walk", *base)
     # Two photos, each with a row of 12 poses and one of results, and the photo before them.
     assert Image.open(out).size == (13 * 130 + 2, 4 * 258 + 2)
 

@@ -508,3 +508,10 @@ def test_a_sheet_holds_every_picture():
     assert grid.shape == (3 * 14, 3 * 10, 3)
     assert (grid == 10).sum() == 9 * one.size
     assert (grid == 20).sum() == 2 * 9 * two.size
+
+
+def test_two_files_of_one_picture_are_refused(tmp_path):
+    endings = (".json", "_keypoints.json")
+    folder = tree(tmp_path / "p", {f"a{ending}": openpose(body()) for ending in endings})
+    with fails(r"a_keypoints\.json: a is there a second time; remove one"):
+        poses.read_poses(folder)
