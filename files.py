@@ -189,7 +189,7 @@ class Source:
                 raise BadInput(self.path, problem, remedy) from None
             what = error.filename if isinstance(error, OSError) and error.filename else self.path
             reason = getattr(error, "strerror", None) or error
-            after = f" after {self._seen:,} files" if self._seen else ""
+            after = f" beyond its file {self._seen:,}" if self._seen else ""
             raise BadInput(
                 what, f"can't be read{after} ({reason})", "check the path, or get it anew"
             ) from None

@@ -153,16 +153,16 @@ def test_a_damaged_archive_says_how_much_could_be_read(tmp_path):
     path = tar_of(tmp_path / "in.tar", *members)
     whole = path.read_bytes()
     path.write_bytes(whole[: 4 * 1536 + 700])
-    with fails(r"in\.tar: can't be read after 4 files \(unexpected end of data\); check"):
+    with fails(r"in\.tar: can't be read beyond its file 5 \(unexpected end of data\); check"):
         files.Source(path)
     path.write_bytes(whole[: 4 * 1536])
-    with fails(r"after 4 files \(damaged or cut off: empty header\)"):
+    with fails(r"beyond its file 4 \(damaged or cut off: empty header\)"):
         files.Source(path)
     path.write_bytes(whole + whole)
-    with fails(r"after 9 files \(more follows its end: it is joined of several\)"):
+    with fails(r"beyond its file 9 \(more follows its end: it is joined of several\)"):
         files.Source(path)
     path.write_bytes(whole[:3072] + b"x" + whole[3073:])
-    with fails(r"after 2 files \(damaged or cut off: bad checksum\)"):
+    with fails(r"beyond its file 2 \(damaged or cut off: bad checksum\)"):
         files.Source(path)
 
 
