@@ -428,6 +428,9 @@ def own_pose(
         given = next((file for file in beside if file.is_file()), None)
     if given is not None:
         own = poses.read_pose(given, find, person).at(picture.shape[:2])
+        if not within(own, picture.shape[:2])[:, 2].any():
+            remedy = "check its coordinates, or whether it belongs to this photo"
+            raise BadInput(given, f"nothing of it is inside {photo or 'the photo'}", remedy)
         return own, f"the person's pose: {given}"
     try:
         own = find([picture])[0] if find else np.zeros((1, 3))
@@ -455,6 +458,10 @@ def shoot(
     Raises ClickException where nothing of a pose is inside the photo.
     """
     photo_size = picture.shape[:2]
+    beside = crop and (min(crop[2:]) <= 0 or crop[0] >= photo_size[1] or crop[1] >= photo_size[0])
+    if beside and own is None:
+        problem = f"outside the photo, which is {photo_size[1]} wide and {photo_size[0]} high"
+        raise BadInput("--crop", problem, "give left, top, right and bottom in its pixels")
     frame, moved = frame_person(photo_size, size, own, [], crop), []
     for one in targets:
         if one.found:

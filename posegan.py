@@ -515,7 +515,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 
     columns = [TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()]
     columns += [TextColumn(unit), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
-    silent = int(os.environ.get("RANK", 0)) > 0  # of several processes one speaks
+    silent = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     with Progress(*columns, console=Console(stderr=True), disable=silent) as progress:
         yield partial(progress.update, progress.add_task(description, total=None, note=""))
 
@@ -552,7 +552,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 2**14),
     show_default="32",
     help="Pairs a step, over all processes.",
 )
@@ -651,7 +651,11 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{model}"
     check_run(Path(settings["run"]), resume)
-    settings = saved_settings(ctx, settings) if resume else complete(settings, model)
+    done = 0
+    if resume:
+        settings, done = saved_settings(ctx, settings)
+    else:
+        settings = complete(settings, model)
     from posegan import training
 
     prepared = open_or_draw(settings["data"], settings["root"])
@@ -659,21 +663,25 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
         epochs = epochs or PAPER["epochs"]
         count = len(prepared.pairs_train) // settings["batch_size"]
         settings["steps"] = epochs * max(1, count)
+    if settings["steps"] < done:
+        raise click.UsageError(f"--steps {settings['steps']}: the run has done {done:,}; give more")
     config = training.TrainConfig(**settings)
     checkpoint, ended = train_with_progress(config, prepared, resume)
-    if int(os.environ.get("RANK", 0)):
+    if os.environ.get("RANK", "0") != "0":
         return
     if not ended:
-        click.echo(f"{checkpoint}: stopped; go on with {command_line(config)} --resume", err=True)
+        say(f"{checkpoint}: stopped; go on with {command_line(config)} --resume", err=True)
         ctx.exit(130)
     if len(prepared.pairs_test):
         show_first_scores(config, prepared, checkpoint)
     else:
-        click.echo(f"{prepared.path}: no test pairs, so there are no scores", err=True)
-    click.echo(f"samples: {checkpoint.parent / 'samples'}\ncheckpoint: {checkpoint}")
-    click.echo(
-        f"next: posegan generate example walk --out walk.gif --checkpoint {checkpoint}\n"
-        f"      posegan score --data {names[0]} --root {config.root} --checkpoint {checkpoint}"
+        say(f"{prepared.path}: no test pairs, so there are no scores", err=True)
+    tested = config.data.split(",")[0].partition(":")[0]
+    say(
+        f"samples: {checkpoint.parent / 'samples'}",
+        f"checkpoint: {checkpoint}",
+        f"next: posegan generate example walk --out walk.gif --checkpoint {checkpoint}",
+        f"      posegan score --data {tested} --root {config.root} --checkpoint {checkpoint}",
     )
 
 
@@ -688,7 +696,7 @@ def open_or_draw(data: str, root: str) -> "pairs.Prepared":
     from posegan import pairs
 
     if data == "demo" and not Path(root, "demo").exists():
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
             raise click.ClickException(
                 f"{root}/demo: not prepared yet; run posegan prepare once before several processes"
             )
@@ -721,6 +729,8 @@ def check_run(run: Path, resume: bool) -> None:
             f"{run}: a run is there already; continue it with --resume or choose another folder "
             "with --run"
         )
+    if (run / "dataset.json").exists():
+        raise click.ClickException(f"{run}: a prepared data set; name another folder with --run")
     if resume and not there:
         raise click.ClickException(
             f"{run}: no checkpoint to resume; start the run without --resume, or name its folder "
@@ -746,11 +756,15 @@ def complete(settings: dict, model: str) -> dict:
     return {name: value for name, value in settings.items() if name != "epochs"}
 
 
-def saved_settings(ctx: click.Context, settings: dict) -> dict:
-    """The settings of a run to resume, of which some may change; raises where others do."""
+def saved_settings(ctx: click.Context, settings: dict) -> tuple[dict, int]:
+    """The settings of a run to resume, of which some may change, and the steps that it has done.
+
+    Raises where others change.
+    """
     from posegan import training
 
-    saved = training.read_run(Path(settings["run"]))["config"]["train"]
+    content = training.read_run(Path(settings["run"]))
+    saved = content["config"]["train"]
     free = {"steps", "root", "device", "precision", "learning_rate", "batch_size", "compile"}
     free |= {"save_every", "validate_every"}
     asked = {
@@ -769,7 +783,8 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
             raise click.UsageError(
                 f"{option} {said}: the run has {has}; leave it out or start another run with --run"
             )
-    return saved | {name: asked[name] for name in free & asked.keys()} | {"run": settings["run"]}
+    saved |= {name: asked[name] for name in free & asked.keys()} | {"run": settings["run"]}
+    return saved, content["state"]["step"]
 
 
 def spelled(value: object) -> str:
@@ -859,6 +874,8 @@ class Box(click.ParamType):
             self.fail(f"{value!r} is no box; write such as 10,20,110,220", param, ctx)
         if left >= right or top >= bottom:
             self.fail(f"{value}: right and bottom must be more than left and top", param, ctx)
+        if max(map(abs, (left, top, right, bottom))) > 10**6:
+            self.fail(f"{value}: no photo is as large", param, ctx)
         return left, top, right, bottom
 
 
@@ -895,7 +912,7 @@ class Box(click.ParamType):
     "--count",
     default=8,
     show_default=True,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10_000),
     help="With --data: pictures a person.",
 )
 @pose_weights_option

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import COMMANDS, refused, state, write
+from conftest import COMMANDS, openpose, refused, state, write
 
 from posegan import posegan
 
@@ -190,6 +191,9 @@ LINES = [
     ("train --data folder:0 --root data", 1, "not every data set has a share"),
     ("train --data folder:nan --root data", 1, "not every data set has a share"),
     ("train --data ,folder --root data", 1, "no name of a folder"),
+    ("train --resume --run run --root data --steps 1", 2, "--steps 1: the run has done 2"),
+    ("train --data folder --root data --run data/folder", 1, "data/folder: a prepared data set"),
+    ("train --batch-size 1000000000", 2, "'--batch-size'"),
     ("train --resume --run none", 1, "none: no checkpoint to resume"),
     ("train --run model.pt", 2, "'model.pt' is a file"),
     *((f"train --steps {n}", 2, "'--steps'") for n in ("0", "-1", "x", "nan")),
@@ -211,6 +215,8 @@ LINES = [
     ("generate photo.png pose.json --person 0", 2, "'--person'"),
     ("generate photo.png pose.json --crop 1,2,3", 2, "no box"),
     ("generate photo.png pose.json --crop 9,9,1,1", 2, "must be more than"),
+    (f"generate photo.png pose.json --crop 0,0,1,{BIG}", 2, "no photo is as large"),
+    ("generate --data folder --out new --count 10001", 2, "'--count'"),
     ("generate photo.png pose.json --count 3", 2, "--count: it belongs to --data"),
     ("generate photo.png pose.json --root data", 2, "--root: it belongs to --data"),
     ("generate --data folder", 2, "--data wants --out DIR"),
@@ -229,6 +235,24 @@ LINES = [
 @pytest.mark.parametrize(("line", "code", "word"), LINES, ids=[line[:70] for line, *_ in LINES])
 def test_bad_command_lines_are_refused(here, line, code, word):
     refused(here, line.split(), word, code)
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_a_cluster_sets_in_the_environment_ends_in_no_traceback(
+    here, monkeypatch, command, name
+):
+    monkeypatch.setenv(name, "x")
+    result = CliRunner().invoke(posegan.main, COMMANDS[command].split())
+    assert "POSEGAN_DEBUG" not in result.output and "Traceback" not in result.output
+    assert result.exit_code == (command in ("train", "resume"))
+
+
+def test_a_persons_pose_outside_the_photo_is_refused(here):
+    for far in (-500, 9 * 10**5):
+        write(here / "far.json", openpose(np.full((25, 3), far, float) * [1, 1, 0] + [0, 0, 1]))
+        line = "generate photo.png walk --source-pose far.json --checkpoint model.pt"
+        refused(here, line.split(), "far.json: nothing of it is inside photo.png")
 
 
 EMPTY = ("--source", "--poses", "--parsing", "--root", "--pose-weights")

@@ -195,6 +195,17 @@ def test_the_picture_does_not_depend_on_the_batch(model):
         assert np.abs(alone - together[place]).max() <= 1
 
 
+@pytest.mark.parametrize(
+    "crop", [(900, 0, 990, 90), (0, 900, 90, 990), (-9, 0, 0, 9), (0, -9, 9, -1)]
+)
+def test_a_crop_beside_the_photo_is_refused_where_no_pose_moves_it(crop):
+    image, own = someone()
+    walk = [photo.read_targets("walk")]
+    with fails("--crop: outside the photo, which is 128 wide and 256 high; give left, top, right"):
+        photo.shoot(image, None, walk, SIZE, crop)
+    assert len(photo.shoot(image, own, walk, SIZE, crop)[1]) == demo.MOTION_FRAMES
+
+
 def test_the_same_pose_in_four_formats_gives_the_same_picture(model, tmp_path):
     image, own = someone()
     pose = poses.from_coco17(own.round()[list(poses.COCO17)])
