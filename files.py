@@ -145,15 +145,12 @@ class Source:
             if members and min(member.header_offset for member in members):
                 raise zipfile.BadZipFile("joined of several, or its beginning is lost")
             for member in members:
-                kind, size = stat.S_IFMT(member.external_attr >> 16), member.file_size
                 if member.is_dir():
                     continue
-                self._check_size(member.filename, size, member.compress_size)
-                link, read = "", partial(_unpack, archive, member)
-                if kind == stat.S_IFLNK and size < LONGEST:
-                    link = posixpath.join(posixpath.dirname(member.filename), os.fsdecode(read()))
-                read = read if kind in (0, stat.S_IFREG) else None
-                yield Member(_inside(member.filename), size, read, link and _inside(link))
+                self._check_size(member.filename, member.file_size, member.compress_size)
+                regular = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
+                read = partial(_unpack, archive, member) if regular else None
+                yield Member(_inside(member.filename), member.file_size, read)
 
     def _of_tar(self, archive: tarfile.TarFile) -> Iterator[Member]:
         with archive:
@@ -165,7 +162,7 @@ class Source:
                 link = member.linkname if member.islnk() or member.issym() else ""
                 if member.issym():
                     link = posixpath.join(posixpath.dirname(member.name), link)
-                read = partial(_extract, archive, member) if member.isfile() else None
+                read = archive.extractfile(member).read if member.isfile() else None
                 yield Member(_inside(member.name), member.size, read, link and _inside(link))
             if any(archive.fileobj.read(2**20)) or archive.fileobj.read(1):
                 raise tarfile.ReadError("more follows its end: it is joined of several")
@@ -218,10 +215,6 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
         return file.read(member.file_size)  # and no more, whatever it unpacks to
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    return archive.extractfile(member).read()
-
-
 # ------------------------------------------------------------------------------ outputs
 
 
@@ -248,10 +241,8 @@ def check_output(
     if all((place.parent / name).exists() for name in ("dataset.json", "images.npy")):
         problem = "lies in a prepared data set"
     sample = place.parent.name == "samples"
-    run = place.parent.parent if sample else place.parent
-    if any((run / name).exists() for name in ("latest.pt", "log.jsonl")) and (
-        sample or place.suffix in (".pt", ".jsonl")
-    ):
+    runs = [place.parent] * (place.suffix in (".pt", ".jsonl")) + [place.parent.parent] * sample
+    if any((run / name).exists() for run in runs for name in ("latest.pt", "log.jsonl")):
         problem = "belongs to a run"
     above = next(one for one in (place, *place.parents) if one.exists())
     if (above != place and not above.is_dir()) or not os.access(above, os.W_OK):

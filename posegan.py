@@ -156,15 +156,6 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Fraction(click.FloatRange):
-    """A number in a range, which "nan" is not."""
-
-    def convert(self, value, param, ctx) -> float:
-        """Parse a number. Fails for one outside the range."""
-        number = super().convert(value, param, ctx)
-        return number if isfinite(number) else self.fail(f"{value} is no number", param, ctx)
-
-
 class LossWeight(click.ParamType):
     """NAME=NUMBER, the number not negative."""
 
@@ -254,19 +245,12 @@ class Stream:
         self.stream, self.lost = stream, lost
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self.stream, name)
-
-    def write(self, text: str) -> int:
-        """Write to the stream, as `flush` empties its buffer. Raises OSError for a full disk."""
-        return self._do(self.stream.write, text) if text != "" else 0  # click tries whether it can
-
-    def flush(self) -> None:
-        """Empty the stream's buffer."""
-        self._do(self.stream.flush)
+        found = getattr(self.stream, name)
+        return partial(self._do, found) if name in ("write", "flush") else found
 
     def _do(self, action: Callable, *given: str) -> int | None:
         try:
-            return action(*given)
+            return 0 if given == ("",) else action(*given)  # click tries whether it takes text
         except OSError as error:  # it would come again at the end, for what is still in the buffer
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
             if not isinstance(error, self.lost):
@@ -317,10 +301,9 @@ def stoppable() -> Iterator[None]:
             signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
-    names = (
-        ("SIGINT", "SIGTERM", "SIGHUP") if threading.current_thread().name == "MainThread" else ()
-    )
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
+    if threading.current_thread() is not threading.main_thread():  # no other hears them
+        numbers = ()
     previous = {one: signal.getsignal(one) for one in numbers}
     for one in numbers:
         if previous[one] is not signal.SIG_IGN:  # as nohup wants it
@@ -558,7 +541,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
 )
 @click.option(
     "--learning-rate",
-    type=Fraction(0, 1, min_open=True),
+    type=click.FloatRange(0, 1, min_open=True),
     show_default=defaults("learning_rate"),
     help="Adam's at its highest; falls to 0 by a cosine (residual: by 10 every 20 epochs).",
 )
@@ -645,6 +628,8 @@ def train(ctx, resume, epochs, no_augment, **settings) -> None:
         raise click.UsageError("--augment and --no-augment exclude each other; give one of them")
     if no_augment:
         settings["augment"] = ()
+    if settings["learning_rate"] and not isfinite(settings["learning_rate"]):
+        raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
     if epochs and settings["steps"]:
         raise click.UsageError("--epochs and --steps exclude each other; give one of them")
     model = settings["model"] or RECIPE["model"]
