@@ -199,6 +199,8 @@ def interruptible() -> Iterator[list[int]]:
             signal.signal(one, previous[one])
 
     previous = {one: signal.getsignal(one) for one in stop_signals()}
+    # What is ignored stays so: nohup wants a run to outlive its terminal.
+    previous = {one: was for one, was in previous.items() if was is not signal.SIG_IGN}
     for one in previous:
         signal.signal(one, stop)
     try:

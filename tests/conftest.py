@@ -32,6 +32,13 @@ def some_pose(height: int, width: int) -> torch.Tensor:
     return torch.cat([xy, torch.ones(BATCH, 25, 1)], dim=-1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def heard_signals() -> None:
+    """Under nohup, SIGHUP would be ignored here and in what the tests start."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the real data sets, beside the checkout; tests that need it skip without."""

@@ -105,6 +105,16 @@ def test_each_signal_saves_a_run_that_can_be_resumed(few_people, tmp_path, name)
     assert training.train(config, few_people, True, quiet)[1]
 
 
+def test_a_run_under_nohup_outlives_its_terminal(few_people, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        config = config_for(few_people, tmp_path, model="flow", channels=4, steps=3)
+        hang_up = lambda figures: signal.raise_signal(signal.SIGHUP)  # noqa: E731
+        assert training.train(config, few_people, False, hang_up)[1]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_second_signal_waits_for_the_checkpoint(few_people, tmp_path, monkeypatch):
     config = config_for(few_people, tmp_path, model="flow", channels=4, steps=6)
     save = torch.save
