@@ -246,7 +246,7 @@ def judge_features(
 def judge_flow(
     networks: Networks, batch: dict, image: Tensor, made: Synthesis
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The losses of `flow`, each described in the README's table of weights."""
+    """The losses of `flow`, each described in EXPERIMENTS.md's table of weights."""
     source, target = batch["source"], batch["target"]
     of_discriminator, terms = judge_patches(networks, batch, image, made)
     if "target_parsing" in batch:

@@ -79,7 +79,7 @@ DEMO = {
     "features": "none",
     "augment": (),
 }
-# Where each comes from: README, "The papers, and what we chose".
+# Where each comes from: EXPERIMENTS.md, "What we chose where the papers are silent".
 LOSS_WEIGHTS = {
     "residual": {"reconstruction": 1.0, "adversarial": 1e-3},
     "unet": {"reconstruction": 100.0, "adversarial": 1.0, "matching": 0.0, "perceptual": 0.0},
@@ -571,7 +571,7 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     multiple=True,
     type=LossWeight(),
     metavar="NAME=NUMBER",
-    help="Change the weight of a loss; may be repeated. README lists them.",
+    help="Change the weight of a loss; may be repeated. EXPERIMENTS.md lists them.",
 )
 @click.option(
     "--augment",
@@ -941,7 +941,7 @@ def generate(source, pose, data, root, count, **options) -> None:
     read = dict.fromkeys([source, *pose], poses.IMAGE_SUFFIXES)
     places = output_paths(photos, targets, read, options)
     model = open_generator(options)
-    if model.generator.trained_on == "demo":
+    if model.generator.trained["data"] == "demo":
         click.echo("it knows drawn people only: for photos name another --checkpoint", err=True)
     rows = []
     for file in photos:
@@ -1348,9 +1348,7 @@ def open_model(
 
     path = checkpoint or training.default_checkpoint()
     generator = training.load_generator(path, device)
-    content = training.read_checkpoint(path)
-    step, seed = content["state"].get("step"), content["config"].get("train", {}).get("seed")
-    about = {"scored": f"{path} on {data}", "data": data, "step": step, "seed": seed}
+    about = {"scored": f"{path} on {data}"} | generator.trained | {"data": data}
     places = (prepared.labels >= 0).nonzero()[0]
     images = pairs.in_batches(prepared.images[place] for place in places)
     return Task(

@@ -763,7 +763,7 @@ def default_checkpoint(runs: Path = Path("runs")) -> Path:
 
 def load_generator(path: Path, device: torch.device) -> nn.Module:
     """The averaged generator of a checkpoint, ready to run (only); it knows its height and width,
-    and the data that it was trained on.
+    and by `trained` the data, step and seed of its training.
 
     Raises ClickException for a file that is no checkpoint of ours.
     """
@@ -782,7 +782,9 @@ def load_generator(path: Path, device: torch.device) -> nn.Module:
             f"{path}: its model can't be rebuilt by this posegan; use the posegan that wrote it, "
             "or train anew"
         ) from None
-    generator.trained_on = content["config"].get("train", {}).get("data", "")
+    settings = content["config"]["train"]
+    generator.trained = {"data": settings["data"], "step": content["state"]["step"]}
+    generator.trained["seed"] = settings["seed"]
     return models.fused(generator).to(device, memory_format=torch.channels_last)
 
 
@@ -874,30 +876,6 @@ def corrupt_pictures(
 
 
 # ------------------------------------------------------------------------------ sheets
-
-
-class Extremes:
-    """Keeps the rows of pictures with the lowest and the highest score, `count` of each."""
-
-    def __init__(self, count: int):
-        self.count = count
-        self._kept: list[tuple[float, int, list[np.ndarray]]] = []  # score, place, row
-        self._seen = 0
-
-    def add(self, scores: Tensor, rows: Iterable[list[np.ndarray]]) -> None:
-        """Add a batch: scores (B,) and as many rows; NaN is left out."""
-        for score, row in zip(scores.tolist(), rows, strict=True):
-            self._seen += 1
-            if not math.isnan(score):
-                row = [picture.copy() for picture in row]  # a view would keep its whole batch
-                self._kept.append((score, self._seen, row))
-        self._kept.sort(key=lambda one: one[:2])
-        if len(self._kept) > 2 * self.count:
-            self._kept[self.count : -self.count] = []
-
-    def rows(self) -> list[list[np.ndarray]]:
-        """The kept rows, lowest score first."""
-        return [row for _, _, row in self._kept]
 
 
 def write_samples(run: Path, state: State, prepared: "pairs.Prepared") -> None:

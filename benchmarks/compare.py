@@ -139,7 +139,7 @@ def main(
             command(
                 *("train", *base, *steps, "--model", model, "--batch-size", batch_size),
                 *("--learning-rate", learning_rate, "--channels", channels, "--no-augment"),
-                *("--descriptor-weights", "none"),
+                *("--descriptor-weights", "none", "--features", "none"),
             )
         scores = run / "scores.json"
         command(

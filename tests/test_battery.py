@@ -82,6 +82,8 @@ def to_nothing(path: Path) -> None:
 
 PNG = encoded(picture(0, (64, 32)))
 LYING = PNG[:16] + b"\0\1\x86\xa0" * 2 + PNG[24:]  # a header of 100,000 x 100,000 pixels
+# What is no regular file, or far too large.
+SPECIAL = {"fifo": fifo, "folder": of_folder, "link": to_nothing, "huge": huge}
 BAD_PICTURES = {
     "empty": b"",
     "text": b"no picture",
@@ -98,10 +100,7 @@ BAD_PICTURES = {
     "webp": b"RIFF\xff\xff\xff\xffWEBPVP8 " + bytes(30),
     "gif": b"GIF89a" + b"\xff" * 30,
     "pickle": b"\x80\x04\x95",
-    "fifo": fifo,
-    "folder": of_folder,
-    "link": to_nothing,
-    "huge": huge,
+    **SPECIAL,
 }
 # Which file, and the command that reads it; folders and pipes are no pictures of a data set.
 PICTURES = {
@@ -217,10 +216,7 @@ BAD_JSON = {
     "detected dict": '[{"keypoints": {"x": [1], "y": []}}]',
     "instances": '[{"instances": 5, "frame_id": 0}]',
     "instance info": '{"instance_info": [5]}',
-    "fifo": fifo,
-    "folder": of_folder,
-    "link": to_nothing,
-    "huge": huge,
+    **SPECIAL,
 }
 JSON_PLACES = {
     "pose": ("generate", "pose.json", {}),
@@ -267,10 +263,7 @@ BAD_CSV = {
     "deep": csv_text(f"0.png: {'[' * 50_000}: {[1] * 18}"),
     "twice": csv_text(ROW, ROW),
     "other names": csv_text(csv_row("z/9.png", POINTS)),
-    "fifo": fifo,
-    "folder": of_folder,
-    "link": to_nothing,
-    "huge": huge,
+    **SPECIAL,
 }
 CSV_PLACES = {
     "pose": ("generate", "poses.csv", {"pose.json": "poses.csv"}),

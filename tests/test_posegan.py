@@ -826,3 +826,11 @@ def test_the_python_of_the_readme_runs(trained, photo, pose_file, tmp_path, monk
     assert len(blocks) == 1
     exec(compile(blocks[0], "README.md", "exec"), {})
     assert Image.open("moved.png").size == (45, 90)
+
+
+def test_extremes_keep_the_lowest_and_the_highest():
+    kept = posegan.Extremes(2)
+    for scores in ([0.5, 0.1, float("nan")], [0.9, 0.3], [0.7, 0.2]):
+        kept.add(scores, [["a", "b"]] * len(scores), [[np.array(score)] for score in scores])
+    rows = [row for half in kept.halves() for _, _, _, row in half]
+    assert [row[0].item() for row in rows] == [0.1, 0.2, 0.7, 0.9]

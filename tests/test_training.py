@@ -3,7 +3,6 @@ import json
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from click import ClickException
@@ -130,13 +129,6 @@ def test_pictures_of_nan_are_refused(few_people):
     batch = pairs.gather(few_people, few_people.pairs_test[:1])
     with pytest.raises(ClickException, match=r"pictures of NaN.*--checkpoint"):
         training.generate(generator, batch["source"], batch["target_pose"])
-
-
-def test_extremes_keep_the_lowest_and_the_highest():
-    kept = training.Extremes(2)
-    for scores in ([0.5, 0.1, float("nan")], [0.9, 0.3], [0.7, 0.2]):
-        kept.add(torch.tensor(scores), [[np.array(score)] for score in scores])
-    assert [row[0].item() for row in kept.rows()] == [0.1, 0.2, 0.7, 0.9]
 
 
 def test_the_learning_rate_falls_by_10_every_20_epochs(few_people, tmp_path):
