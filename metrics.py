@@ -19,8 +19,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import AlexNet_Weights, Inception_V3_Weights, inception
-from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
 
 from posegan.models import find_poses, fused
 from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput
@@ -395,12 +393,16 @@ class _InsideOnly(nn.Module):
         return means / inside
 
 
-class _MaxPooled(inception.InceptionE):
-    """The last block, where TensorFlow's network of 2015-12-05 takes the maximum, not the mean."""
+def _max_pooled() -> nn.Module:
+    # The last block, where TensorFlow's network of 2015-12-05 takes the maximum, not the mean.
+    from torchvision.models.inception import InceptionE
 
-    def _forward(self, x: Tensor) -> list[Tensor]:
-        *branches, _ = super()._forward(x)
-        return [*branches, self.branch_pool(F.max_pool2d(x, 3, 1, 1))]
+    class MaxPooled(InceptionE):
+        def _forward(self, x: Tensor) -> list[Tensor]:
+            *branches, _ = super()._forward(x)
+            return [*branches, self.branch_pool(F.max_pool2d(x, 3, 1, 1))]
+
+    return MaxPooled(2048)
 
 
 def inception_2015(state: dict) -> nn.Module:
@@ -409,14 +411,16 @@ def inception_2015(state: dict) -> nn.Module:
     From weights in the names of torchvision and pytorch-fid; gives pool3 (B, 2048) and has the
     weights of the classifier, without the bias, as `classifier` (1008, 2048).
     """
+    from torchvision.models import inception  # late: it takes seconds, and few scores need it
+
     network = inception.Inception3(CLASSES, aux_logits=False, init_weights=False)
-    network.Mixed_7c = _MaxPooled(2048)
+    network.Mixed_7c = _max_pooled()
     network.load_state_dict(state)
     network.register_buffer("classifier", network.fc.weight.detach())
     network = _feature_network(network)
     mean_pooled = (inception.InceptionA, inception.InceptionC, inception.InceptionE)
     for block in network.children():
-        if isinstance(block, mean_pooled) and not isinstance(block, _MaxPooled):
+        if isinstance(block, mean_pooled) and block is not network.Mixed_7c:
             block.branch_pool = nn.Sequential(_InsideOnly(), block.branch_pool)
     return network
 
@@ -427,7 +431,9 @@ def inception_imagenet(state: dict) -> nn.Module:
     Takes [0, 1]; `transform_input` makes each channel x * s / .5 + (m - .5) / .5, with ImageNet's
     mean m and deviation s, as GFLA's program does. Gives the pooled features (B, 2048).
     """
-    network = inception.Inception3(transform_input=True, init_weights=False)
+    from torchvision.models.inception import Inception3
+
+    network = Inception3(transform_input=True, init_weights=False)
     network.load_state_dict(state)
     network.AuxLogits = None
     return _feature_network(network)
@@ -599,11 +605,14 @@ NEEDS = {  # score to the network it needs
     **dict.fromkeys(("inception_score", "inception_score_std", "fid"), "inception"),
     **{"fid_gfla": "imagenet", "lpips": "lpips", "pck": "keypoints", "pose_error": "keypoints"},
 }
+
+
+RELEASED = "https://download.pytorch.org/models/"  # torchvision's
 WEIGHTS = {  # network to its title and the address of its weights
     "inception": ("Inception of 2015-12-05", INCEPTION_URL),
-    "imagenet": ("torchvision's Inception", Inception_V3_Weights.IMAGENET1K_V1.url),
-    "lpips": ("AlexNet", AlexNet_Weights.IMAGENET1K_V1.url),
-    "keypoints": ("Keypoint R-CNN", KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.url),
+    "imagenet": ("torchvision's Inception", f"{RELEASED}inception_v3_google-0cc3c7bd.pth"),
+    "lpips": ("AlexNet", f"{RELEASED}alexnet-owt-7be5be79.pth"),
+    "keypoints": ("Keypoint R-CNN", f"{RELEASED}keypointrcnn_resnet50_fpn_coco-fc266e95.pth"),
 }
 
 
@@ -627,22 +636,20 @@ def load_networks(names: Collection[str], device: torch.device) -> tuple[dict, d
 
 
 def _load(network: str, device: torch.device) -> nn.Module | Callable:
-    how = {"check_hash": True, "progress": False}
-    if network == "inception":
-        how |= {"map_location": "cpu", "weights_only": True}
-        return inception_2015(torch.hub.load_state_dict_from_url(INCEPTION_URL, **how)).to(device)
-    if network == "imagenet":
-        weights = Inception_V3_Weights.IMAGENET1K_V1
-        return inception_imagenet(weights.get_state_dict(**how)).to(device)
-    if network == "keypoints":
-        KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.get_state_dict(**how)  # into the cache
+    if network == "lpips":
+        import lpips
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it asks torchvision in an old way
+            return lpips.LPIPS(net="alex", verbose=False).requires_grad_(False).to(device)
+    how = {"check_hash": True, "progress": False, "map_location": "cpu", "weights_only": True}
+    url = WEIGHTS[network][1]
+    state = torch.hub.load_state_dict_from_url(url, **how)
+    if network == "keypoints":  # which takes it from the cache, where it now is
         find_poses([], None, device)
         return _found_poses
-    import lpips
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it asks torchvision in an old way
-        return lpips.LPIPS(net="alex", verbose=False).requires_grad_(False).to(device)
+    build = {"inception": inception_2015, "imagenet": inception_imagenet}[network]
+    return build(state).to(device)
 
 
 def _found_poses(images: Tensor) -> Tensor:

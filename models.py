@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from click import ClickException
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import ResNet50_Weights, detection, resnet50
-from torchvision.models.resnet import Bottleneck
 
 from posegan.augment import constant, in_float32, pixel_grid, warp
 from posegan.files import BadInput, check_file
@@ -47,6 +45,10 @@ class Descriptor(nn.Module):
     """
 
     def __init__(self, rows: int, frozen: bool):
+        # torchvision takes longer to import than `flow` to make a picture, which needs none of it.
+        from torchvision.models import resnet50
+        from torchvision.models.resnet import Bottleneck
+
         super().__init__()
         self.rows = rows
         self.frozen = frozen
@@ -86,6 +88,8 @@ def load_descriptor_weights(descriptor: Descriptor, weights: str) -> None:
     Raises ClickException where the weights can't be fetched or don't fit.
     """
     if weights == "imagenet":
+        from torchvision.models import ResNet50_Weights
+
         try:
             state = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
         except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
@@ -927,6 +931,8 @@ def find_poses(
 
 @cache
 def _keypoint_network(weights: str | None) -> nn.Module:
+    from torchvision.models import detection
+
     official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
     try:
         if weights:

@@ -16,7 +16,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.draw import disk, polygon
 from skimage.metrics import structural_similarity
 from skimage.morphology import dilation, erosion
-from torchvision.models import inception_v3
+from torchvision.models import AlexNet_Weights, Inception_V3_Weights, inception_v3
+from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
 
 from posegan import metrics
 from posegan.poses import COCO18, JOINTS
@@ -612,7 +613,6 @@ def test_weights_are_fetched_once_and_checked(inception_file, tmp_path, monkeypa
     shutil.copy(inception_file, damaged)
     for file in (served, damaged):
         title, _ = metrics.WEIGHTS["inception"]
-        monkeypatch.setattr(metrics, "INCEPTION_URL", file.as_uri())
         monkeypatch.setitem(metrics.WEIGHTS, "inception", (title, file.as_uri()))
         networks, reasons = metrics.load_networks(["fid"], CPU)
         assert bool(networks) == (file is served)
@@ -620,7 +620,7 @@ def test_weights_are_fetched_once_and_checked(inception_file, tmp_path, monkeypa
     (kept,) = (tmp_path / "torch" / "hub" / "checkpoints").iterdir()
     assert kept.name == served.name
     served.unlink()
-    monkeypatch.setattr(metrics, "INCEPTION_URL", served.as_uri())
+    monkeypatch.setitem(metrics.WEIGHTS, "inception", (title, served.as_uri()))
     assert metrics.load_networks(["fid"], CPU)[0]
 
 
@@ -721,3 +721,14 @@ def test_fid_of_a_set_against_itself_is_not_below_0():
     moments.add(features)
     own = moments.moments()
     assert 0 <= metrics.fid(*own, *own) < 1e-5
+
+
+def test_weights_are_those_that_torchvision_names():
+    known = {
+        "imagenet": Inception_V3_Weights.IMAGENET1K_V1,
+        "lpips": AlexNet_Weights.IMAGENET1K_V1,
+        "keypoints": KeypointRCNN_ResNet50_FPN_Weights.COCO_V1,
+    }
+    assert {name: metrics.WEIGHTS[name][1] for name in known} == {
+        n: w.url for n, w in known.items()
+    }

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from click import ClickException
 from conftest import BATCH, fails, picture, some_images, some_pose, write
 from torchvision.models import resnet50
@@ -161,7 +162,7 @@ def test_weights_are_read_from_a_file_with_or_without_the_classifier(tmp_path):
 def test_imagenet_weights_come_from_torchvision(tmp_path, monkeypatch):
     state = resnet50(weights=None).state_dict()
     monkeypatch.setattr(
-        models.ResNet50_Weights.IMAGENET1K_V1.__class__,
+        torchvision.models.ResNet50_Weights.IMAGENET1K_V1.__class__,
         "get_state_dict",
         lambda self, check_hash: state,
     )
@@ -172,7 +173,7 @@ def test_imagenet_weights_come_from_torchvision(tmp_path, monkeypatch):
 
 def test_unreachable_imagenet_weights_name_the_remedies(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    weights = models.ResNet50_Weights.IMAGENET1K_V1
+    weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
     monkeypatch.setattr(
         type(weights), "url", property(lambda self: "http://127.0.0.1:9/resnet50-11ad3fa6.pth")
     )
