@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posegan.poses import FLIP, UNKNOWN_PART
+from posegan.poses import FLIP, JOINTS, LIMBS, UNKNOWN_PART
+from posegan.recipes import AUGMENTATIONS
 
-# RPT-GAN's six. It says of erasing that the target stays whole, and calls all of them robustness;
-# ours: so do the targets of the others, which lets the generator learn to undo them, but for a
-# flip, which nothing tells: it changes source and target alike.
-AUGMENTATIONS = ("padding", "erasing", "crop", "jitter", "flip", "distortion")
+# RPT-GAN says of erasing that the target stays whole, and calls all six robustness; ours: so do the
+# targets of the others, which lets the generator learn to undo them, but for a flip, which the
+# input does not reveal: it changes source and target alike.
 SHARES = {  # of the samples that an augmentation changes; the paper gives none
     "padding": 0.3,
     "erasing": 0.5,
@@ -38,11 +38,14 @@ GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue
 PER_AUGMENTATION = 5  # uniform numbers: whether it acts, and four more
 DRAWS = 32  # of a sample, at least PER_AUGMENTATION of each, before those of its knots
 SPARE = 26  # that losses take, behind the knots
+POSE_MAPS = len(JOINTS) + len(LIMBS)
+POSE_NEAR = 8  # heights⁻¹: how sharply a place tells the joints around it
+LIMB_ENDS = tuple(start for start, _ in LIMBS) + tuple(end for _, end in LIMBS)
 
 
 @cache
 def constant(values: tuple, device: torch.device) -> Tensor:
-    """A tensor of these numbers, made once a device: to make one anew is to wait for the device."""
+    """A tensor of these numbers, made once a device: recreating it would wait for the device."""
     with torch.inference_mode(False):  # or training could not use it later
         return torch.tensor(values, device=device)
 
@@ -402,3 +405,77 @@ def corrupt(
     else:
         geometry = geometry._replace(flow=smooth_flow(strength * as_knots(numbers[:, 2:]), H, W))
     return geometry.move(source), geometry.move_pose(pose, H, W)
+
+
+# ------------------------------------------------------------------------------ poses as maps
+
+
+def heatmaps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """A Gaussian around each joint of poses (B, 25, 3): (B, 25, height / scale, width / scale).
+
+    In [0, 1]; the deviation is a 32nd of the height; a missing joint's map is empty.
+    """
+    xy = (pose[..., :2] + 0.5) / scale - 0.5  # (B, 25, 2), pixel centres at integers
+    deviation = height / scale / 32
+    x = torch.arange(width // scale, device=pose.device) - xy[..., :1]  # (B, 25, w)
+    y = torch.arange(height // scale, device=pose.device) - xy[..., 1:]  # (B, 25, h)
+    x, y = (torch.exp(d.square() * (-0.5 / deviation**2)) for d in (x, y))
+    y = y * (pose[..., 2:] > 0)
+    return y[..., None] * x[..., None, :]  # (B, 25, h, w)
+
+
+def limb_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """The same around each limb, half as wide again: (B, 24, height / scale, width / scale).
+
+    Empty where one of its joints is missing.
+    """
+    ends = pose.index_select(1, constant(LIMB_ENDS, pose.device))  # (B, 2 * L, 3)
+    start, end = ends.chunk(2, dim=1)  # (B, L, 3)
+    there = (start[..., 2] > 0) & (end[..., 2] > 0)  # (B, L)
+    along = (end - start)[..., :2] / scale  # (B, L, 2)
+    start = (start[..., :2] + 0.5) / scale - 0.5
+    x = torch.arange(width // scale, device=pose.device) - start[..., :1]  # (B, L, w)
+    y = torch.arange(height // scale, device=pose.device) - start[..., 1:]  # (B, L, h)
+    # How far along the limb its nearest point is, as a share: linear in x and y.
+    share = along / along.square().sum(-1, keepdim=True).clamp(min=1e-6)  # (B, L, 2)
+    place = (y * share[..., 1:])[..., None] + (x * share[..., :1])[..., None, :]
+    place = place.clamp_(0, 1)  # (B, L, h, w)
+    dx = x[..., None, :] - place * along[..., :1, None]
+    dy = y[..., None] - place * along[..., 1:, None]
+    distance = dx.square_().add_(dy.square_())
+    deviation = 1.5 * height / scale / 32
+    return distance.mul_(-0.5 / deviation**2).exp_().mul_(there[..., None, None])
+
+
+def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """Joints and limbs of poses (B, 25, 3): (B, POSE_MAPS, height / scale, width / scale)."""
+    sizes = (height, width, scale)
+    return torch.cat([heatmaps(pose, *sizes), limb_maps(pose, *sizes)], dim=1)
+
+
+def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:
+    """Flatten poses (B, 25, 3) in pixels to (B, 75): x and y in [-1, 1] and a flag of presence.
+
+    RPT-GAN gives its generator a pose vector and says no more. Ours: normalised, as raw pixels
+    would drown the descriptor's features of order 1, and flagged, as a missing joint must not look
+    like one in the corner.
+    """
+    present = (pose[..., 2:] > 0).to(pose.dtype)  # (B, 25, 1)
+    xy = (pose[..., :2] + 0.5) / pose.new_tensor([width, height]) * 2 - 1  # (B, 25, 2)
+    return torch.cat([xy * present, present], dim=-1).flatten(1)  # (B, 75)
+
+
+def pose_from_places(pose: Tensor, height: int, width: int, scale: int) -> Tensor:
+    """The pose vector as each place sees it: (B, 75, height / scale, width / scale).
+
+    Each joint's x and y less the place's own, squeezed to [-1, 1], and a flag of presence.
+    """
+    present = (pose[..., 2:] > 0).to(pose.dtype)  # (B, 25, 1)
+    xy = (pose[..., :2] + 0.5) / scale - 0.5  # (B, 25, 2)
+    near = POSE_NEAR * scale / height
+    x = torch.tanh(near * (xy[..., :1] - torch.arange(width // scale, device=pose.device)))
+    y = torch.tanh(near * (xy[..., 1:] - torch.arange(height // scale, device=pose.device)))
+    size = height // scale, width // scale
+    x = (x * present)[:, :, None].expand(-1, -1, *size)  # (B, 25, h, w)
+    y = (y * present)[..., None].expand(-1, -1, *size)
+    return torch.cat([x, y, present[..., None].expand(-1, -1, *size)], dim=1)

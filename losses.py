@@ -12,21 +12,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posegan import metrics
-from posegan.augment import drop_outside, in_float32, move_pose, smooth_flow, warp
+from posegan.augment import (
+    POSE_MAPS,
+    drop_outside,
+    in_float32,
+    limb_maps,
+    move_pose,
+    pose_maps,
+    smooth_flow,
+    warp,
+)
+from posegan.features import unit
 from posegan.models import (
     PARTS,
-    POSE_MAPS,
     Correspondence,
     Discriminator,
     FlowGenerator,
     PatchDiscriminator,
     ProjectedDiscriminator,
+    ResidualGenerator,
     Synthesis,
-    limb_maps,
-    pose_maps,
-    unit,
 )
 from posegan.poses import UNKNOWN_PART
+from posegan.recipes import TrainConfig
 
 TOLD, LABEL, KNOTS = -26, -25, -24  # the places of what the losses draw
 DEFORMED_EVERY = 8  # samples of a process, of which one is deformed to teach the flow
@@ -185,6 +193,14 @@ def synthesise_all(generator: FlowGenerator, batch: dict) -> tuple[Tensor, Synth
     return made.image, made
 
 
+def synthesise_described(generator: ResidualGenerator, batch: dict) -> tuple[Tensor, None]:
+    """The image of a batch, float32, and nothing else; with `described` it needs no descriptor."""
+    described = batch.get("described")
+    if described is None:
+        described = generator.describe(batch["source"])
+    return generator.draw(described, batch["target_pose"]).float(), None
+
+
 def judge_identity(
     networks: Networks, batch: dict, image: Tensor, made: None
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -243,6 +259,16 @@ def judge_features(
     return of_discriminator, terms
 
 
+def judge_residual(
+    networks: Networks, batch: dict, image: Tensor, made: None
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """By RPT-GAN's losses, or where there are frozen features by those that they allow."""
+    if networks.features is None:
+        return judge_identity(networks, batch, image, made)
+    of_discriminator, terms = judge_patches(networks, batch, image, made)
+    return of_discriminator, terms | {"similarity": similarity_loss(image, batch["target"])}
+
+
 def judge_flow(
     networks: Networks, batch: dict, image: Tensor, made: Synthesis
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -266,30 +292,25 @@ def as_float(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 class Objective(NamedTuple):
-    """How a generator is trained: its opponent and its losses."""
+    """How a generator is trained: what it makes, its losses, its opponent's learning rate."""
 
-    discriminator: Callable[..., nn.Module]  # of a shape, the width and the frozen features
     synthesise: Callable
     judge: Callable
-    discriminator_rate: float = 1.0  # times the generator's learning rate
-
-
-def identities(shape: dict, channels: int, features: nn.Module | None) -> Discriminator:
-    """RPT-GAN's discriminator."""
-    return Discriminator(shape["height"], shape["width"], shape["identities"], channels)
-
-
-def patches(shape: dict, channels: int, features: nn.Module | None) -> nn.Module:
-    """The discriminator that judges by frozen features, or without them by patches."""
-    return (
-        ProjectedDiscriminator(features.widths, channels)
-        if features
-        else PatchDiscriminator(channels)
-    )
+    discriminator_rate: float = 1.0  # times the generator's
 
 
 OBJECTIVES = {
-    "residual": Objective(identities, synthesise_image, judge_identity),
-    "unet": Objective(patches, synthesise_image, judge_patches),
-    "flow": Objective(patches, synthesise_all, judge_flow, 0.4),
+    "flow": Objective(synthesise_all, judge_flow, 0.4),
+    "residual": Objective(synthesise_described, judge_residual),
+    "unet": Objective(synthesise_image, judge_patches),
 }
+
+
+def discriminator(config: TrainConfig, shape: dict, features: nn.Module | None) -> nn.Module:
+    """The opponent of a generator: it judges by frozen features if there are any."""
+    if features is not None:
+        return ProjectedDiscriminator(features.widths, config.channels)
+    if config.to_the_letter:
+        sizes = shape["height"], shape["width"], shape["identities"]
+        return Discriminator(*sizes, config.channels)
+    return PatchDiscriminator(config.channels)

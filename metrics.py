@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posegan.models import find_poses, fused
+from posegan.features import find_poses, fused
 from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput
 
 LEVELS = 255.0  # the range of an image, in grey levels

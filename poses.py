@@ -699,3 +699,51 @@ def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarra
             pen.text((width, top + margin + 18 * place), text, colour)
         pen.text((margin, top), f"{end:,.0f} samples", (90, 90, 90))
     return np.asarray(picture)
+
+
+def write_pictures(
+    pictures: "np.ndarray",
+    paths: list[Path],
+    overwrite: bool,
+    option: str = "--out",
+    fps: int = 5,
+) -> None:
+    """Write pictures (B, H, W, 3) to as many files, or all to one animation.
+
+    `option` is what names another place.
+    """
+    from PIL import Image
+
+    from posegan.files import replaced
+
+    made = [Image.fromarray(picture) for picture in pictures]
+    options = {}
+    if len(made) > len(paths):
+        options = animation(made, fps)
+        if paths[0].suffix.lower() == ".gif":
+            made = with_one_palette(made)
+            options["append_images"] = made[1:]
+    for picture, path in zip(made, paths):
+        with replaced(path, option, overwrite) as beside:
+            picture.save(beside, **options)
+
+
+def animation(frames: list, fps: int) -> dict:
+    """How Pillow is to save frames as an animation without end."""
+    # In whole hundredths of a second, as GIF has them, that add up without drift.
+    ends = [10 * round(100 * (place + 1) / fps) for place in range(len(frames))]
+    durations = [end - start for start, end in zip([0, *ends], ends)]
+    return {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
+
+
+def with_one_palette(frames: list) -> list:
+    """Frames in the colours of all of them: one palette, as a still background must not flicker."""
+    from PIL import Image
+
+    width, height = frames[0].size
+    shown = frames[:: max(1, len(frames) // 8)]
+    together = Image.new("RGB", (width, height * len(shown)))
+    for place, frame in enumerate(shown):
+        together.paste(frame, (0, place * height))
+    palette = together.quantize(256, Image.Quantize.MEDIANCUT)
+    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

@@ -1,4 +1,4 @@
-"""Training and running a generator: settings, state, checkpoints, the loop, sample sheets."""
+"""Training: state, processes, the loop, log and sample sheets."""
 
 import contextlib
 import dataclasses
@@ -8,14 +8,11 @@ import math
 import os
 import shutil
 import signal
-import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -25,11 +22,20 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from posegan import augment, losses, metrics, models, pairs, poses
+from posegan import augment, features, losses, metrics, models, pairs, poses
+from posegan.checkpoints import (
+    build_generator,
+    generate,
+    pick_device,
+    read_checkpoint,
+    stop_signals,
+    to_pictures,
+    write_checkpoint,
+)
+from posegan.recipes import TrainConfig
 
 log = logging.getLogger("posegan")
 
-FORMAT = 3
 ADAM_BETAS = (0.5, 0.999)  # the first author's
 DECAY_EPOCHS = 20  # RPT-GAN divides the learning rate by 10 every so many epochs
 WARM_UP = 500  # steps, at most a tenth of the run, in which the rate of the others rises
@@ -40,31 +46,6 @@ SHEET_PAIRS = 8
 HELD_OUT = 0.02  # of the training people, to validate on
 VALIDATED = 256  # pairs of them
 VALIDATION_SCORES = ("ssim_dscf", "mask_ssim", "l1", "detail")
-BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What `posegan train` was asked to do; defaults, ranges and help stand on its options."""
-
-    data: str
-    root: str
-    model: str
-    run: str
-    steps: int
-    batch_size: int  # over all processes
-    learning_rate: float
-    device: str
-    precision: str
-    channels: int
-    descriptor_weights: str
-    features: str
-    loss_weights: dict[str, float]
-    augment: tuple[str, ...]
-    save_every: int
-    validate_every: int
-    compile: bool
-    seed: int
 
 
 @dataclass
@@ -90,25 +71,6 @@ class State:
 
 
 # ------------------------------------------------------------------------------ devices, processes
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name ("auto": CUDA where there is one, else the CPU).
-
-    Raises ClickException for a device this machine lacks.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ClickException(
-            "--device cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
-            "or use --device cpu"
-        )
-    if name == "cpu":
-        return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    torch.cuda.set_device(device)
-    return device
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -210,48 +172,37 @@ def interruptible() -> Iterator[list[int]]:
             signal.signal(one, previous[one])
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Keep signals waiting while a checkpoint is written."""
-    waiting, ours = [], stop_signals()
-    if threading.current_thread() is not threading.main_thread():
-        ours = []
-    before = {one: signal.signal(one, lambda number, frame: waiting.append(number)) for one in ours}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-    for number in waiting:
-        signal.raise_signal(number)
-
-
-def stop_signals() -> list[int]:
-    """What asks a program to stop; Windows has no SIGHUP."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-
 # ----------------------------------------------------------------------------- state, checkpoints
 
 
-def load_descriptor(config: TrainConfig, state: State) -> None:
-    """Fill in the weights of a frozen descriptor, in the generator and in its average."""
-    if config.model == "residual" and config.descriptor_weights != "none":
-        models.load_descriptor_weights(state.generator.descriptor, config.descriptor_weights)
-        state.average.load_state_dict(state.generator.state_dict())
+def describe(config: TrainConfig, prepared: "pairs.Prepared") -> dict:
+    """What a checkpoint must say of its networks so that they can be built again."""
+    options = {"channels": config.channels}
+    if config.model == "residual":
+        network = "lite0" if config.features == "lite0" else "resnet50"
+        options |= {"descriptor": config.descriptor, "network": network}
+        options["frozen"] = config.features != "none"
+    return {
+        "model": config.model,
+        "height": prepared.height,
+        "width": prepared.width,
+        "identities": prepared.identities,
+        "options": options,
+    }
 
 
 def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
-    """A fresh state: networks initialised from the seed, optimisers of the papers."""
+    """A fresh state: networks initialised from the seed, optimisers of the papers.
+
+    A frozen descriptor is still without its weights.
+    """
     torch.manual_seed(config.seed)
-    features = None
-    if config.features != "none":
-        features = models.load_features(config.features, config.descriptor_weights)
+    judge = None
+    if config.judged_by != "none":
+        judge = features.load_features(config.judged_by)
     generator, average = build_generator(shape), build_generator(shape)
-    objective = losses.OBJECTIVES[config.model]
-    discriminator = objective.discriminator(shape, config.channels, features)
-    for network in (generator, average, discriminator, features):
+    discriminator = losses.discriminator(config, shape, judge)
+    for network in (generator, average, discriminator, judge):
         if network is not None:
             network.to(device, memory_format=torch.channels_last)
     average.load_state_dict(generator.state_dict())
@@ -263,26 +214,38 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
         return torch.optim.Adam(trained, config.learning_rate, ADAM_BETAS, fused=fused)
 
     optimizers = adam(generator), adam(discriminator)
-    return State(generator, average, discriminator, *optimizers, features)
+    return State(generator, average, discriminator, *optimizers, judge)
 
 
-def describe(config: TrainConfig, prepared: "pairs.Prepared") -> dict:
-    """What a checkpoint must say of its networks so that they can be built again."""
-    options = {"channels": config.channels}
-    if config.model == "residual":
-        options["frozen"] = config.descriptor_weights != "none"
-    return {
-        "model": config.model,
-        "height": prepared.height,
-        "width": prepared.width,
-        "identities": prepared.identities,
-        "options": options,
-    }
+def load_descriptor(config: TrainConfig, state: State) -> None:
+    """Fill in the weights of a frozen descriptor, in the generator and in its average."""
+    if config.model == "residual" and config.features != "none":
+        features.load_weights(state.generator.descriptor.features, config.features)
+        state.average.load_state_dict(state.generator.state_dict())
 
 
-def build_generator(shape: dict) -> nn.Module:
-    """The generator a checkpoint's `shape` describes, without its weights."""
-    return models.GENERATORS[shape["model"]](shape["height"], shape["width"], **shape["options"])
+@torch.no_grad()
+def describe_sources(
+    config: TrainConfig, state: State, batches: "pairs.Batches", device: torch.device
+) -> Tensor | None:
+    """What a frozen descriptor says of every source, by picture (N, D); None where it may change.
+
+    It does where sources are augmented; the maps of another reading would fill the memory.
+    """
+    if config.model != "residual" or not state.generator.pooled or config.augment:
+        return None
+    if not state.generator.descriptor.frozen:
+        return None
+    table = torch.zeros(len(batches.prepared.images), state.generator.descriptor.widths[-1])
+    sources = np.unique(batches.pairs[:, 0])
+    for start in range(0, len(sources), config.batch_size):
+        # Whole batches always: another number of pictures is another order of sums.
+        part = np.resize(sources[start:], config.batch_size)
+        pictures = pairs.gather(batches.prepared, np.stack([part, part], 1))["source"]
+        with autocast(device, config.precision):
+            found = state.generator.describe(pairs.normalise(pictures.to(device)))
+        table[part] = found.float().cpu()
+    return table
 
 
 def save(run: Path, config: TrainConfig, about: dict, state: State) -> None:
@@ -302,85 +265,6 @@ def save_generator(path: Path, config: TrainConfig, about: dict, state: State) -
         if value.is_floating_point():
             halves[name] = value.half()
     write_checkpoint(path, config, about, {"average": halves, "step": state.step})
-
-
-def write_checkpoint(
-    path: Path, config: TrainConfig, about: dict, state: dict, previous: Path | None = None
-) -> None:
-    """Write a checkpoint whole or not at all, so that a crash at any moment leaves one.
-
-    What `path` held before becomes `previous`. Raises ClickException where it can't be written.
-    """
-    content = {"format": FORMAT, "config": {"train": dataclasses.asdict(config)} | about}
-    beside = None
-    try:
-        with undisturbed():
-            number, beside = tempfile.mkstemp(".partial", f"{path.stem}.", path.parent)
-            with os.fdopen(number, "wb") as file:
-                torch.save(content | {"state": state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if previous and path.exists():
-                os.replace(path, previous)
-            os.chmod(beside, 0o644)  # mkstemp's own are private
-            os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        with contextlib.suppress(OSError, TypeError):
-            os.unlink(beside)
-        raise ClickException(
-            f"{path}: the checkpoint can't be written ({str(error).splitlines()[0]}); free some "
-            "space or choose another folder with --run"
-        ) from None
-
-
-def read_checkpoint(path: Path) -> dict:
-    """Read and check a checkpoint: {"format", "config", "state"}.
-
-    Raises ClickException for one that is damaged, as the checksums in the file tell, and for what
-    is no checkpoint of ours.
-    """
-    content = models.read_state_dict(path)
-    if not {"format", "config", "state"} <= content.keys():
-        raise ClickException(
-            f"{path}: a file of another kind, not a posegan checkpoint; train one with "
-            "posegan train"
-        )
-    if content["format"] != FORMAT:
-        raise ClickException(
-            f"{path}: checkpoint format {content['format']}, this posegan reads {FORMAT}; use the "
-            "posegan that wrote it"
-        )
-    if not well_formed(content):
-        raise ClickException(
-            f"{path}: a checkpoint with missing or impossible parts; take another, or train anew"
-        )
-    return content
-
-
-def well_formed(content: dict) -> bool:
-    """Has a checkpoint all parts that any needs, each of a possible kind?"""
-    try:
-        train, shape, state = (
-            content["config"]["train"],
-            content["config"]["shape"],
-            content["state"],
-        )
-        kinds = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
-        sizes = shape["height"], shape["width"], shape["options"]["channels"], shape["identities"]
-        return (
-            train.keys() == kinds.keys()
-            and all(isinstance(train[n], kinds[n]) for n in kinds if isinstance(kinds[n], type))
-            and shape["model"] in models.GENERATORS
-            and all(type(size) is int for size in sizes)
-            and all(16 <= size <= 1024 for size in sizes[:2])
-            and 1 <= sizes[2] <= 1024
-            and sizes[3] >= 0
-            and type(state["step"]) is int
-            and state["step"] >= 0
-            and all(value.isfinite().all() for value in state["average"].values())
-        )
-    except (KeyError, TypeError, AttributeError):
-        return False
 
 
 def read_run(run: Path) -> dict:
@@ -420,27 +304,16 @@ def restore(state: State, content: dict, run: Path) -> None:
         ) from None
 
 
-def newest_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The checkpoint written last below `runs`. Raises ClickException where there is none."""
-    found = sorted(runs.glob("*/latest.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ClickException(
-            f"{runs}/: no checkpoint here yet; train one with posegan train, or name one with "
-            "--checkpoint FILE"
-        )
-    return found[-1]
-
-
 # ------------------------------------------------------------------------------ the loop
 
 
 def learning_rate(config: TrainConfig, step: int, pairs_trained: int) -> float:
     """The learning rate of a step; `pairs_trained` are those of an epoch.
 
-    `residual`: divided by 10 every 20 epochs (RPT-GAN). The others, ours: it rises over WARM_UP
+    To the letter of RPT-GAN: divided by 10 every 20 epochs. Else, ours: it rises over WARM_UP
     steps and falls along a cosine to zero, which sharpens more than any other change of the rate.
     """
-    if config.model == "residual":
+    if config.to_the_letter:
         epoch = step * config.batch_size // pairs_trained
         return config.learning_rate * 0.1 ** (epoch // DECAY_EPOCHS)
     rise = min(1, (step + 1) / (min(WARM_UP, config.steps // 10) + 1))
@@ -482,6 +355,7 @@ def train(
             restore(state, content, run)
         else:
             load_descriptor(config, state)
+        batches.described = describe_sources(config, state, batches, device)
         if rank == 0:
             open_log(run, state.step)
         networks = compiled(config, state)
@@ -497,11 +371,10 @@ def train(
             state.step += 1
             last = state.step == config.steps
             saving = last or state.step % config.save_every == 0
-            validating = len(held) and (last or state.step % config.validate_every == 0)
             # Processes must stop at the same step, so that they ask each other, but not every time.
             asking = world == 1 or state.step % LOG_EVERY_STEPS == 0
             stopping = asking and any_process(bool(stopped), device)
-            if not (saving or validating or stopping or state.step % LOG_EVERY_STEPS == 0):
+            if not (saving or stopping or state.step % LOG_EVERY_STEPS == 0):
                 if rank == 0:
                     report({"step": state.step})
                 continue
@@ -516,7 +389,7 @@ def train(
             figures["images_per_second"] = round(done / seconds, 2)
             totals, since = {}, state.step
             if rank == 0:
-                if validating:
+                if saving and len(held):
                     figures["validation"] = validate(state, prepared, held)
                     keep_best(run, config, about, state, figures["validation"])
                 write_line(run, figures)
@@ -674,8 +547,7 @@ def check_finite(figures: dict, config: TrainConfig) -> None:
     if bad:
         raise ClickException(
             f"step {figures['step']}: the {bad[0]} loss is not finite; --resume from the last "
-            f"checkpoint with a lower --learning-rate than {config.learning_rate:g}, or with "
-            "--precision float32"
+            f"checkpoint with a lower --learning-rate than {config.learning_rate:g}"
         )
 
 
@@ -743,138 +615,6 @@ def open_log(run: Path, step: int) -> None:
         os.replace(beside, run / "log.jsonl")
 
 
-# ------------------------------------------------------------------------------ running a generator
-
-
-def default_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The checkpoint written last below `runs`; without any, the one that comes with posegan.
-
-    Raises ClickException where neither is there.
-    """
-    if any(runs.glob("*/latest.pt")):
-        return newest_checkpoint(runs)
-    if not BUILT_IN.is_file():
-        raise ClickException(
-            f"{BUILT_IN}: the model that comes with posegan is missing; install posegan again, "
-            "train one with posegan train, or name one with --checkpoint FILE"
-        )
-    return BUILT_IN
-
-
-def load_generator(path: Path, device: torch.device) -> nn.Module:
-    """The averaged generator of a checkpoint, ready to run (only); it knows its height and width,
-    and by `trained` the data, step and seed of its training.
-
-    Raises ClickException for a file that is no checkpoint of ours.
-    """
-    try:
-        content = read_checkpoint(path)
-    except ClickException:
-        if path == BUILT_IN:
-            problem = "the model that comes with posegan is damaged"
-            raise poses.BadInput(path, problem, "install posegan again") from None
-        raise
-    try:
-        generator = build_generator(content["config"]["shape"])
-        generator.load_state_dict(content["state"]["average"])
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise ClickException(
-            f"{path}: its model can't be rebuilt by this posegan; use the posegan that wrote it, "
-            "or train anew"
-        ) from None
-    settings = content["config"]["train"]
-    generator.trained = {"data": settings["data"], "step": content["state"]["step"]}
-    generator.trained["seed"] = settings["seed"]
-    return models.fused(generator).to(device, memory_format=torch.channels_last)
-
-
-@torch.inference_mode()
-def synthesise(
-    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
-) -> models.Synthesis:
-    """Run a generator on pictures, source uint8 (B, 3, H, W), and give all it makes, in float32.
-
-    Of a generator without a flow the picture is all painted. Computes in float32 on every device,
-    as scores must not depend on it. Raises ClickException where NaN comes out.
-    """
-    device = next(generator.parameters()).device
-    move = [pairs.normalise(source.to(device)), target_pose.to(device)]
-    move.append(source_pose if source_pose is None else source_pose.to(device))
-    if isinstance(generator, models.FlowGenerator):
-        made = generator.synthesise(*move)
-    else:
-        made = models.painting(generator(*move).float())
-    if not made.image.isfinite().all():
-        raise ClickException(
-            "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "
-            "with --checkpoint, or train anew with a lower --learning-rate"
-        )
-    return made
-
-
-def generate(
-    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
-) -> Tensor:
-    """The pictures of `synthesise`, uint8 (B, 3, H, W) on the generator's device."""
-    return to_levels(synthesise(generator, source, target_pose, source_pose).image)
-
-
-def to_levels(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8."""
-    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def scored_batches(
-    prepared: "pairs.Prepared",
-    generator: nn.Module,
-    limit: int | None,
-    corruption: tuple[str, int] | None = None,
-) -> Iterator[dict]:
-    """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
-
-    The baselines are images by name, the names the files of source and target; sources are spoilt
-    by a corruption (kind and severity). Raises ClickException for pictures of another size than the
-    generator's, and where there are no pairs.
-    """
-    if (prepared.height, prepared.width) != (generator.height, generator.width):
-        raise ClickException(
-            f"{prepared.path}: images of {prepared.height}x{prepared.width}, the model makes "
-            f"{generator.height}x{generator.width}; name a checkpoint trained on this data with "
-            "--checkpoint"
-        )
-    chosen = prepared.pairs_test[:limit]
-    if not len(chosen):
-        raise ClickException(f"{prepared.path}: no test pairs; prepare more people")
-    mean = pairs.mean_image(prepared)  # (3, H, W)
-    for start in range(0, len(chosen), pairs.CHUNK):
-        part = chosen[start : start + pairs.CHUNK]
-        batch = pairs.gather(prepared, part)
-        if corruption:
-            sides = ("source", "source_pose")
-            names = prepared.files[part[:, 0]]
-            spoilt = corrupt_pictures(*(batch[side] for side in sides), corruption, names)
-            batch |= dict(zip(sides, spoilt))
-        source, pose = batch["source"], batch["target_pose"]
-        batch["generated"] = generate(generator, source, pose, batch["source_pose"]).cpu()
-        batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
-        batch["names"] = prepared.files[part]  # (B, 2)
-        yield batch
-
-
-def corrupt_pictures(
-    pictures: Tensor, pose: Tensor, corruption: tuple[str, int], names: Iterable[str]
-) -> tuple[Tensor, Tensor]:
-    """uint8 pictures (B, 3, H, W) and their poses under a corruption (kind and severity).
-
-    A picture's key, by `pairs.picture_key` of its file name, decides what it draws: in however many
-    pairs it is, it is spoilt in the same way.
-    """
-    keys = (os.fsencode(pairs.picture_key(name)) for name in names)
-    samples = torch.tensor([crc32(key) >> 1 for key in keys])
-    spoilt, pose = augment.corrupt(pairs.normalise(pictures), pose, *corruption, samples)
-    return to_levels(spoilt), pose
-
-
 # ------------------------------------------------------------------------------ sheets
 
 
@@ -910,8 +650,3 @@ def write_curves(run: Path, config: TrainConfig) -> None:
         beside = run / "curves.partial"
         Image.fromarray(poses.draw_curves(panels)).save(beside, "png")
         os.replace(beside, run / "curves.png")
-
-
-def to_pictures(images: Tensor) -> np.ndarray:
-    """uint8 tensors (B, 3, H, W) on any device as arrays (B, H, W, 3)."""
-    return images.permute(0, 2, 3, 1).cpu().numpy()

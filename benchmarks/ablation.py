@@ -22,7 +22,7 @@ import race  # noqa: F401  this checkout's modules
 import torch
 from torch import Tensor
 
-from posegan import augment, metrics, pairs, posegan, training
+from posegan import augment, checkpoints, metrics, pairs, recipes, terminal, training
 
 HELD_OUT = 0.1  # of the training people
 COLUMNS = ("clean", *augment.CORRUPTIONS)
@@ -30,18 +30,18 @@ COLUMNS = ("clean", *augment.CORRUPTIONS)
 
 def variants() -> dict[str, tuple[str, ...]]:
     """The augmentations of each run, by its name."""
-    all_six = posegan.AUGMENTATIONS
+    all_six = recipes.AUGMENTATIONS
     without = {f"without {one}": tuple(n for n in all_six if n != one) for one in all_six}
     return {"none": (), "all": all_six, **without}
 
 
-def trained(config: training.TrainConfig, prepared: pairs.Prepared) -> Path:
+def trained(config: recipes.TrainConfig, prepared: pairs.Prepared) -> Path:
     """Train a run to its end, or what is left of it; gives its checkpoint."""
     checkpoint = Path(config.run, "latest.pt")
     started = checkpoint.exists()
     if started:
-        check(training.read_checkpoint(checkpoint)["config"]["train"], config)
-    with posegan.progress_line(config.run, "steps") as update:
+        check(checkpoints.read_checkpoint(checkpoint)["config"]["train"], config)
+    with terminal.progress_line(config.run, "steps") as update:
 
         def report(figures: dict) -> None:
             speed = figures.get("images_per_second")
@@ -54,7 +54,7 @@ def trained(config: training.TrainConfig, prepared: pairs.Prepared) -> Path:
     return checkpoint
 
 
-def check(found: dict, config: training.TrainConfig) -> None:
+def check(found: dict, config: recipes.TrainConfig) -> None:
     """Raise where a run that is there has other settings."""
     if found != dataclasses.asdict(config):
         raise click.ClickException(f"{config.run}: has other settings; choose another --runs")
@@ -62,10 +62,10 @@ def check(found: dict, config: training.TrainConfig) -> None:
 
 def similarities(checkpoint: Path, prepared: pairs.Prepared, limit: int, device: str) -> Tensor:
     """ssim_dscf of the first `limit` test pairs, (P, columns), corruptions by their mean."""
-    generator = training.load_generator(checkpoint, training.pick_device(device))
+    generator = checkpoints.load_generator(checkpoint, checkpoints.pick_device(device))
 
     def run(corruption: tuple[str, int] | None) -> Tensor:
-        batches = training.scored_batches(prepared, generator, limit, corruption)
+        batches = checkpoints.scored_batches(prepared, generator, limit, corruption)
         scores = (metrics.scores(b["generated"], b["target"], names=["ssim_dscf"]) for b in batches)
         return torch.cat([score["ssim_dscf"].cpu() for score in scores])
 
@@ -106,7 +106,7 @@ def show(rows: dict[str, list[str]]) -> None:
 @click.option("--data", default="market1501", show_default=True, metavar="NAME")
 @click.option("--root", default="data", show_default=True, metavar="DIR")
 @click.option("--runs", default="runs", show_default=True, metavar="DIR")
-@click.option("--model", default="flow", show_default=True, type=click.Choice(posegan.MODELS))
+@click.option("--model", default="flow", show_default=True, type=click.Choice(recipes.MODELS))
 @click.option("--steps", default=400, show_default=True)
 @click.option("--batch-size", default=32, show_default=True, metavar="PAIRS")
 @click.option("--learning-rate", default=1e-3, show_default=True)
@@ -124,13 +124,10 @@ def main(data, root, runs, model, limit, official, device, seed, **settings) -> 
     found = {}
     for name, augmentations in variants().items():
         run = Path(runs, f"ablation-{name.replace(' ', '-')}")
-        config = training.TrainConfig(
-            **settings,
-            **{"data": data, "root": root, "model": model, "run": str(run), "device": device},
-            **{"precision": "auto", "descriptor_weights": "none", "augment": augmentations},
-            **{"features": "none", "validate_every": 10**9, "compile": False},
-            **{"loss_weights": posegan.LOSS_WEIGHTS[model], "save_every": 100, "seed": seed},
-        )
+        given = settings | {"data": data, "root": root, "model": model, "run": str(run)}
+        given |= {"features": "none", "augment": augmentations, "save_every": 100, "seed": seed}
+        given |= {"compile": False, "device": device}
+        config = recipes.TrainConfig(**recipes.complete(given))
         file = run / f"{'official' if official else 'held-out'}-{limit}.pt"
         if not file.exists():
             values = similarities(trained(config, inner), scored, limit, device)

@@ -27,7 +27,7 @@ from PIL import Image
 from race import race
 from torch import nn
 
-from posegan import augment, losses, metrics, models, pairs, posegan, poses, training
+from posegan import augment, checkpoints, losses, metrics, models, pairs, posegan, poses, recipes
 
 SHEET_PAIRS = 12
 TIMED = 8  # batches
@@ -50,7 +50,7 @@ def hours(log: Path, batch_size: int) -> float:
 def speed(generator: nn.Module, batch: dict) -> float:
     """Images a second that a generator makes of a batch, by the best of some runs."""
     given = [batch[name] for name in GIVEN]
-    best = race({"generate": lambda: training.generate(generator, *given).cpu()}, TIMED)
+    best = race({"generate": lambda: checkpoints.generate(generator, *given).cpu()}, TIMED)
     return len(batch["source"]) / best["generate"]
 
 
@@ -58,11 +58,11 @@ def write_sheet(path: Path, generators: dict[str, nn.Module], prepared: pairs.Pr
     """Draw random test pairs with what each model makes of them."""
     chosen = np.random.default_rng(0).permutation(prepared.pairs_test)[:SHEET_PAIRS]
     batch = pairs.gather(prepared, chosen)
-    columns = [training.to_pictures(batch[side]) for side in ("source", "target")]
+    columns = [checkpoints.to_pictures(batch[side]) for side in ("source", "target")]
     columns.insert(1, batch["target_pose"].numpy())
     for generator in generators.values():
-        made = training.generate(generator, *(batch[name] for name in GIVEN))
-        columns.append(training.to_pictures(made))
+        made = checkpoints.generate(generator, *(batch[name] for name in GIVEN))
+        columns.append(checkpoints.to_pictures(made))
     rows = [poses.comparison(*row) for row in zip(*columns)]
     half = len(rows) // 2
     Image.fromarray(poses.sheet([a + b for a, b in zip(rows[:half], rows[half:])])).save(path)
@@ -105,8 +105,8 @@ def price_of_no_pose(generator: nn.Module, prepared: pairs.Prepared, limit: int)
     for start in range(0, min(limit, len(prepared.pairs_test)), pairs.CHUNK):
         batch = pairs.gather(prepared, prepared.pairs_test[start : min(limit, start + pairs.CHUNK)])
         given = [batch[name] for name in GIVEN]
-        made = {"told": training.generate(generator, *given)}
-        made["untold"] = training.generate(generator, *given[:2])
+        made = {"told": checkpoints.generate(generator, *given)}
+        made["untold"] = checkpoints.generate(generator, *given[:2])
         target, names = batch["target"], ["ssim_dscf"]
         made = {n: metrics.scores(one, target, names=names) for n, one in made.items()}
         means.add({n: found["ssim_dscf"] for n, found in made.items()})
@@ -123,35 +123,45 @@ def price_of_no_pose(generator: nn.Module, prepared: pairs.Prepared, limit: int)
 @click.option("--learning-rate", default=1e-3, show_default=True)
 @click.option("--channels", default=64, show_default=True)
 @click.option("--device", default="auto", show_default=True)
-@click.option("--model", "chosen", multiple=True, type=click.Choice(posegan.MODELS))
+@click.option("--model", "chosen", multiple=True, type=click.Choice(recipes.MODELS))
 def main(
     data, root, runs, samples, limit, batch_size, learning_rate, channels, device, chosen
 ) -> None:
     rows, generators = [], {}
-    for model in chosen or posegan.MODELS:
+    for model in chosen or recipes.MODELS:
         run = Path(runs, f"compare-{model}")
         checkpoint = run / "latest.pt"
-        base = ["--data", data, "--root", root, "--device", device]
+        base = ["--data", data, "--root", root]
         steps = ["--run", run, "--steps", -(-samples // batch_size)]
         if checkpoint.exists():
             command("train", *base, *steps, "--resume")
         else:
             command(
                 *("train", *base, *steps, "--model", model, "--batch-size", batch_size),
-                *("--learning-rate", learning_rate, "--channels", channels, "--no-augment"),
-                *("--descriptor-weights", "none", "--features", "none"),
+                *("--learning-rate", learning_rate, "--channels", channels, "--augment", "none"),
             )
         scores = run / "scores.json"
         command(
-            *("score", *base, "--checkpoint", checkpoint, "--limit", limit, "--json", scores),
+            *(
+                "score",
+                *base,
+                "--device",
+                device,
+                "--checkpoint",
+                checkpoint,
+                "--limit",
+                limit,
+                "--json",
+                scores,
+            ),
             *("--scores", "pixels"),
         )
         content = json.loads(scores.read_text())
-        generator = training.load_generator(checkpoint, training.pick_device(device))
+        generator = checkpoints.load_generator(checkpoint, checkpoints.pick_device(device))
         generators[model] = generator
         prepared = pairs.load(data, root)
         parameters = sum(p.numel() for p in generator.parameters()) / 1e6
-        saved = training.read_checkpoint(checkpoint)
+        saved = checkpoints.read_checkpoint(checkpoint)
         together = saved["config"]["train"]["batch_size"]
         cells = [model, f"{saved['state']['step'] * together:,}"]
         cells += [f"{hours(run / 'log.jsonl', together):.1f}", f"{parameters:.1f}"]

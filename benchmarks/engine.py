@@ -45,14 +45,11 @@ def step():
 OURS = """
 import sys; sys.path.insert(0, {root!r})
 import contextlib, json, time, torch
-from posegan import augment, posegan, training
-weights = posegan.LOSS_WEIGHTS[{model!r}]
-given = dict(data="none", root="", model={model!r}, run="", steps=1000, batch_size=32,
-             learning_rate=1e-4, device="cpu", precision={precision!r}, channels=64,
-             descriptor_weights="none", features="none", loss_weights=weights,
-             augment=posegan.AUGMENTATIONS, save_every=1000, validate_every=1000,
-             compile={compiled}, seed=0)
-config = training.TrainConfig(**given)
+from posegan import augment, recipes, training
+given = dict(data="none", root="", model={model!r}, run="", steps=1000, learning_rate=1e-4,
+             device="cpu", precision={precision!r}, descriptor="vector", features="none",
+             save_every=1000, compile={compiled}, seed=0)
+config = recipes.TrainConfig(**recipes.complete(given))
 shape = dict(model={model!r}, height=128, width=64, identities=2, options={options})
 state = training.build(config, shape, torch.device("cpu"))
 networks = training.compiled(config, state)
@@ -160,14 +157,12 @@ def compilation(repeats: int, steps: int) -> None:
 RUN = """
 import sys; sys.path.insert(0, {root!r})
 import json, logging, tempfile, time
-from posegan import losses, pairs, posegan, training
+from posegan import losses, pairs, recipes, training
 import torch
 torch.set_num_threads({threads})
-config = training.TrainConfig(
-    data={data!r}, root={data_root!r}, model="flow", run="", steps={steps}, batch_size=32,
-    learning_rate=1e-4, device="cpu", precision="auto", channels=64, descriptor_weights="none",
-    features="none", loss_weights=posegan.LOSS_WEIGHTS["flow"], augment=posegan.AUGMENTATIONS,
-    save_every=100000, validate_every=100000, compile=False, seed=0)
+given = dict(data={data!r}, root={data_root!r}, model="flow", run="", steps={steps},
+             device="cpu", features="none", save_every=100000, compile=False, seed=0)
+config = recipes.TrainConfig(**recipes.complete(given))
 prepared = pairs.load({data!r}, {data_root!r})
 shape = training.describe(config, prepared)
 with training.processes(torch.device("cpu")) as (rank, world):

@@ -16,7 +16,7 @@ import torch
 from race import race
 from torch import Tensor, nn
 
-from posegan import models
+from posegan import features, models
 
 CHANNELS = 256
 CASES = (  # height, width, batch size, images/s of PATN where it was first measured
@@ -103,7 +103,7 @@ def contestants(height: int, width: int, batch: int) -> dict:
         networks[name] = models.ResidualGenerator(height, width, **options)
     for name, network in networks.items():
         calls[name] = lambda network=network: network(source, pose, pose)
-        ready(models.fused(network))  # as `posegan generate` and `score` load it
+        ready(features.fused(network))  # as `posegan generate` and `score` load it
     return calls
 
 

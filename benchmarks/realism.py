@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posegan import models, pairs, training
+from posegan import checkpoints, features, pairs
 
 TAPS = (1, 4, 7, 15, 20)
 
@@ -40,7 +40,7 @@ class Judge:
         for number, block in enumerate(network._blocks):
             x = block(x)
             if number in TAPS:
-                units.append(models.unit(x))
+                units.append(features.unit(x))
         return F.relu6(network._bn1(network._conv_head(x))).mean((2, 3)), units
 
 
@@ -61,11 +61,11 @@ def kid(a: Tensor, b: Tensor) -> float:
 @click.option("--limit", default=100, show_default=True, help="Test pairs.")
 def main(data: str, root: str, checkpoint: str | None, limit: int) -> None:
     prepared = pairs.load(data, root)
-    path = checkpoint or training.BUILT_IN
-    generator = training.load_generator(path, torch.device("cpu"))
+    path = checkpoint or checkpoints.BUILT_IN
+    generator = checkpoints.load_generator(path, torch.device("cpu"))
     judge, found = Judge(), {"generated": [], "source copied": [], "target": []}
     distances = {"generated": [], "source copied": []}
-    for batch in training.scored_batches(prepared, generator, limit):
+    for batch in checkpoints.scored_batches(prepared, generator, limit):
         pooled, wanted = judge(batch["target"])
         found["target"].append(pooled)
         for name, images in (("generated", batch["generated"]), ("source copied", batch["source"])):

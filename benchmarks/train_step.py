@@ -18,7 +18,7 @@ import torch
 from inference import AttentionGenerator
 from race import race
 
-from posegan import augment, models, posegan, training
+from posegan import augment, models, recipes, training
 
 CASES = (  # height, width, batch size, images/s of PATN where it was first measured
     (128, 64, 8, 1.28),
@@ -28,26 +28,10 @@ CASES = (  # height, width, batch size, images/s of PATN where it was first meas
 
 def step_of_ours(height: int, width: int, count: int):
     """Calls that take one training step of `flow` on `count` random pairs, and its augmentation."""
-    config = training.TrainConfig(
-        data="none",
-        root="",
-        model="flow",
-        run="",
-        steps=1,
-        batch_size=count,
-        learning_rate=1e-4,
-        device="cpu",
-        precision="float32",
-        channels=64,
-        descriptor_weights="none",
-        features="none",
-        loss_weights=posegan.LOSS_WEIGHTS["flow"],
-        augment=posegan.AUGMENTATIONS,
-        save_every=1,
-        validate_every=1,
-        compile=False,
-        seed=0,
-    )
+    given = {"data": "none", "root": "", "run": "", "steps": 1, "batch_size": count, "seed": 0}
+    given |= {"features": "none", "save_every": 1, "compile": False}
+    given |= {"device": "cpu", "precision": "float32"}
+    config = recipes.TrainConfig(**recipes.complete(given))
     shape = {"height": height, "width": width, "identities": 2, "options": {}, "model": "flow"}
     state = training.build(config, shape, torch.device("cpu"))
     images = torch.rand(2, count, 3, height, width).mul(2).sub(1)

@@ -16,7 +16,7 @@ from click import ClickException
 from click.testing import CliRunner
 from PIL import Image
 
-from posegan import demo, pairs, posegan, poses, training
+from posegan import checkpoints, demo, pairs, posegan, poses, recipes, training
 
 BATCH = 2  # of some_images and some_pose
 
@@ -163,7 +163,7 @@ def average_in_one_process(rank: int, meeting: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
+def config_for(prepared, run: Path, **changes) -> recipes.TrainConfig:
     """Settings of a small run on prepared demo people."""
     model = changes.get("model", "residual")
     settings = {
@@ -177,20 +177,18 @@ def config_for(prepared, run: Path, **changes) -> training.TrainConfig:
         "device": "cpu",
         "precision": "float32",
         "channels": 4,
-        "descriptor_weights": "none",
+        "descriptor": "map",
         "features": "none",
-        "loss_weights": posegan.LOSS_WEIGHTS[model],
-        "augment": posegan.AUGMENTATIONS,
+        "augment": recipes.AUGMENTATIONS,
         "save_every": 100,
-        "validate_every": 100,
         "compile": False,
         "seed": 3,
     }
-    return training.TrainConfig(**settings | changes)
+    return recipes.TrainConfig(**recipes.complete(settings | changes))
 
 
 def values_of(checkpoint: Path) -> dict:
-    return training.read_checkpoint(checkpoint)["state"]
+    return checkpoints.read_checkpoint(checkpoint)["state"]
 
 
 def same(a, b) -> bool:
@@ -220,7 +218,7 @@ def train_in_one_process(rank: int, world: int, port: int, settings: dict, resum
     torch.set_num_threads(1)
     found = {"RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in found.items()})
-    config = training.TrainConfig(**settings)
+    config = recipes.TrainConfig(**settings)
     prepared = pairs.load("demo", config.root)
     training.train(config, prepared, resume, lambda figures: None)
 
@@ -237,8 +235,8 @@ COMMANDS = {
     "prepare": "prepare --data folder --source people --root new --size 64x32",
     "posed": "prepare --data folder --source bare --poses poses.csv --root new --size 64x32",
     "train": "train --data folder --root data --run new --steps 1 --channels 4 --batch-size 2 "
-    "--device cpu --model unet --no-augment",
-    "resume": "train --run run --resume --steps 9 --root data --device cpu",
+    "--model unet --augment none",
+    "resume": "train --run run --resume --steps 9 --root data",
 }
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
-from posegan import augment, metrics, models
+from posegan import augment, metrics
 from posegan.poses import JOINTS, UNKNOWN_PART
 
 H, W = 128, 64
@@ -148,7 +148,7 @@ def some_dots(count: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     pose[:, 4, :2] = torch.rand(count, 2, generator=generator) * torch.tensor([W - 20.0, H - 20])
     pose[:, 4, :2] = pose[:, 4, :2].round() + 10
     pose[:, 4, 2] = 1
-    return models.heatmaps(pose, H, W)[:, 4:5].expand(-1, 3, -1, -1) * 2 - 1, pose
+    return augment.heatmaps(pose, H, W)[:, 4:5].expand(-1, 3, -1, -1) * 2 - 1, pose
 
 
 def check_dots(dots: torch.Tensor, pose: torch.Tensor) -> None:

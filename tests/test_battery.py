@@ -35,7 +35,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from posegan import files, pairs, posegan, poses, training
+from posegan import checkpoints, files, pairs, posegan, poses
 from posegan.files import BadInput
 
 POINTS = body(50, 15, 4)[[*range(8), *range(9, 19)], :2]
@@ -734,14 +734,14 @@ def test_mutated_data_sets_are_opened_or_refused(world, tmp_path):
 
 def test_mutated_checkpoints_are_whole_or_refused(world, tmp_path):
     whole = (world / "model.pt").read_bytes()
-    good = training.load_generator(world / "model.pt", torch.device("cpu")).state_dict()
+    good = checkpoints.load_generator(world / "model.pt", torch.device("cpu")).state_dict()
 
     @quick
     @given(cuts=CUTS)
     def load(cuts):
         path = write(tmp_path / "model.pt", mutated(whole, cuts))
         with contextlib.suppress(ClickException):
-            found = training.load_generator(path, torch.device("cpu")).state_dict()
+            found = checkpoints.load_generator(path, torch.device("cpu")).state_dict()
             assert all(torch.equal(found[name], good[name]) for name in good)
 
     load()

@@ -203,7 +203,6 @@ LINES = [
     *((f"train --seed {n}", 2, "'--seed'") for n in ("-1", BIG)),
     ("train --model other", 2, "'other' is not one of"),
     ("train --augment other", 2, "other: choose from"),
-    *((f"train --loss-weight {w}", 2, "loss weight") for w in ("x", "x=", "x=nan", "x=-1", "=inf")),
     ("generate", 2, "give SOURCE and POSE"),
     ("generate photo.png", 2, "give SOURCE and POSE"),
     ("generate none.png walk", 1, "none.png: no such file"),

@@ -7,14 +7,15 @@ from click import ClickException
 from conftest import BATCH, fails, picture, some_images, some_pose, write
 from torchvision.models import resnet50
 
-from posegan import models
+from posegan import augment, features, models, poses, recipes
 
 SIZES = [(64, 32), (128, 64), (256, 256), (256, 176), (112, 48), (16, 16)]
 
 
+@pytest.mark.parametrize("descriptor", recipes.DESCRIPTORS)
 @pytest.mark.parametrize("size", SIZES)
-def test_every_multiple_of_16_comes_out_at_its_size(size):
-    generator = models.ResidualGenerator(*size, channels=4, frozen=False).eval()
+def test_every_multiple_of_16_comes_out_at_its_size(size, descriptor):
+    generator = models.ResidualGenerator(*size, 4, descriptor, frozen=False).eval()
     with torch.inference_mode():
         image = generator(some_images(*size), some_pose(*size))
     assert image.shape == (BATCH, 3, *size)
@@ -40,7 +41,7 @@ def test_unet_and_flow_come_out_at_every_size_with_and_without_source_pose(model
         assert image.shape == (BATCH, 3, *size)
         assert image.abs().max() <= 1
     discriminator = models.PatchDiscriminator(channels=8)
-    maps = models.pose_maps(pose, *size, 4).repeat(1, 2, 1, 1)
+    maps = augment.pose_maps(pose, *size, 4).repeat(1, 2, 1, 1)
     real, features = discriminator(image, source, maps)
     assert real.shape == (BATCH, 1, size[0] // 8, size[1] // 8)
     assert len(features) == 4
@@ -69,9 +70,11 @@ def test_the_flow_generator_has_at_most_20_million_parameters():
     assert sum(p.numel() for p in generator.parameters()) <= 20e6
 
 
-@pytest.mark.parametrize("model", models.GENERATORS)
+@pytest.mark.parametrize("model", [*models.GENERATORS, "vector"])
 def test_folded_batch_norms_change_no_picture(model):
     options = {"frozen": False} if model == "residual" else {}
+    if model == "vector":
+        model, options = "residual", {"frozen": False, "descriptor": "vector"}
     generator = models.GENERATORS[model](64, 32, channels=8, **options).train()
     source, pose = some_images(64, 32), some_pose(64, 32)
     generator(source, pose)  # batch norms have seen something
@@ -81,7 +84,7 @@ def test_folded_batch_norms_change_no_picture(model):
             torch.nn.init.normal_(module.bias, std=0.1)
     with torch.inference_mode():
         before = generator.eval()(source, pose)
-        after = models.fused(generator)(source, pose)
+        after = features.fused(generator)(source, pose)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in generator.modules())
     assert before.std() > 0.01
     assert torch.allclose(before, after, atol=1e-4)
@@ -90,32 +93,32 @@ def test_folded_batch_norms_change_no_picture(model):
 def test_heat_maps_peak_at_the_joints_and_are_empty_for_missing_ones():
     pose = torch.zeros(1, 25, 3)
     pose[0, 4] = torch.tensor([20.0, 50.0, 0.5])
-    maps = models.heatmaps(pose, 128, 64)
+    maps = augment.heatmaps(pose, 128, 64)
     assert maps.shape == (1, 25, 128, 64)
     assert maps[0, 4, 50, 20] == 1
     assert maps.sum() == maps[0, 4].sum()
     assert maps[0, 4, 54, 20].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 4 pixels
     pose[0, 4, :2] = torch.tensor([9.5, 5.5])  # between pixels; in the middle of one at 1/4
-    assert models.heatmaps(pose, 128, 64, 4)[0, 4, 1, 2].item() == pytest.approx(1, abs=1e-6)
+    assert augment.heatmaps(pose, 128, 64, 4)[0, 4, 1, 2].item() == pytest.approx(1, abs=1e-6)
 
 
 def test_limb_maps_follow_the_limb():
     pose = torch.zeros(1, 25, 3)
     pose[0, 3], pose[0, 4] = torch.tensor([10.0, 20, 1]), torch.tensor([10.0, 60, 1])
-    maps = models.limb_maps(pose, 128, 64)
-    limb = models.LIMBS.index((3, 4))
+    maps = augment.limb_maps(pose, 128, 64)
+    limb = poses.LIMBS.index((3, 4))
     assert torch.equal(maps[0, limb, 20:61, 10], torch.ones(41))
     assert maps[0, limb, 40, 16].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 6
     assert maps.sum() == maps[0, limb].sum()
 
 
 def test_the_published_widths_have_nine_blocks_of_256_channels():
-    generator = models.ResidualGenerator(128, 64)
+    generator = models.ResidualGenerator(128, 64, descriptor="vector")
     assert len(generator.blocks) == 9
     x = torch.rand(1, 256, 32, 16)
     assert generator.blocks[0](x).shape == x.shape
     assert generator.blocks[0].down(x).shape == (1, 256, 16, 8)
-    assert generator.opening.channels == 64
+    assert generator.joined.opening.channels == 64
 
 
 def test_the_source_pose_changes_nothing():
@@ -126,37 +129,37 @@ def test_the_source_pose_changes_nothing():
 
 
 def test_a_frozen_descriptor_keeps_its_weights_and_statistics():
-    descriptor = models.Descriptor(rows=64, frozen=True).train()
+    descriptor = models.Descriptor("resnet50", frozen=True).train()
     before = {name: value.clone() for name, value in descriptor.state_dict().items()}
-    features = descriptor(some_images(64, 32))
-    assert features.shape == (BATCH, 2048)
-    assert not features.requires_grad
+    vector = descriptor.vector(some_images(64, 32))
+    assert vector.shape == (BATCH, 2048)
+    assert not vector.requires_grad
     for name, value in descriptor.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
 def test_the_descriptor_is_resnet50_on_imagenet_normalised_images():
     reference = resnet50(weights=None).eval()
-    descriptor = models.Descriptor(rows=64, frozen=True)
-    descriptor.network.load_state_dict(
+    descriptor = models.Descriptor("resnet50", frozen=True)
+    descriptor.features.network.load_state_dict(
         {name: value for name, value in reference.state_dict().items() if "fc." not in name}
     )
     image = some_images(32, 16)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     reference.fc = torch.nn.Identity()
-    larger = F.interpolate(((image + 1) / 2 - mean) / std, (64, 32), mode="bilinear")
+    larger = F.interpolate(((image + 1) / 2 - mean) / std, (256, 128), mode="bilinear")
     with torch.inference_mode():
-        assert torch.allclose(descriptor(image), reference(larger), atol=1e-4)
+        assert torch.allclose(descriptor.vector(image), reference(larger), atol=1e-4)
 
 
 def test_weights_are_read_from_a_file_with_or_without_the_classifier(tmp_path):
     state = resnet50(weights=None).state_dict()
     for kept in (state, {name: value for name, value in state.items() if "fc." not in name}):
         torch.save(kept, tmp_path / "resnet.pth")
-        descriptor = models.Descriptor(rows=64, frozen=True)
-        models.load_descriptor_weights(descriptor, str(tmp_path / "resnet.pth"))
-        assert torch.equal(descriptor.network.conv1.weight, state["conv1.weight"])
+        found = features.ResNetFeatures()
+        features.load_weights(found, str(tmp_path / "resnet.pth"))
+        assert torch.equal(found.network.conv1.weight, state["conv1.weight"])
 
 
 def test_imagenet_weights_come_from_torchvision(tmp_path, monkeypatch):
@@ -166,9 +169,9 @@ def test_imagenet_weights_come_from_torchvision(tmp_path, monkeypatch):
         "get_state_dict",
         lambda self, check_hash: state,
     )
-    descriptor = models.Descriptor(rows=64, frozen=True)
-    models.load_descriptor_weights(descriptor, "imagenet")
-    assert torch.equal(descriptor.network.conv1.weight, state["conv1.weight"])
+    found = features.ResNetFeatures()
+    features.load_weights(found, "resnet50")
+    assert torch.equal(found.network.conv1.weight, state["conv1.weight"])
 
 
 def test_unreachable_imagenet_weights_name_the_remedies(tmp_path, monkeypatch):
@@ -177,22 +180,22 @@ def test_unreachable_imagenet_weights_name_the_remedies(tmp_path, monkeypatch):
     monkeypatch.setattr(
         type(weights), "url", property(lambda self: "http://127.0.0.1:9/resnet50-11ad3fa6.pth")
     )
-    with pytest.raises(ClickException, match=r"can't be fetched.*--descriptor-weights none"):
-        models.load_descriptor_weights(models.Descriptor(64, True), "imagenet")
+    with pytest.raises(ClickException, match=r"can't be fetched.*--features none"):
+        features.load_weights(features.ResNetFeatures(), "resnet50")
 
 
 def test_wrong_weights_are_refused(tmp_path):
-    descriptor = models.Descriptor(rows=64, frozen=True)
+    found = features.ResNetFeatures()
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ClickException, match=r"other.pth: holds no weights of ResNet-50"):
-        models.load_descriptor_weights(descriptor, str(tmp_path / "other.pth"))
+        features.load_weights(found, str(tmp_path / "other.pth"))
     with pytest.raises(ClickException, match=r"none.pth: no such file"):
-        models.load_descriptor_weights(descriptor, str(tmp_path / "none.pth"))
+        features.load_weights(found, str(tmp_path / "none.pth"))
     with pytest.raises(ClickException, match=r"no file; check the path"):
-        models.read_state_dict(tmp_path)
+        features.read_state_dict(tmp_path)
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(ClickException, match=r"holds no weights by name"):
-        models.read_state_dict(tmp_path / "list.pth")
+        features.read_state_dict(tmp_path / "list.pth")
 
 
 def test_a_pose_vector_is_normalised_and_flags_missing_joints():
@@ -200,11 +203,41 @@ def test_a_pose_vector_is_normalised_and_flags_missing_joints():
     pose[0, 0] = torch.tensor([-0.5, -0.5, 0.3])  # the frame's upper left corner
     pose[0, 1] = torch.tensor([63.5, 127.5, 0.9])  # its lower right one
     pose[0, 2] = torch.tensor([31.5, 63.5, 1.0])
-    vector = models.pose_vector(pose, 128, 64).view(25, 3)
+    vector = augment.pose_vector(pose, 128, 64).view(25, 3)
     assert vector[0].tolist() == [-1, -1, 1]
     assert vector[1].tolist() == [1, 1, 1]
     assert vector[2].tolist() == [0, 0, 1]
     assert not vector[3:].any()
+
+
+def test_a_place_sees_the_pose_vector_from_where_it_is():
+    pose = torch.zeros(1, 25, 3)
+    pose[0, 0] = torch.tensor([31.5, 63.5, 1.0])
+    seen = augment.pose_from_places(pose, 128, 64, 4).unflatten(1, (3, 25))[0, :, 0]  # (3, h, w)
+    assert seen.shape == (3, 32, 16)
+    near = torch.tensor(0.5 * augment.POSE_NEAR / 32).tanh()  # half a place away
+    assert torch.allclose(seen[0, :, 7], near) and torch.allclose(seen[0, :, 8], -near)
+    assert torch.allclose(seen[1, 15], near) and torch.allclose(seen[1, 16], -near)
+    assert (seen[2] == 1).all()
+    assert not augment.pose_from_places(pose, 128, 64, 4).unflatten(1, (3, 25))[0, :, 1:].any()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_maps_carry_a_corner_of_the_source_to_that_corner(corner):
+    torch.manual_seed(0)
+    generator = models.ResidualGenerator(128, 64, 8, frozen=False).eval()
+    source = torch.zeros(1, 3, 128, 64)
+    changed = source.clone()
+    rows, columns = (slice(0, 32) if one == 0 else slice(-32, None) for one in corner)
+    changed[..., rows, columns] = 1
+    with torch.inference_mode():
+        a, b = (generator(image, some_pose(128, 64)[:1]) for image in (source, changed))
+    difference = (a - b).abs()
+    there = difference[..., rows, columns].mean()
+    other = difference[..., rows, slice(-32, None) if corner[1] == 0 else slice(0, 32)].mean()
+    away = slice(-32, None) if corner[0] == 0 else slice(0, 32)
+    assert there > 2 * difference[..., away, columns].mean()
+    assert there > other
 
 
 def test_instance_norm_equals_pytorchs():
@@ -238,16 +271,16 @@ def test_unreachable_pose_weights_name_the_remedies(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with fails("can't be fetched .*; give the poses themselves, or .* --pose-weights FILE"):
-        models.find_poses([picture()])
+        features.find_poses([picture()])
     assert "keypointrcnn_resnet50_fpn_coco" in asked[0]
 
 
 def test_a_file_with_other_weights_is_refused(tmp_path):
     with fails("damaged"):
-        models.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
+        features.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
     with fails(r"other\.pt: no weights of Keypoint R-CNN; give"):
-        models.find_poses([picture()], str(tmp_path / "other.pt"))
+        features.find_poses([picture()], str(tmp_path / "other.pt"))
 
 
 def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
@@ -261,9 +294,9 @@ def test_the_surest_person_becomes_body25_with_confidences(monkeypatch):
     }
     network = torch.nn.Module()
     network.forward = lambda images: [found]
-    monkeypatch.setattr(models, "_keypoint_network", lambda weights: network)
-    pose = models.find_poses([picture()])[0]
+    monkeypatch.setattr(features, "_keypoint_network", lambda weights: network)
+    pose = features.find_poses([picture()])[0]
     assert np.allclose(pose[0, :2], (9.5, 10.5))
     assert not pose[7].any() and 0.5 < pose[5, 2] < 1 and pose[1, 2] > 0
     found["scores"] = torch.tensor([0.2, 0.1])
-    assert not models.find_poses([picture()]).any()
+    assert not features.find_poses([picture()]).any()

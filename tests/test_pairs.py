@@ -30,7 +30,7 @@ from conftest import (
 )
 from PIL import Image
 
-from posegan import models, pairs, poses
+from posegan import features, pairs, poses
 
 CPU = torch.device("cpu")
 
@@ -308,7 +308,7 @@ def test_bare_names_are_not_mistaken_for_several_pictures(tmp_path):
 
 def test_poses_are_found_where_none_are_given(tmp_path, monkeypatch):
     files = {f"{person}/{shot}.png": encoded(picture()) for person in "ab" for shot in range(2)}
-    monkeypatch.setattr(models, "find_poses", lambda images, weights: np.stack([body()]))
+    monkeypatch.setattr(features, "find_poses", lambda images, weights: np.stack([body()]))
     prepared = prepared_folder(tree(tmp_path / "in", files), tmp_path, size=(128, 64))
     assert np.array_equal(prepared.poses[2], body())
     assert len(prepared.pairs_train) == 2

@@ -15,7 +15,7 @@ from PIL import Image
 
 import posegan
 from posegan import body as shapes
-from posegan import demo, metrics, models, photo, poses
+from posegan import demo, features, metrics, models, photo, poses, reid
 from posegan.posegan import list_photos
 
 SIZE = (64, 32)
@@ -25,7 +25,7 @@ SIZE = (64, 32)
 def model() -> photo.Model:
     """A small generator that has learned nothing; it finds nobody."""
     torch.manual_seed(0)
-    return photo.Model(models.fused(models.FlowGenerator(*SIZE, channels=8)))
+    return photo.Model(features.fused(models.FlowGenerator(*SIZE, channels=8)))
 
 
 def someone(
@@ -224,7 +224,7 @@ def test_the_same_pose_in_four_formats_gives_the_same_picture(model, tmp_path):
 
 def test_a_model_without_flow_takes_photos_too():
     image, own = someone()
-    plain = photo.Model(models.fused(models.UNetGenerator(*SIZE, channels=4)))
+    plain = photo.Model(features.fused(models.UNetGenerator(*SIZE, channels=4)))
     made = plain(Image.fromarray(image), own, own)
     assert ssim(np.asarray(made), image) > 0.95
 
@@ -345,7 +345,7 @@ def test_a_motion_of_the_working_folders_own_goes_first(tmp_path, monkeypatch):
 
 
 def test_new_poses_of_people_are_planned_in_markets_naming(few_people):
-    planned = photo.plan_people(few_people, 3)
+    planned = reid.plan_people(few_people, 3)
     people = few_people.identities
     assert len(planned) == 3 * people
     assert len({one.file for one in planned}) == len(planned)
@@ -355,14 +355,14 @@ def test_new_poses_of_people_are_planned_in_markets_naming(few_people):
         assert few_people.files[source] == one.source
         assert few_people.files[pose] == one.pose
         assert few_people.split[source] == few_people.split[pose] == "train"
-    more = photo.plan_people(few_people, 5)
+    more = reid.plan_people(few_people, 5)
     assert set(planned) < set(more)
 
 
 def test_people_without_pairs_are_refused(few_people):
     alone = dataclasses.replace(few_people, pairs_train=few_people.pairs_train[:0])
     with fails("no training pairs; prepare people with two poses each"):
-        photo.plan_people(alone, 1)
+        reid.plan_people(alone, 1)
 
 
 # ------------------------------------------------------------------------------ from Python

@@ -19,7 +19,19 @@ from conftest import coco, config_for, csv_of
 from PIL import Image
 from torchvision.models import Inception3, alexnet
 
-from posegan import augment, demo, metrics, models, pairs, posegan, poses, training
+from posegan import (
+    augment,
+    checkpoints,
+    demo,
+    metrics,
+    models,
+    pairs,
+    posegan,
+    poses,
+    recipes,
+    scoring,
+    training,
+)
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -61,15 +73,15 @@ def test_every_command_and_option_has_help():
     for name, command in posegan.main.commands.items():
         assert f"posegan {name}" in command.help, name
         options = [one for one in command.params if isinstance(one, click.Option)]
-        assert len(options) <= {"score": 15, "train": 21}.get(name, 20)
+        assert len(options) <= {"score": 15, "train": 15}.get(name, 20)
         assert all(one.help for one in options), name
         assert "Usage" in run(name, "--help")
 
 
 def test_the_settings_of_a_run_are_the_options_of_train():
     names = {one.name for one in posegan.main.commands["train"].params}
-    fields = set(training.TrainConfig.__dataclass_fields__)
-    assert names - {"epochs", "no_augment", "resume"} == fields
+    fields = set(recipes.TrainConfig.__dataclass_fields__)
+    assert names - {"resume"} == fields - {"loss_weights", "device", "precision"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--steps", "0"], ["score", "--x"]])
@@ -84,54 +96,57 @@ def test_help_and_usage_errors_import_no_torch(arguments):
 
 def test_training_twice_asks_for_resume_and_resuming_goes_on(few_people, tmp_path):
     root = few_people.path.parent
-    base = ["train", "--root", root, "--run", tmp_path / "run", "--device", "cpu"]
+    base = ["train", "--root", root, "--run", tmp_path / "run"]
     small = ["--channels", "4", "--batch-size", "4"]
     assert "next: posegan generate" in run(*base, *small, "--steps", "1")
     assert "--resume" in run(*base, *small, "--steps", "1", code=1)
     message = run(*base, "--channels", "8", "--steps", "2", "--resume", code=2)
     assert "--channels 8: the run has 4" in message
     assert "ssim_dscf" in run(*base, "--steps", "2", "--resume")
-    assert training.read_checkpoint(tmp_path / "run" / "latest.pt")["state"]["step"] == 2
+    assert checkpoints.read_checkpoint(tmp_path / "run" / "latest.pt")["state"]["step"] == 2
 
 
 def test_resuming_by_the_run_alone_takes_its_own_settings(few_people, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    small = ["--channels", "8", "--batch-size", "4", "--device", "cpu", "--model", "unet"]
-    more = ["--precision", "bfloat16", "--save-every", "7", "--augment", "flip", "--steps", "1"]
+    small = ["--channels", "8", "--batch-size", "4", "--model", "unet"]
+    more = ["--save-every", "7", "--augment", "flip", "--steps", "1"]
     run("train", "--run", "run", "--root", few_people.path.parent, *small, *more)
-    before = training.read_checkpoint(Path("run/latest.pt"))["config"]["train"]
+    before = checkpoints.read_checkpoint(Path("run/latest.pt"))["config"]["train"]
     output = run("train", "--run", "run", "--steps", "2", "--resume", "--learning-rate", "1e-4")
     assert "demo, unet, step 2" in output
-    after = training.read_checkpoint(Path("run/latest.pt"))["config"]["train"]
+    after = checkpoints.read_checkpoint(Path("run/latest.pt"))["config"]["train"]
     assert after == before | {"steps": 2, "learning_rate": 1e-4}
     assert not Path("data").exists()
-    for other in (["--no-augment"], ["--augment", "crop"], ["--loss-weight", "adversarial=2"]):
+    for other in (["--augment", "none"], ["--augment", "crop"], ["--features", "lite0"]):
         assert "the run has" in run("train", "--run", "run", "--resume", *other, code=2)
 
 
 def test_options_a_model_has_no_use_for_are_refused(few_people, tmp_path):
     base = ["train", "--root", few_people.path.parent, "--run", tmp_path / "run", "--steps", "1"]
     assert "multiple of 4" in run(*base, "--model", "flow", "--channels", "9", code=2)
-    weights = ["--descriptor-weights", "imagenet"]
-    assert "without --features resnet50" in run(*base, "--model", "unet", *weights, code=2)
-    assert "not judged by them" in run(*base, "--model", "residual", "--features", "lite0", code=2)
-    small = ["--batch-size", "4", "--device", "cpu", "--channels", "4"]
+    assert "unet has none" in run(*base, "--model", "unet", "--descriptor", "map", code=2)
+    one = ["--model", "residual", "--batch-size", "1"]
+    assert "give 2 or more" in run(*base, *one, code=2)
+    small = ["--batch-size", "4", "--channels", "4"]
     run(*base, "--model", "flow", *small)
 
 
-def test_epochs_are_passes_over_the_pairs_however_many_processes(few_people, monkeypatch):
+def test_the_papers_epochs_are_passes_over_the_pairs_however_many_processes(
+    few_people, monkeypatch
+):
     asked = []
 
-    def stop(config, prepared, resume):
+    def stop(config, prepared, resume, report):
         asked.append(config.steps)
         raise click.ClickException("enough")
 
-    monkeypatch.setattr(posegan, "train_with_progress", stop)
+    monkeypatch.setattr(training, "train", stop)
+    monkeypatch.setitem(recipes.DEMO, "steps", None)
     base = ["train", "--root", few_people.path.parent, "--run", "nowhere", "--batch-size", "4"]
-    run(*base, "--epochs", "8", code=1)
+    run(*base, code=1)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    run(*base, "--epochs", "8", code=1)
-    assert asked == 2 * [8 * (len(few_people.pairs_train) // 4)]
+    run(*base, code=1)
+    assert asked == 2 * [recipes.PAPER_EPOCHS * (len(few_people.pairs_train) // 4)]
 
 
 def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch):
@@ -141,20 +156,10 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     few = ["--root", root, "--steps", "1"]
     message = run("train", "--data", "market1501", "--root", tmp_path, code=1)
     assert "posegan prepare --data market1501" in message
-    assert "no such loss; it has recon" in run("train", "--loss-weight", "x=1", *few, code=2)
-    assert "no loss weight" in run("train", "--loss-weight", "similarity=-1", code=2)
-    both = ["--augment", "flip,erasing", "--no-augment"]
-    assert "exclude" in run("train", *both, code=2)
     assert "choose from padding" in run("train", "--augment", "blur", code=2)
-    assert "exclude" in run("train", "--steps", "1", "--epochs", "1", code=2)
-    if not torch.cuda.is_available():
-        message = run("train", "--root", root, "--device", "cuda", "--steps", "1", code=1)
-        assert "--device cpu" in message
-    missing = tmp_path / "none.pth"
-    options = ["--descriptor-weights", missing, "--channels", "4", "--steps", "1"]
-    assert "no such file" in run("train", "--root", root, "--model", "residual", *options, code=1)
-    options = ["--features", "resnet50", *options]
-    assert "no such file" in run("train", "--root", root, *options, code=1)
+    missing = ["--features", tmp_path / "none.pth", "--channels", "4"]
+    for model in ("flow", "residual"):
+        assert "no such file" in run("train", *few, *missing, "--model", model, code=1)
 
 
 def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tmp_path):
@@ -213,14 +218,14 @@ def test_the_checkpoint_is_the_newest_runs_else_the_one_that_comes_along(
     trained, photo, pose_file, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "BUILT_IN", tmp_path / "market1501.pt")
+    monkeypatch.setattr(checkpoints, "BUILT_IN", tmp_path / "market1501.pt")
     message = run("generate", photo, pose_file, code=1)
     assert "market1501.pt: the model that comes with posegan is missing; install" in message
-    training.BUILT_IN.write_bytes(trained.read_bytes()[:1000])
+    checkpoints.BUILT_IN.write_bytes(trained.read_bytes()[:1000])
     message = run("generate", photo, pose_file, code=1)
     assert "market1501.pt: the model that comes with posegan is damaged; install" in message
-    training.BUILT_IN.write_bytes(trained.read_bytes())
-    assert f"model: {training.BUILT_IN}" in run("generate", photo, pose_file)
+    checkpoints.BUILT_IN.write_bytes(trained.read_bytes())
+    assert f"model: {checkpoints.BUILT_IN}" in run("generate", photo, pose_file)
     assert (tmp_path / "src_pose.png").exists()
     (tmp_path / "runs" / "demo-residual").mkdir(parents=True)
     (tmp_path / "runs" / "demo-residual" / "latest.pt").write_bytes(trained.read_bytes())
@@ -381,7 +386,7 @@ def test_a_pictures_corruption_is_its_own_whatever_else_is_scored(few_people):
         found = []
         for order in (chosen, chosen[::-1], chosen[1:]):
             prepared = dataclasses.replace(few_people, pairs_test=order)
-            (batch,) = training.scored_batches(prepared, generator, None, (kind, 3))
+            (batch,) = checkpoints.scored_batches(prepared, generator, None, (kind, 3))
             found.append(batch["source"])
         assert torch.equal(found[0], found[1].flip(0))
         assert torch.equal(found[0][1:], found[2])
@@ -452,7 +457,7 @@ def test_every_score_is_a_number_or_has_its_reason(two_folders, tmp_path, offlin
     output = run(*two_folders, "--json", file)
     assert "Compare ssim_dscf" in output and "Published" not in output
     content = json.loads(file.read_text())
-    assert list(content["scores"]) == list(posegan.SCORES) == list(content["recipes"])
+    assert list(content["scores"]) == list(scoring.SCORES) == list(content["recipes"])
     for name, value in content["scores"].items():
         assert (value is None) == (name in content["reasons"]), name
     assert "can't be fetched (no network); put pt_inception" in content["reasons"]["fid"]
@@ -582,7 +587,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     file = tmp_path / "scores.json"
     quick = ["--scores", "pixels", "--json", file, "--overwrite"]
     with monkeypatch.context() as nobody_reads:
-        nobody_reads.setattr(posegan, "show_scores", lambda *given: sys.exit(3))
+        nobody_reads.setattr(scoring, "show_scores", lambda *given: sys.exit(3))
         run(*two_folders, *quick, code=3)
     before = file.read_text()
     assert json.loads(before)["scored"] == str(tmp_path / "generated")
@@ -618,7 +623,7 @@ def test_a_narrow_terminal_cuts_no_name_and_no_number(width, two_folders, monkey
 def test_a_required_score_that_the_size_forbids_is_missed_before_any_is_computed(
     two_folders, monkeypatch
 ):
-    monkeypatch.setattr(posegan, "score_batches", lambda *given: pytest.fail("scored"))
+    monkeypatch.setattr(scoring, "score_batches", lambda *given: pytest.fail("scored"))
     assert "at least 161 pixels" in run(*two_folders, "--scores", "ms_ssim", code=1)
 
 
@@ -820,7 +825,7 @@ def test_every_command_line_of_the_readme_is_understood():
 
 def test_the_python_of_the_readme_runs(trained, photo, pose_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "BUILT_IN", trained)
+    monkeypatch.setattr(checkpoints, "BUILT_IN", trained)
     Image.open(photo).save("photo.jpg")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     assert len(blocks) == 1
@@ -829,7 +834,7 @@ def test_the_python_of_the_readme_runs(trained, photo, pose_file, tmp_path, monk
 
 
 def test_extremes_keep_the_lowest_and_the_highest():
-    kept = posegan.Extremes(2)
+    kept = scoring.Extremes(2)
     for scores in ([0.5, 0.1, float("nan")], [0.9, 0.3], [0.7, 0.2]):
         kept.add(scores, [["a", "b"]] * len(scores), [[np.array(score)] for score in scores])
     rows = [row for half in kept.halves() for _, _, _, row in half]

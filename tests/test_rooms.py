@@ -11,18 +11,30 @@ from posegan import posegan
 
 # What each imports of ours, on import or inside its functions.
 ROOMS = {
-    "posegan": {"photo", "training", "metrics", "augment", "pairs", "poses", "files"},
-    "photo": {"training", "metrics", "pairs", "models", "body", "augment", "demo", "poses"},
-    "training": {"losses", "metrics", "models", "augment", "pairs", "poses"},
-    "losses": {"metrics", "models", "augment", "poses"},
-    "metrics": {"models", "poses"},
-    "pairs": {"models", "augment", "demo", "poses", "files"},
-    "models": {"augment", "poses", "files"},
+    "posegan": {
+        *("reid", "photo", "scoring", "training", "checkpoints", "metrics", "pairs", "poses"),
+        *("files", "terminal", "recipes"),
+    },
+    "reid": {"checkpoints", "pairs", "poses", "files", "terminal"},
+    "photo": {"checkpoints", "metrics", "pairs", "features", "body", "augment", "demo", "poses"},
+    "scoring": {"checkpoints", "metrics", "pairs", "augment", "poses", "files", "terminal"},
+    "training": {
+        *("losses", "checkpoints", "metrics", "pairs", "models", "features", "augment", "poses"),
+        "recipes",
+    },
+    "losses": {"metrics", "models", "features", "augment", "poses", "recipes"},
+    "checkpoints": {"pairs", "models", "features", "augment", "files", "recipes"},
+    "metrics": {"features", "poses"},
+    "pairs": {"features", "augment", "demo", "poses", "files"},
+    "models": {"features", "augment", "poses"},
+    "features": {"poses", "files"},
     "body": {"augment", "poses"},
-    "augment": {"poses"},
+    "augment": {"poses", "recipes"},
     "demo": set(),
     "poses": {"files"},
+    "terminal": {"files"},
     "files": set(),
+    "recipes": set(),
 }
 ROOT = Path(posegan.__file__).parent
 
@@ -55,12 +67,12 @@ def test_a_module_imports_what_is_below_it_and_nothing_else(name):
     assert not flat, f"{name}.py imports {flat} from outside the package"
 
 
-@pytest.mark.parametrize("name", ["files", "poses", "demo"])
+@pytest.mark.parametrize("name", ["files", "poses", "demo", "terminal", "recipes"])
 def test_joints_and_drawn_people_need_no_torch(name):
     assert not {one.split(".")[0] for one in imports(name)} & {"torch", "torchvision"}
 
 
-@pytest.mark.parametrize("name", ["posegan", "pairs", "poses", "demo"])
+@pytest.mark.parametrize("name", ["posegan", "scoring", "pairs", "poses", "demo"])
 def test_torch_is_not_imported_before_it_is_needed(name):
     code = f"import sys; from posegan import {name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from click import ClickException
 from conftest import average_in_one_process, config_for, same, stop_at, values_of
 from PIL import Image
 
-from posegan import augment, losses, metrics, models, pairs, posegan, training
+from posegan import checkpoints, losses, metrics, models, pairs, recipes, scoring, training
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -84,11 +85,11 @@ def test_four_pairs_are_learned_until_ssim_is_above_09(
         learning_rate=1e-3 if model == "residual" else 3e-3,
     )
     checkpoint, _ = training.train(config, prepared, False, lambda figures: None)
-    generator = training.load_generator(checkpoint, torch.device("cpu"))
+    generator = checkpoints.load_generator(checkpoint, torch.device("cpu"))
     batch = pairs.gather(prepared, four)
     inputs = batch["source"], batch["target_pose"]
-    told = training.generate(generator, *inputs, batch["source_pose"])
-    untold = training.generate(generator, *inputs)
+    told = checkpoints.generate(generator, *inputs, batch["source_pose"])
+    untold = checkpoints.generate(generator, *inputs)
     found = (metrics.scores(made, batch["target"]) for made in (told, untold))
     told, untold = (scores["ssim_dscf"].mean() for scores in found)
     assert told > 0.9
@@ -98,10 +99,10 @@ def test_four_pairs_are_learned_until_ssim_is_above_09(
 def test_generated_pictures_do_not_depend_on_the_batch(few_people, tmp_path):
     config = config_for(few_people, tmp_path, steps=1)
     checkpoint, _ = training.train(config, few_people, False, lambda figures: None)
-    generator = training.load_generator(checkpoint, torch.device("cpu"))
+    generator = checkpoints.load_generator(checkpoint, torch.device("cpu"))
     batch = pairs.gather(few_people, few_people.pairs_test[:3])
-    together = training.generate(generator, batch["source"], batch["target_pose"])
-    alone = training.generate(generator, batch["source"][1:2], batch["target_pose"][1:2])
+    together = checkpoints.generate(generator, batch["source"], batch["target_pose"])
+    alone = checkpoints.generate(generator, batch["source"][1:2], batch["target_pose"][1:2])
     assert together.dtype == torch.uint8
     assert (together[1].int() - alone[0].int()).abs().max() <= 1
 
@@ -116,7 +117,7 @@ def test_a_checkpoint_of_half_size_makes_the_same_pictures(few_people, tmp_path,
     inputs = pairs.normalise(batch["source"]), batch["target_pose"], batch["source_pose"]
     with torch.inference_mode():
         whole, half = (
-            training.load_generator(path, torch.device("cpu"))(*inputs)
+            checkpoints.load_generator(path, torch.device("cpu"))(*inputs)
             for path in (checkpoint, small)
         )
     assert (whole - half).abs().max() < 1e-2
@@ -128,7 +129,7 @@ def test_pictures_of_nan_are_refused(few_people):
         generator.synthesis_net.picture.bias.fill_(float("nan"))
     batch = pairs.gather(few_people, few_people.pairs_test[:1])
     with pytest.raises(ClickException, match=r"pictures of NaN.*--checkpoint"):
-        training.generate(generator, batch["source"], batch["target_pose"])
+        checkpoints.generate(generator, batch["source"], batch["target_pose"])
 
 
 def test_the_learning_rate_falls_by_10_every_20_epochs(few_people, tmp_path):
@@ -183,18 +184,18 @@ def test_files_of_another_kind_are_no_checkpoints(tmp_path):
     path = tmp_path / "latest.pt"
     torch.save({"weights": torch.zeros(2)}, path)
     with pytest.raises(ClickException, match=r"a file of another kind.*posegan train"):
-        training.read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
     torch.save({"format": 99, "config": {}, "state": {}}, path)
     with pytest.raises(ClickException, match=r"checkpoint format 99"):
-        training.read_checkpoint(path)
-    torch.save({"format": training.FORMAT, "config": {"shape": {}}, "state": {}}, path)
+        checkpoints.read_checkpoint(path)
+    torch.save({"format": checkpoints.FORMAT, "config": {"shape": {}}, "state": {}}, path)
     with pytest.raises(ClickException, match=r"missing or impossible parts"):
-        training.read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ClickException, match=r"damaged"):
-        training.read_checkpoint(path)
+        checkpoints.read_checkpoint(path)
     with pytest.raises(ClickException, match=r"no checkpoint here yet; train one"):
-        training.newest_checkpoint(tmp_path / "runs")
+        checkpoints.newest_checkpoint(tmp_path / "runs")
 
 
 class Hostile:
@@ -206,7 +207,7 @@ def test_a_hostile_checkpoint_runs_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": 1, "config": Hostile(), "state": {}}, "evil.pt")
     with pytest.raises(ClickException, match=r"evil.pt: damaged, or not a file of plain tensors"):
-        training.read_checkpoint(Path("evil.pt"))
+        checkpoints.read_checkpoint(Path("evil.pt"))
     assert not Path("harmed").exists()
 
 
@@ -216,7 +217,7 @@ def test_an_unwritable_place_is_one_clear_line(few_people, tmp_path):
         training.open_log(tmp_path / "file" / "run", 0)
     config = config_for(few_people, tmp_path)
     with pytest.raises(ClickException, match=r"the checkpoint can't be written.*--run"):
-        training.write_checkpoint(tmp_path / "nowhere" / "latest.pt", config, {}, {})
+        checkpoints.write_checkpoint(tmp_path / "nowhere" / "latest.pt", config, {}, {})
     config = dataclasses.replace(config, run=str(tmp_path / "file" / "run"))
     with pytest.raises(ClickException, match=r"can't be written.*--run"):
         training.train(config, few_people, False, lambda figures: None)
@@ -226,8 +227,8 @@ def test_cuda_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device here")
     with pytest.raises(ClickException, match=r"--device cuda.*use --device cpu"):
-        training.pick_device("cuda")
-    assert training.pick_device("auto").type == "cpu"
+        checkpoints.pick_device("cuda")
+    assert checkpoints.pick_device("auto").type == "cpu"
 
 
 def test_gradients_are_averaged_over_processes(tmp_path):
@@ -235,7 +236,56 @@ def test_gradients_are_averaged_over_processes(tmp_path):
 
 
 def test_every_model_has_its_name_its_objective_and_its_weights():
-    assert list(models.GENERATORS) == list(losses.OBJECTIVES) == list(posegan.MODELS)
-    assert posegan.AUGMENTATIONS == augment.AUGMENTATIONS
-    assert tuple(metrics.RECIPE_NOTES) == posegan.SCORES
-    assert list(posegan.LOSS_WEIGHTS) == list(posegan.MODELS)
+    assert list(models.GENERATORS) == list(losses.OBJECTIVES) == list(recipes.MODELS)
+    assert tuple(metrics.RECIPE_NOTES) == scoring.SCORES
+    assert list(recipes.LOSS_WEIGHTS) == ["paper", *recipes.MODELS]
+
+
+class Described(torch.nn.Module):
+    """A descriptor that is quick: the mean colour of each third of the picture, a hundred times."""
+
+    widths, frozen = (900,), True
+
+    def vector(self, image: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(image, (3, 1)).flatten(1).repeat(1, 100)
+
+
+def vector_run(prepared, run: Path, monkeypatch, **changes) -> list[dict]:
+    """The log of a run of `residual` with a frozen descriptor that is pooled to a vector."""
+    monkeypatch.setattr(models, "Descriptor", lambda network, frozen: Described())
+    monkeypatch.setattr(training, "load_descriptor", lambda config, state: None)
+    monkeypatch.setattr(training, "LOG_EVERY_STEPS", 1)
+    settings = {"descriptor": "vector", "features": "frozen", "augment": (), "steps": 3}
+    config = config_for(prepared, run, **settings | changes)
+    training.train(config, prepared, False, lambda figures: None)
+    return training.read_log(run)
+
+
+def test_cached_descriptors_give_the_losses_of_computed_ones(few_people, tmp_path, monkeypatch):
+    cached = vector_run(few_people, tmp_path / "cached", monkeypatch)
+    assert all("reconstruction" in line for line in cached)
+    monkeypatch.setattr(training, "describe_sources", lambda *given: None)
+    computed = vector_run(few_people, tmp_path / "computed", monkeypatch)
+    timed = "images_per_second"
+    assert [{**line, timed: 0} for line in cached] == [{**line, timed: 0} for line in computed]
+    runs = (values_of(tmp_path / name / "latest.pt") for name in ("cached", "computed"))
+    assert same(*(values["generator"] for values in runs))
+
+
+def test_a_cached_descriptor_is_not_asked_again(few_people):
+    settings = {"descriptor": "vector", "features": "none", "augment": ()}
+    config = config_for(few_people, Path("run"), **settings)
+    state = training.build(config, training.describe(config, few_people), torch.device("cpu"))
+    described = state.generator.describe(torch.zeros(2, 3, 64, 32))
+    state.generator.descriptor = None
+    batch = {"described": described, "target_pose": torch.from_numpy(few_people.poses[:2])}
+    image, _ = losses.synthesise_described(state.generator, batch)
+    assert image.shape == (2, 3, 64, 32)
+
+
+@pytest.mark.parametrize("changes", [{"augment": ("flip",)}, {"descriptor": "map"}])
+def test_descriptors_that_may_change_are_not_cached(few_people, changes):
+    settings = {"descriptor": "vector", "features": "none", "augment": ()} | changes
+    config = config_for(few_people, Path("run"), **settings)
+    state = training.build(config, training.describe(config, few_people), torch.device("cpu"))
+    assert training.describe_sources(config, state, None, torch.device("cpu")) is None

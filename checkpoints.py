@@ -1,0 +1,305 @@
+"""Checkpoints as files, and their generators loaded and run.
+
+A checkpoint is {"format", "config", "state"}: the config holds the settings of the run ("train"),
+what its networks are ("shape") and a checksum of its data ("data").
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from click import ClickException
+from torch import Tensor, nn
+
+from posegan import augment, features, models, pairs
+from posegan.files import BadInput
+from posegan.recipes import TrainConfig
+
+FORMAT = 4
+BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name ("auto": CUDA where there is one, else the CPU).
+
+    Raises ClickException for a device this machine lacks.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ClickException(
+            "--device cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
+            "or use --device cpu"
+        )
+    if name == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+def build_generator(shape: dict) -> nn.Module:
+    """The generator a checkpoint's `shape` describes, without its weights."""
+    return models.GENERATORS[shape["model"]](shape["height"], shape["width"], **shape["options"])
+
+
+def write_checkpoint(
+    path: Path, config: TrainConfig, about: dict, state: dict, previous: Path | None = None
+) -> None:
+    """Write a checkpoint whole or not at all, so that a crash at any moment leaves one.
+
+    What `path` held before becomes `previous`. Raises ClickException where it can't be written.
+    """
+    content = {"format": FORMAT, "config": {"train": dataclasses.asdict(config)} | about}
+    beside = None
+    try:
+        with undisturbed():
+            number, beside = tempfile.mkstemp(".partial", f"{path.stem}.", path.parent)
+            with os.fdopen(number, "wb") as file:
+                torch.save(content | {"state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if previous and path.exists():
+                os.replace(path, previous)
+            os.chmod(beside, 0o644)  # mkstemp's own are private
+            os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        with contextlib.suppress(OSError, TypeError):
+            os.unlink(beside)
+        raise ClickException(
+            f"{path}: the checkpoint can't be written ({str(error).splitlines()[0]}); free some "
+            "space or choose another folder with --run"
+        ) from None
+
+
+def read_checkpoint(path: Path) -> dict:
+    """Read and check a checkpoint: {"format", "config", "state"}.
+
+    Raises ClickException for one that is damaged, as the checksums in the file tell, and for what
+    is no checkpoint of ours.
+    """
+    content = features.read_state_dict(path)
+    if not {"format", "config", "state"} <= content.keys():
+        raise ClickException(
+            f"{path}: a file of another kind, not a posegan checkpoint; train one with "
+            "posegan train"
+        )
+    if content["format"] != FORMAT:
+        raise ClickException(
+            f"{path}: checkpoint format {content['format']}, this posegan reads {FORMAT}; use the "
+            "posegan that wrote it"
+        )
+    if not well_formed(content):
+        raise ClickException(
+            f"{path}: a checkpoint with missing or impossible parts; take another, or train anew"
+        )
+    return content
+
+
+def well_formed(content: dict) -> bool:
+    """Has a checkpoint all parts that any needs, each of a possible kind?"""
+    try:
+        train, shape, state = (
+            content["config"]["train"],
+            content["config"]["shape"],
+            content["state"],
+        )
+        kinds = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
+        sizes = shape["height"], shape["width"], shape["options"]["channels"], shape["identities"]
+        return (
+            train.keys() == kinds.keys()
+            and all(isinstance(train[n], kinds[n]) for n in kinds if isinstance(kinds[n], type))
+            and shape["model"] in models.GENERATORS
+            and all(type(size) is int for size in sizes)
+            and all(16 <= size <= 1024 for size in sizes[:2])
+            and 1 <= sizes[2] <= 1024
+            and sizes[3] >= 0
+            and type(state["step"]) is int
+            and state["step"] >= 0
+            and all(value.isfinite().all() for value in state["average"].values())
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep signals waiting while a checkpoint is written."""
+    waiting, ours = [], stop_signals()
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    before = {one: signal.signal(one, lambda number, frame: waiting.append(number)) for one in ours}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    for number in waiting:
+        signal.raise_signal(number)
+
+
+def stop_signals() -> list[int]:
+    """What asks a program to stop; Windows has no SIGHUP."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+def newest_checkpoint(runs: Path = Path("runs")) -> Path:
+    """The checkpoint written last below `runs`. Raises ClickException where there is none."""
+    found = sorted(runs.glob("*/latest.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ClickException(
+            f"{runs}/: no checkpoint here yet; train one with posegan train, or name one with "
+            "--checkpoint FILE"
+        )
+    return found[-1]
+
+
+def default_checkpoint(runs: Path = Path("runs")) -> Path:
+    """The checkpoint written last below `runs`; without any, the one that comes with posegan.
+
+    Raises ClickException where neither is there.
+    """
+    if any(runs.glob("*/latest.pt")):
+        return newest_checkpoint(runs)
+    if not BUILT_IN.is_file():
+        raise ClickException(
+            f"{BUILT_IN}: the model that comes with posegan is missing; install posegan again, "
+            "train one with posegan train, or name one with --checkpoint FILE"
+        )
+    return BUILT_IN
+
+
+# ------------------------------------------------------------------------------ running a generator
+
+
+def load_generator(path: Path, device: torch.device) -> nn.Module:
+    """The averaged generator of a checkpoint, ready to run (only); it knows its height and width,
+    and by `trained` the data, step and seed of its training.
+
+    Raises ClickException for a file that is no checkpoint of ours.
+    """
+    try:
+        content = read_checkpoint(path)
+    except ClickException:
+        if path == BUILT_IN:
+            problem = "the model that comes with posegan is damaged"
+            raise BadInput(path, problem, "install posegan again") from None
+        raise
+    try:
+        generator = build_generator(content["config"]["shape"])
+        generator.load_state_dict(content["state"]["average"])
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise ClickException(
+            f"{path}: its model can't be rebuilt by this posegan; use the posegan that wrote it, "
+            "or train anew"
+        ) from None
+    settings = content["config"]["train"]
+    generator.trained = {"data": settings["data"], "step": content["state"]["step"]}
+    generator.trained["seed"] = settings["seed"]
+    return features.fused(generator).to(device, memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def synthesise(
+    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+) -> models.Synthesis:
+    """Run a generator on pictures, source uint8 (B, 3, H, W), and give all it makes, in float32.
+
+    Of a generator without a flow the picture is all painted. Computes in float32 on every device,
+    as scores must not depend on it. Raises ClickException where NaN comes out.
+    """
+    device = next(generator.parameters()).device
+    move = [pairs.normalise(source.to(device)), target_pose.to(device)]
+    move.append(source_pose if source_pose is None else source_pose.to(device))
+    if isinstance(generator, models.FlowGenerator):
+        made = generator.synthesise(*move)
+    else:
+        made = models.painting(generator(*move).float())
+    if not made.image.isfinite().all():
+        raise ClickException(
+            "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "
+            "with --checkpoint, or train anew with a lower --learning-rate"
+        )
+    return made
+
+
+def generate(
+    generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
+) -> Tensor:
+    """The pictures of `synthesise`, uint8 (B, 3, H, W) on the generator's device."""
+    return to_levels(synthesise(generator, source, target_pose, source_pose).image)
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Images in [-1, 1] as uint8."""
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_size(prepared: pairs.Prepared, generator: nn.Module) -> None:
+    """Raise ClickException for pictures of another size than the generator's."""
+    if (prepared.height, prepared.width) != (generator.height, generator.width):
+        raise ClickException(
+            f"{prepared.path}: images of {prepared.height}x{prepared.width}, the model makes "
+            f"{generator.height}x{generator.width}; name a checkpoint trained on this data with "
+            "--checkpoint"
+        )
+
+
+def scored_batches(
+    prepared: pairs.Prepared,
+    generator: nn.Module,
+    limit: int | None,
+    corruption: tuple[str, int] | None = None,
+) -> Iterator[dict]:
+    """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
+
+    The baselines are images by name, the names the files of source and target; sources are spoilt
+    by a corruption (kind and severity). Raises ClickException for pictures of another size than the
+    generator's, and where there are no pairs.
+    """
+    check_size(prepared, generator)
+    chosen = prepared.pairs_test[:limit]
+    if not len(chosen):
+        raise ClickException(f"{prepared.path}: no test pairs; prepare more people")
+    mean = pairs.mean_image(prepared)  # (3, H, W)
+    for start in range(0, len(chosen), pairs.CHUNK):
+        part = chosen[start : start + pairs.CHUNK]
+        batch = pairs.gather(prepared, part)
+        if corruption:
+            sides = ("source", "source_pose")
+            names = prepared.files[part[:, 0]]
+            spoilt = corrupt_pictures(*(batch[side] for side in sides), corruption, names)
+            batch |= dict(zip(sides, spoilt))
+        source, pose = batch["source"], batch["target_pose"]
+        batch["generated"] = generate(generator, source, pose, batch["source_pose"]).cpu()
+        batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
+        batch["names"] = prepared.files[part]  # (B, 2)
+        yield batch
+
+
+def corrupt_pictures(
+    pictures: Tensor, pose: Tensor, corruption: tuple[str, int], names: Iterable[str]
+) -> tuple[Tensor, Tensor]:
+    """uint8 pictures (B, 3, H, W) and their poses under a corruption (kind and severity).
+
+    A picture's key, by `pairs.picture_key` of its file name, decides what it draws: in however many
+    pairs it is, it is spoilt in the same way.
+    """
+    keys = (os.fsencode(pairs.picture_key(name)) for name in names)
+    samples = torch.tensor([crc32(key) >> 1 for key in keys])
+    spoilt, pose = augment.corrupt(pairs.normalise(pictures), pose, *corruption, samples)
+    return to_levels(spoilt), pose
+
+
+def to_pictures(images: Tensor) -> np.ndarray:
+    """uint8 tensors (B, 3, H, W) on any device as arrays (B, H, W, 3)."""
+    return images.permute(0, 2, 3, 1).cpu().numpy()

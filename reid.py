@@ -1,0 +1,93 @@
+"""New poses for a data set's training people, in Market-1501's layout, for re-identification."""
+
+import csv
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from click import ClickException
+from torch import nn
+
+from posegan import checkpoints, pairs, poses
+from posegan.files import BadInput, check_output, replaced
+from posegan.terminal import progress_line, say
+
+
+class PlannedPicture(NamedTuple):
+    """A picture of a person in another's pose."""
+
+    file: str  # in Market-1501's naming
+    source: str
+    pose: str
+    seed: int
+    pair: tuple[int, int]  # source and pose as places in the prepared folder
+
+
+def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
+    """What to make for `count` new poses of each training person, in the pictures' own order.
+
+    Sources and poses are drawn from the pictures of training pairs, each by a seed of its own, so
+    that a larger `count` adds to a smaller one. Frames are numbered from 900000, which no camera
+    has. Raises ClickException where there are no training pairs.
+    """
+    known = np.unique(prepared.pairs_train)
+    if not len(known):
+        raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
+    planned = []
+    for label in np.unique(prepared.labels[known]):
+        own = known[prepared.labels[known] == label]
+        for number in range(count):
+            seed = int(np.random.SeedSequence([int(label), number]).generate_state(1)[0])
+            rng = np.random.default_rng(seed)
+            source, pose = int(rng.choice(own)), int(rng.choice(known))
+            file, other = str(prepared.files[source]), str(prepared.files[pose])
+            scene = re.search(r"_(c\ds\d)_", file)
+            scene = scene[1] if scene else "c1s1"
+            identity = str(prepared.identity[source])
+            person = identity if re.fullmatch(r"\d{4}", identity) else f"{label + 1:04d}"
+            name = f"{person}_{scene}_{900000 + number:06d}_00.jpg"
+            planned.append(PlannedPicture(name, file, other, seed, (source, pose)))
+    return planned
+
+
+def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Module) -> None:
+    """Write `count` new poses of each training person as Market-1501's training folder.
+
+    What is there already stays, so that a second run goes on. Raises ClickException where the
+    generator makes pictures of another size, and where `out` holds something else.
+    """
+    prepared = pairs.load(data, root)
+    checkpoints.check_size(prepared, generator)
+    rows, folder = plan_people(prepared, count), out / "bounding_box_train"
+    write_manifest(out / "manifest.csv", rows)
+    left = [row for row in rows if not (folder / row.file).exists()]
+    with progress_line("generating", "pictures") as update:
+        for start in range(0, len(left), pairs.CHUNK):
+            part = left[start : start + pairs.CHUNK]
+            batch = pairs.gather(prepared, np.array([row.pair for row in part]))
+            given = (batch[name] for name in ("source", "target_pose", "source_pose"))
+            made = checkpoints.to_pictures(checkpoints.generate(generator, *given))
+            poses.write_pictures(made, [folder / row.file for row in part], overwrite=False)
+            update(completed=len(rows) - len(left) + start + len(part), total=len(rows))
+    say(f"{out}: {len(rows):,} pictures of {prepared.identities:,} people")
+
+
+def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
+    """Write what is to be made as CSV; raises where the folder holds something else."""
+    check_output(path, "--out", True, {})
+    if not path.exists() and path.parent.exists() and any(path.parent.iterdir()):
+        raise BadInput(path.parent, "not empty, nor begun by this", "name a new folder with --out")
+    table = [["file", "source", "pose", "seed"], *([str(x) for x in row[:4]] for row in rows)]
+    if path.exists():
+        with open(path, newline="", errors="surrogateescape") as file:
+            if not {tuple(row) for row in csv.reader(file)} <= {tuple(row) for row in table}:
+                raise ClickException(
+                    f"{path}: of other pictures than these; go on with the same data and at least "
+                    "the same --count, or name a new folder with --out"
+                )
+    with (
+        replaced(path, "--out") as beside,
+        open(beside, "w", newline="", errors="surrogateescape") as file,
+    ):
+        csv.writer(file).writerows(table)
