@@ -19,7 +19,7 @@ import torch
 from click import ClickException
 from torch import Tensor, nn
 
-from posegan import augment, features, models, pairs
+from posegan import augment, datasets, features, models, pairs
 from posegan.files import BadInput
 from posegan.recipes import TrainConfig
 
@@ -291,10 +291,10 @@ def corrupt_pictures(
 ) -> tuple[Tensor, Tensor]:
     """uint8 pictures (B, 3, H, W) and their poses under a corruption (kind and severity).
 
-    A picture's key, by `pairs.picture_key` of its file name, decides what it draws: in however many
-    pairs it is, it is spoilt in the same way.
+    A picture's key, by its file name, decides what it draws: in however many pairs it is, it is
+    spoilt in the same way.
     """
-    keys = (os.fsencode(pairs.picture_key(name)) for name in names)
+    keys = (os.fsencode(datasets.picture_key(name)) for name in names)
     samples = torch.tensor([crc32(key) >> 1 for key in keys])
     spoilt, pose = augment.corrupt(pairs.normalise(pictures), pose, *corruption, samples)
     return to_levels(spoilt), pose

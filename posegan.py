@@ -9,7 +9,8 @@ training     state, processes, the loop, log and samples
 losses       losses, and what each generator descends
 checkpoints  checkpoints as files; their generators loaded and run
 metrics      SSIM, mask-SSIM, PSNR, Inception Score, FID, LPIPS, pose error
-pairs        data sets, pair lists, the prepared folder, batches
+datasets     archives and folders of people made into prepared folders; pair lists
+pairs        the prepared folder, several as one, batches, folders to score
 models       networks: generators and discriminators
 features     networks trained by others: ImageNet features, pose detector; their weights
 body         the body's parts, its outline, what is behind it
@@ -61,7 +62,7 @@ from posegan.terminal import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from posegan import pairs, photo
+    from posegan import datasets, pairs, photo
 
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
@@ -161,9 +162,10 @@ def prepare(ctx, preview, **settings) -> None:
     sheet = Path(settings["root"], f"{settings['name'] or settings['data']}-preview.png")
     if preview:
         check_output(sheet, "--root or --name", settings["overwrite"], {})
-    from posegan import pairs
 
-    prepared = prepare_with_progress(pairs.PrepareConfig(**settings))
+    from posegan import datasets
+
+    prepared = prepare_with_progress(datasets.PrepareConfig(**settings))
     describe(prepared)
     if preview:
         write_preview(prepared, settings["seed"], sheet, settings["overwrite"])
@@ -188,12 +190,13 @@ def write_preview(prepared: "pairs.Prepared", seed: int, path: Path, overwrite: 
     say(f"preview: {path}")
 
 
-def prepare_with_progress(config: "pairs.PrepareConfig") -> "pairs.Prepared":
+def prepare_with_progress(config: "datasets.PrepareConfig") -> "pairs.Prepared":
     """Prepare a data set behind a progress line on stderr."""
-    from posegan import pairs
+
+    from posegan import datasets
 
     with progress_line("preparing", "images") as update:
-        return pairs.prepare(config, lambda i, n: update(completed=i, total=n))
+        return datasets.prepare(config, lambda i, n: update(completed=i, total=n))
 
 
 def describe(prepared: "pairs.Prepared") -> None:
@@ -336,7 +339,9 @@ def open_or_draw(data: str, root: str) -> "pairs.Prepared":
             raise click.ClickException(
                 f"{root}/demo: not prepared yet; run posegan prepare once before several processes"
             )
-        prepare_with_progress(pairs.PrepareConfig(root=root))
+        from posegan import datasets
+
+        prepare_with_progress(datasets.PrepareConfig(root=root))
     return pairs.load_mixture(data, root)
 
 

@@ -201,6 +201,13 @@ def proportioned(motion: np.ndarray, rest: np.ndarray, own: np.ndarray) -> np.nd
 # ------------------------------------------------------------------------------ pictures
 
 
+def stem(name: str) -> str:
+    """A name without the suffixes of pictures, of which Market-1501 has names with two."""
+    while name.lower().endswith(IMAGE_SUFFIXES):
+        name = name.rpartition(".")[0]
+    return name
+
+
 def read_image(source: Path | bytes, name: str) -> np.ndarray:
     """Read a picture, upright, as uint8 (H, W, 3): grey, palette, CMYK, 16-bit, RGBA over white.
 

@@ -8,7 +8,7 @@ import time
 import click
 import race  # noqa: F401  this checkout's modules
 
-from posegan import pairs
+from posegan import datasets, pairs
 
 STEPS = 2000  # batches that are fetched
 
@@ -56,16 +56,16 @@ def main(data: str, source: str, poses: tuple[str, ...], batch_size: int, thread
     Example: python benchmarks/prepare.py --source Market-1501-v15.09.15.zip --poses CSV_FOLDER
     """
     logging.getLogger("posegan").setLevel(logging.ERROR)
-    pairs._pair_lists = timed(pairs._pair_lists)
+    datasets._pair_lists = timed(datasets._pair_lists)
     with tempfile.TemporaryDirectory() as root:
         began = time.perf_counter()
-        prepared = pairs.prepare(pairs.PrepareConfig(data, source, poses, root))
+        prepared = datasets.prepare(datasets.PrepareConfig(data, source, poses, root))
         seconds = time.perf_counter() - began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         report("prepare", seconds, "s")
         report("images", len(prepared.images) / seconds, "images/s")
         report("peak memory", peak, "GiB")  # before torch is imported
-        report("pair lists", pairs._pair_lists.seconds, "s")
+        report("pair lists", datasets._pair_lists.seconds, "s")
         rate = measure_batches(prepared, batch_size, threads)
         report("batches", rate, f"images/s ({rate / 2:,.0f} pairs/s)")
 

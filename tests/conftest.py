@@ -16,7 +16,7 @@ from click import ClickException
 from click.testing import CliRunner
 from PIL import Image
 
-from posegan import checkpoints, demo, pairs, posegan, poses, recipes, training
+from posegan import checkpoints, datasets, demo, pairs, posegan, poses, recipes, training
 
 BATCH = 2  # of some_images and some_pose
 
@@ -55,7 +55,7 @@ def few_people(tmp_path_factory) -> pairs.Prepared:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "IDENTITIES", 10)
         patch.setattr(demo, "POSES", 5)
-        return pairs.prepare(pairs.PrepareConfig(root=str(root), size=(64, 32)))
+        return datasets.prepare(datasets.PrepareConfig(root=str(root), size=(64, 32)))
 
 
 def body(height: float = 100, x: float = 30, y: float = 10) -> np.ndarray:
@@ -261,8 +261,8 @@ def world(tmp_path_factory) -> Path:
     names = [*bare, "0.png", "1.png"]
     points = body(50, 15, 4)[[*range(8), *range(9, 19)], :2]
     write(folder / "poses.csv", csv_text(*(csv_row(name, points) for name in names)))
-    prepared = pairs.prepare(
-        pairs.PrepareConfig(
+    prepared = datasets.prepare(
+        datasets.PrepareConfig(
             "folder", str(folder / "people"), root=str(folder / "data"), size=(64, 32)
         )
     )

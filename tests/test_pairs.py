@@ -30,7 +30,7 @@ from conftest import (
 )
 from PIL import Image
 
-from posegan import features, pairs, poses
+from posegan import datasets, features, pairs, poses
 
 CPU = torch.device("cpu")
 
@@ -78,10 +78,10 @@ def market(folder: Path, people: int = 6, poses: int = 4) -> tuple[Path, dict[st
 
 
 def prepared_market(folder: Path, source: Path, **options) -> pairs.Prepared:
-    config = pairs.PrepareConfig(
+    config = datasets.PrepareConfig(
         "market1501", str(source), (str(folder),), str(folder / "out"), **options
     )
-    return pairs.prepare(config)
+    return datasets.prepare(config)
 
 
 def names_of(prepared: pairs.Prepared, indices: np.ndarray) -> list[tuple[str, str]]:
@@ -138,8 +138,8 @@ def test_an_absent_picture_has_the_split_of_its_person_whatever_the_csv_is_calle
     merged = write(tmp_path / "all.csv", merged)
     (source / "bounding_box_test" / rows["test"][0][0]).unlink()
     (source / "bounding_box_train" / rows["train"][0][0]).unlink()
-    config = pairs.PrepareConfig("market1501", str(source), (str(merged),), str(tmp_path))
-    part = pairs.prepare(config)
+    config = datasets.PrepareConfig("market1501", str(source), (str(merged),), str(tmp_path))
+    part = datasets.prepare(config)
     gone = {rows[split][0][0] for split in rows}
     for split in ("pairs_train", "pairs_test"):
         official = names_of(whole, getattr(whole, split))
@@ -151,22 +151,22 @@ def test_an_absent_picture_has_the_split_of_its_person_whatever_the_csv_is_calle
 def test_key_points_of_other_data_are_refused(tmp_path):
     source, _ = market(tmp_path)
     other = write(tmp_path / "other.csv", csv_text(csv_row("a.jpg", np.ones((18, 2)))))
-    config = pairs.PrepareConfig("market1501", str(source), (str(other),), str(tmp_path / "out"))
+    config = datasets.PrepareConfig("market1501", str(source), (str(other),), str(tmp_path / "out"))
     with fails(r"other\.csv: a\.jpg is no Market-1501 name; remove it"):
-        pairs.prepare(config)
+        datasets.prepare(config)
     twice = (str(tmp_path), str(tmp_path / "market-annotation-test.csv"))
-    config = pairs.PrepareConfig("market1501", str(source), twice, str(tmp_path / "out"))
+    config = datasets.PrepareConfig("market1501", str(source), twice, str(tmp_path / "out"))
     with fails("is there a second time; remove it"):
-        pairs.prepare(config)
+        datasets.prepare(config)
 
 
 def test_the_official_market_pairs_are_exact(shared_data):
-    config = pairs.PrepareConfig(
+    config = datasets.PrepareConfig(
         "market1501", str(shared_data / "Market-1501-v15.09.15.zip"), (str(shared_data),)
     )
-    listing = pairs._official(config)
+    listing = datasets._official(config)
     stored = np.zeros((len(listing.rows), 25, 3), np.float32)
-    lists, dropped = pairs._pair_lists(listing, stored)
+    lists, dropped = datasets._pair_lists(listing, stored)
     names = [Path(row.file).name for row in listing.rows]
     assert (len(names), len(lists["train"]), dropped) == (32_668, 263_632, 0)
     with open(shared_data / "market-pairs-test.csv") as file:
@@ -182,7 +182,7 @@ def test_the_official_market_pairs_are_exact(shared_data):
 
 
 def test_the_official_deepfashion_pairs_are_exact(shared_data, tmp_path):
-    config = pairs.PrepareConfig(
+    config = datasets.PrepareConfig(
         "deepfashion",
         str(shared_data / "DeepFashion-inshop-sample.zip"),
         (str(shared_data / "fasion-annotation-test.csv"),),
@@ -190,16 +190,16 @@ def test_the_official_deepfashion_pairs_are_exact(shared_data, tmp_path):
     )
     with open(shared_data / "fashion-pairs-test.csv") as file:
         official = list(map(tuple, csv.reader(file)))[1:]
-    prepared = pairs.prepare(config)
-    flat = [f"{pairs._parse_name('deepfashion', file)['key']}.jpg" for file in prepared.files]
+    prepared = datasets.prepare(config)
+    flat = [f"{datasets._parse_name('deepfashion', file)['key']}.jpg" for file in prepared.files]
     there = [pair for pair in official if set(pair) <= set(flat)]
     assert [(flat[a], flat[b]) for a, b in prepared.pairs_test] == there and len(there) == 212
     assert set(prepared.split) == {"test"} and prepared.images.shape[1:3] == (256, 256)
-    listing = pairs._official(config)
+    listing = datasets._official(config)
     names = list(poses.read_poses(shared_data / "fasion-annotation-test.csv"))
     for row in listing.rows:
         row.file = row.file or "absent"
-    lists, _ = pairs._pair_lists(listing, np.zeros((len(names), 25, 3), np.float32))
+    lists, _ = datasets._pair_lists(listing, np.zeros((len(names), 25, 3), np.float32))
     assert [(names[a], names[b]) for a, b in lists["test"]] == official
 
 
@@ -212,10 +212,10 @@ def test_in_shop_paths_and_flattened_names_are_the_same_pictures(tmp_path):
         rows.append(csv_row(flat, np.arange(36).reshape(18, 2) + 40))
     train = write(tmp_path / "fasion-annotation-train.csv", csv_text(*rows[:3]))
     test = write(tmp_path / "fasion-annotation-test.csv", csv_text(*rows[3:]))
-    config = pairs.PrepareConfig(
+    config = datasets.PrepareConfig(
         "deepfashion", str(tree(tmp_path / "in", files)), (str(test), str(train)), str(tmp_path)
     )
-    prepared = pairs.prepare(config)
+    prepared = datasets.prepare(config)
     assert prepared.split.tolist() == ["train"] * 3 + ["test"] * 3
     assert len(prepared.pairs_train) == len(prepared.pairs_test) == 6
     assert prepared.identity[0] == "fashionWOMENBlouses_Shirtsid0000000102"
@@ -237,8 +237,8 @@ def own(folder: Path, people: tuple[str, ...] = ("al", "bo", "cy")) -> Path:
 
 
 def prepared_folder(source: Path, root: Path, **options) -> pairs.Prepared:
-    return pairs.prepare(
-        pairs.PrepareConfig(
+    return datasets.prepare(
+        datasets.PrepareConfig(
             **{"data": "folder", "source": str(source), "root": str(root)} | options
         )
     )
@@ -367,7 +367,7 @@ def test_a_wrong_source_is_one_clear_line(tmp_path):
     with fails("no Market-1501 pictures where they belong; give the archive as downloaded"):
         prepared_folder(own(tmp_path / "in"), tmp_path, data="market1501")
     with fails("market1501: no --source given; run posegan prepare --data market1501 --source"):
-        pairs.prepare(pairs.PrepareConfig("market1501"))
+        datasets.prepare(datasets.PrepareConfig("market1501"))
 
 
 def test_skipped_files_of_a_source_are_counted_when_it_is_prepared(tmp_path, caplog):
@@ -413,31 +413,31 @@ def test_weights_to_find_poses_are_refused_where_these_are_given(tmp_path):
 @pytest.fixture
 def small_demo(monkeypatch):
     """A demo of 20 people in 3 poses, drawn in this process."""
-    monkeypatch.setattr(pairs.demo, "IDENTITIES", 20)
-    monkeypatch.setattr(pairs.demo, "POSES", 3)
-    monkeypatch.setattr(pairs, "_drawn", drawn_here)
+    monkeypatch.setattr(datasets.demo, "IDENTITIES", 20)
+    monkeypatch.setattr(datasets.demo, "POSES", 3)
+    monkeypatch.setattr(datasets, "_drawn", drawn_here)
 
 
 def drawn_here(seed, rows, size):
     for place, row in enumerate(rows):
-        yield place, *pairs.demo.person(seed, int(row.identity), int(row.camera), size)
+        yield place, *datasets.demo.person(seed, int(row.identity), int(row.camera), size)
 
 
 def test_the_demo_is_split_by_person_and_makes_pairs(small_demo, tmp_path):
-    prepared = pairs.prepare(pairs.PrepareConfig(root=str(tmp_path)))
+    prepared = datasets.prepare(datasets.PrepareConfig(root=str(tmp_path)))
     assert prepared.images.shape == (60, 64, 32, 3)
     assert prepared.identities == 18 and (prepared.split == "test").sum() == 6
     assert (len(prepared.pairs_train), len(prepared.pairs_test)) == (18 * 6, 2 * 6)
-    image, pose = pairs.demo.person(0, 7, 2, (64, 32))
+    image, pose = datasets.demo.person(0, 7, 2, (64, 32))
     assert np.array_equal(prepared.images[23], image)
     assert np.array_equal(prepared.poses[23], pose)
 
 
 def test_the_demo_is_drawn_by_several_processes(tmp_path):
-    rows = [pairs.Row("", str(i // 2), str(i % 2), "train", None) for i in range(4)]
-    places, images, joints = zip(*pairs._drawn(0, rows, (64, 32)))
+    rows = [datasets.Row("", str(i // 2), str(i % 2), "train", None) for i in range(4)]
+    places, images, joints = zip(*datasets._drawn(0, rows, (64, 32)))
     assert places == (0, 1, 2, 3)
-    expected = pairs.demo.person(0, 1, 1, (64, 32))
+    expected = datasets.demo.person(0, 1, 1, (64, 32))
     assert np.array_equal(images[3], expected[0]) and np.array_equal(joints[3], expected[1])
 
 
@@ -447,8 +447,8 @@ def test_the_demo_is_drawn_by_several_processes(tmp_path):
 def test_progress_counts_the_pictures(tmp_path):
     seen = []
     source = own(tmp_path / "in")
-    config = pairs.PrepareConfig("folder", str(source), root=str(tmp_path))
-    pairs.prepare(config, lambda done, total: seen.append((done, total)))
+    config = datasets.PrepareConfig("folder", str(source), root=str(tmp_path))
+    datasets.prepare(config, lambda done, total: seen.append((done, total)))
     assert seen == [(done, 9) for done in range(1, 10)]
 
 
@@ -501,9 +501,9 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path):
         if done == 4:
             raise KeyboardInterrupt
 
-    config = pairs.PrepareConfig("folder", str(own(tmp_path / "in")), root=str(tmp_path / "out"))
+    config = datasets.PrepareConfig("folder", str(own(tmp_path / "in")), root=str(tmp_path / "out"))
     with pytest.raises(KeyboardInterrupt):
-        pairs.prepare(config, interrupt)
+        datasets.prepare(config, interrupt)
     assert not (tmp_path / "out").exists()
 
 
@@ -575,10 +575,10 @@ def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_
     person |= {f"anna/{i}.json": openpose(body(60, 20, 2)) for i in range(3)}
     source = tree(tmp_path / "people", person | {"bo/9.png": person["anna/0.png"]})
     maps = tree(tmp_path / "maps", {"0.png": encoded(palette), "1.png": encoded(labels)})
-    config = pairs.PrepareConfig(
+    config = datasets.PrepareConfig(
         "folder", str(source), root=str(tmp_path), size=(32, 32), parsing=str(maps)
     )
-    prepared = pairs.prepare(config)
+    prepared = datasets.prepare(config)
     assert "2 of 4 pictures have no parsing map" in caplog.text
     assert prepared.parsing.shape == (4, 32, 32)
     # 24 columns of the picture, 4 of padding on each side.
@@ -589,10 +589,10 @@ def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_
     assert batch["target_parsing"].shape == (2, 32, 32)
     with fails("no label map"):
         tree(maps, {"2.png": encoded(picture(0, (64, 48)))})
-        pairs.prepare(dataclasses.replace(config, overwrite=True))
+        datasets.prepare(dataclasses.replace(config, overwrite=True))
     with fails("no parsing maps of these pictures"):
         other = tree(tmp_path / "other", {"x.png": encoded(labels)})
-        pairs.prepare(dataclasses.replace(config, overwrite=True, parsing=str(other)))
+        datasets.prepare(dataclasses.replace(config, overwrite=True, parsing=str(other)))
 
 
 CUT_OFF = itertools.product(("no", "half of", "empty"), pairs.FILES)
@@ -878,10 +878,10 @@ def test_poses_of_targets_are_read_from_several_tables_or_a_folder_of_them(tmp_p
 def test_a_picture_has_one_key_however_its_data_set_is_unpacked():
     market = "0001_c1s1_001051_00"
     for file in (f"a/bounding_box_test/{market}.jpg", f"{market}.jpg.jpg", market):
-        assert pairs.picture_key(file) == market
+        assert datasets.picture_key(file) == market
     nested = "img/WOMEN/Dresses/id_00000002/02_1_front.jpg"
-    assert pairs.picture_key(nested) == "fashionWOMENDressesid0000000202_1front"
-    assert pairs.picture_key("fashionWOMENDressesid0000000202_1front.jpg") == pairs.picture_key(
-        nested
-    )
-    assert pairs.picture_key("people/anna/1.jpg") == "anna/1"
+    assert datasets.picture_key(nested) == "fashionWOMENDressesid0000000202_1front"
+    assert datasets.picture_key(
+        "fashionWOMENDressesid0000000202_1front.jpg"
+    ) == datasets.picture_key(nested)
+    assert datasets.picture_key("people/anna/1.jpg") == "anna/1"

@@ -22,6 +22,7 @@ from torchvision.models import Inception3, alexnet
 from posegan import (
     augment,
     checkpoints,
+    datasets,
     demo,
     metrics,
     models,
@@ -728,7 +729,7 @@ def test_scoring_a_model_on_data_of_another_size_is_refused(trained, few_people,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "IDENTITIES", 10)
         patch.setattr(demo, "POSES", 2)
-        pairs.prepare(pairs.PrepareConfig(root=str(tmp_path), size=(32, 16)))
+        datasets.prepare(datasets.PrepareConfig(root=str(tmp_path), size=(32, 16)))
     message = run("score", "--root", tmp_path, "--checkpoint", trained, code=1)
     assert "32x16, the model makes 64x32" in message
 

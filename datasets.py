@@ -1,0 +1,500 @@
+"""Data sets made into prepared folders: names and splits, pair lists, pictures, key points."""
+
+import contextlib
+import csv
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from posegan import demo
+from posegan.files import BadInput, Source, check_output, replaced
+from posegan.pairs import (
+    ARGUMENTS,
+    ARRAYS,
+    CHUNK,
+    COLUMNS,
+    FILES,
+    FORMAT,
+    PARSING,
+    Prepared,
+    choose_pairs,
+    fingerprint,
+    folder_of,
+    how_to_prepare,
+    load,
+    open_folder,
+)
+from posegan.poses import (
+    HIPS,
+    IMAGE_SUFFIXES,
+    JOINTS,
+    MISSING,
+    SHOULDERS,
+    UNKNOWN_PART,
+    Pose,
+    fit_image,
+    fit_pose,
+    merge,
+    parse_json,
+    read_image,
+    read_labels,
+    read_poses,
+    stem,
+    warn_of_several,
+)
+
+log = logging.getLogger("posegan")
+
+TEST_PAIRS = 12_000  # at most: the published choice
+DEMO_TEST_PAIRS = 1_000
+TEST_SHARE = 0.1  # of the people, where no split is published
+FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
+# Height, width; the others 256x256. The demo's is the smallest at which people are recognised, and
+# a CPU trains on it in minutes.
+SIZES = {"demo": (64, 32), "market1501": (128, 64)}
+# The official data sets: title, key-point files, names (of a picture without suffix, flattened).
+OFFICIAL = {
+    "market1501": (
+        "Market-1501",
+        "market-annotation-*.csv",
+        r"(?:(?:.*/)?bounding_box_(?P<split>train|test)/|.*/)?"
+        r"(?P<key>(?P<identity>-1|\d{4})_c(?P<camera>\d)s\d_\d+_\d+)",
+    ),
+    "deepfashion": (
+        "DeepFashion In-shop",
+        "fas*ion-annotation-*.csv",
+        r"(?P<split>)(?:.*/)?(?P<key>(?P<identity>fashion(?:WO)?MEN\w+id\d{10})_(?P<camera>\w+))",
+    ),
+}
+
+# ------------------------------------------------------------------------------ data sets
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What `posegan prepare` was asked to do; `size` (height, width), None: the data set's own, as
+    is the folder's `name`.
+    """
+
+    data: str = "demo"
+    source: str | None = None
+    poses: tuple[str, ...] = ()
+    root: str = "data"
+    size: tuple[int, int] | None = None
+    overwrite: bool = False
+    pose_weights: str | None = None
+    seed: int = 0
+    parsing: str | None = None
+    name: str | None = None
+
+
+@dataclass
+class Row:
+    """A picture of a data set; `file` None: named but absent, `pose` None: still to be found."""
+
+    file: str | None
+    identity: str
+    camera: str
+    split: str
+    pose: Pose | None
+
+
+@dataclass
+class Listing:
+    """A data set before its pictures are read: rows in the order of the pair rule, train first."""
+
+    description: str
+    rows: list[Row]
+    pictures: Callable  # (rows, size) -> an iterator of (place in rows, picture, pose)
+    published: bool = False  # whether the published rule says which pictures make pairs
+    test_pairs: int = TEST_PAIRS
+    skipped: int = 0
+
+
+def _parse_name(data: str, name: str) -> dict[str, str] | None:
+    # img/WOMEN/Dresses/id_00000002/02_1_front.jpg is fashionWOMENDressesid0000000202_1front
+    in_shop = r"^(?:.*/)?((?:WO)?MEN)/([^/]+)/id_(\d{8})/(\d\d_\d)_"
+    name = re.sub(in_shop, r"fashion\1\2id\3\4", stem(name))
+    found = re.fullmatch(OFFICIAL[data][2], name)
+    return found.groupdict("") if found else None
+
+
+def picture_key(file: str) -> str:
+    """What a picture is called, however its data set is unpacked: by the official sets' own names,
+    else with the folder it lies in.
+    """
+    parsed = (_parse_name(data, file) for data in OFFICIAL)
+    known = next((one["key"] for one in parsed if one), None)
+    return known or "/".join(PurePosixPath(stem(file)).parts[-2:])
+
+
+def _official(config: PrepareConfig) -> Listing:
+    title, source, pictures = OFFICIAL[config.data][0], Source(config.source), {}
+    for name in source.names:
+        parsed = _parse_name(config.data, name) if name.lower().endswith(IMAGE_SUFFIXES) else None
+        if parsed and (parsed["split"] or config.data != "market1501"):
+            pictures[parsed["key"]] = parsed | {"file": name}
+    if not pictures:
+        remedy = "give the archive as downloaded, or its folder"
+        raise BadInput(source.path, f"no {title} pictures where they belong", remedy)
+    named = _official_poses(config)
+    # A person's pictures say the split; where they don't, the key points' file does.
+    known = [*(parsed for parsed, _ in named.values()), *pictures.values()]
+    splits = {parsed["identity"]: parsed["split"] for parsed in known if parsed["split"]}
+    rows = []
+    for key in [*named, *(key for key in pictures if key not in named)]:
+        said, pose = named.get(key, (None, MISSING if named else None))
+        parsed = pictures.get(key) or said | {"split": ""}
+        identity = parsed["identity"]
+        split = parsed["split"] or splits.get(identity, "")
+        rows.append(Row(parsed.get("file"), identity, parsed["camera"], split, pose))
+    _split_people(rows, config.seed)
+    about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
+    decoded = partial(_decoded, source, config)
+    skipped = len(source.names) + source.skipped - len(pictures)
+    return Listing(about, rows, decoded, published=True, skipped=skipped)
+
+
+def _official_poses(config: PrepareConfig) -> dict[str, tuple[dict[str, str], Pose]]:
+    # What the names say, and the poses, of all files of --poses; the one for training first.
+    title, csvs, _ = OFFICIAL[config.data]
+    files = [file for given in config.poses for file in sorted(Path(given).glob(csvs)) or [given]]
+    named: dict = {}
+    for file in sorted(map(Path, files), key=lambda file: "train" not in file.name):
+        said = {"split": "test" if "test" in file.name else "train"}
+        for name, pose in read_poses(file).items():
+            parsed = _parse_name(config.data, name)
+            if not parsed or parsed["key"] in named:
+                problem = "is there a second time" if parsed else f"is no {title} name"
+                raise BadInput(file, f"{name} {problem}", "remove it")
+            named[parsed["key"]] = parsed | said, pose
+    return named
+
+
+def _folder(config: PrepareConfig) -> Listing:
+    source = Source(config.source)
+    names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
+    names = [name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+    if not names:
+        raise BadInput(source.path, "no pictures in it", "give one folder a person")
+    poses: dict[str, Pose] = {}
+    used = len(names)
+    for given in config.poses:
+        for name, pose in read_poses(given).items():
+            merge(poses, {stem(name): pose}, given)
+    if not config.poses:
+        endings = ("_keypoints.json", ".json")
+        beside = {stem(name) + ending: stem(name) for name in names for ending in endings}
+        for file, data in source.items(beside):
+            parsed = parse_json(data, f"{source.path}/{file}", file)
+            if len(parsed) > 1:
+                problem = f"{len(parsed)} poses, its picture has one"
+                raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
+            poses[beside[file]] = next(iter(parsed.values()), MISSING)
+            used += 1
+        warn_of_several(source.path, poses)
+    bare = Counter(PurePosixPath(stem(name)).name for name in names)
+    above = os.path.commonpath([PurePosixPath(name).parent for name in names])
+    rows = []
+    for name in names:
+        parts = PurePosixPath(name).relative_to(above).parts
+        identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
+        # Key points may leave out folders above the picture, unless several would be meant.
+        parts = stem(name).split("/")
+        calls = ["/".join(parts[i:]) for i in range(len(parts) - (bare[parts[-1]] > 1))]
+        pose = next((poses[call] for call in calls if call in poses), MISSING if poses else None)
+        view = re.split("[-_]", parts[-1])[-1] if config.data == "mvc" else ""
+        rows.append(Row(name, identity, view, "", pose))
+    _split_people(rows, config.seed)
+    about = f"{source.path.name}, one folder a person"
+    skipped = len(source.names) + source.skipped - used
+    return Listing(about, rows, partial(_decoded, source, config), skipped=skipped)
+
+
+def _split_people(rows: list[Row], seed: int) -> None:
+    # Rows without a split get one by person, at random; then all training rows come first.
+    people = sorted({row.identity for row in rows if not row.split})
+    count = max(1, int(len(people) * TEST_SHARE)) if len(people) > 1 else 0
+    order = np.random.default_rng(seed).permutation(len(people))
+    held = {people[i] for i in order[len(people) - count :]}
+    for row in rows:
+        row.split = row.split or ("test" if row.identity in held else "train")
+    rows.sort(key=lambda row: row.split == "test")
+
+
+def _demo(config: PrepareConfig) -> Listing:
+    rows, train = [], demo.IDENTITIES - int(demo.IDENTITIES * TEST_SHARE)
+    for i, pose in itertools.product(range(demo.IDENTITIES), range(demo.POSES)):
+        split = "train" if i < train else "test"
+        rows.append(Row(f"{i:04d}_{pose:02d}", f"{i:04d}", str(pose), split, None))
+    about = "people drawn by posegan"
+    return Listing(about, rows, partial(_drawn, config.seed), test_pairs=DEMO_TEST_PAIRS)
+
+
+def _decoded(
+    source: Source, config: PrepareConfig, rows: list[Row], size: tuple[int, int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    places = {row.file: place for place, row in enumerate(rows)}
+
+    def decode(item: tuple[str, bytes]) -> tuple[int, np.ndarray, np.ndarray | None]:
+        place = places[item[0]]
+        image = read_image(item[1], f"{source.path}/{item[0]}")
+        pose, picture = rows[place].pose, image.shape[:2]
+        fitted = None if pose is None else fit_pose(pose.at(picture), picture, size)
+        return place, fit_image(image, size), fitted
+
+    items = source.items(places)
+    with ThreadPoolExecutor(_cores()) as pool:
+        while chunk := list(itertools.islice(items, CHUNK)):
+            for place, image, pose in pool.map(decode, chunk):
+                if pose is None:
+                    from posegan import features  # imports torch, which few preparations need
+
+                    pose = features.find_poses([image], config.pose_weights)[0]
+                yield place, image, pose
+
+
+def _drawn(
+    seed: int, rows: list[Row], size: tuple[int, int]
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
+    pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
+    tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
+    try:
+        # In a thread, as no signal interrupts it between a process's start and its first word.
+        with ThreadPoolExecutor(1) as starter:
+            given = partial(pool.map, demo.person, *zip(*tasks), chunksize=demo.POSES)
+            people = starter.submit(given).result()
+        yield from ((place, *person) for place, person in enumerate(people))
+    except BrokenProcessPool:
+        remedy = "free some memory, and try again"
+        raise BadInput("demo", "one of the processes that draw was killed", remedy) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    # Ctrl-C is for the first process, which ends the others; they end when it is killed, too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+# ------------------------------------------------------------------------------ pair lists
+
+
+def ordered_pairs(groups: list[str]) -> np.ndarray:
+    """All ordered pairs (P, 2) int32 of places with equal group: the published list's order.
+
+    Groups come in the order of their first member, pairs as itertools.permutations gives them.
+    """
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group, []).append(place)
+    lists = [np.zeros((0, 2), np.int32)]
+    for places in members.values():
+        two = np.argwhere(~np.eye(len(places), dtype=bool))  # (k * (k - 1), 2)
+        lists.append(np.array(places, np.int32)[two])
+    return np.concatenate(lists)
+
+
+def _pair_lists(listing: Listing, poses: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
+    # Pairs of stored pictures by split, and how many were dropped for want of a picture. Absent
+    # pictures take part until the choice is made, or they would shift the official order.
+    rows = listing.rows
+    stored = np.array([row.file is not None for row in rows])
+    joints = np.zeros((len(rows), len(JOINTS), 3), np.float32)
+    joints[stored] = poses
+    for place, row in enumerate(rows):
+        if row.pose:  # as its file has it, for a rule about the whole picture
+            joints[place] = row.pose.joints
+    present = joints[..., 2] > 0  # (R, 25)
+    identities, splits = (np.array([getattr(r, of) for r in rows]) for of in ("identity", "split"))
+    if listing.published:  # less Market-1501's junk and distractors
+        paired = present[:, SHOULDERS + HIPS].all(1) & ~np.isin(identities, ("-1", "0000"))
+    else:
+        paired = present.sum(1) >= FEWEST_JOINTS
+    places = np.where(stored, np.cumsum(stored) - 1, -1).astype(np.int32)
+    lists, dropped = {}, 0
+    for split, limit in (("train", None), ("test", listing.test_pairs)):
+        members = np.flatnonzero(paired & (splits == split))
+        pairs = ordered_pairs(identities[members].tolist())
+        pairs = places[members[choose_pairs(pairs, limit or None)]]  # (P, 2)
+        lists[split] = pairs[(pairs >= 0).all(1)]
+        dropped += len(pairs) - len(lists[split])
+    return lists, dropped
+
+
+# ------------------------------------------------------------------------------ writing
+
+
+def _check_ours(path: Path) -> None:
+    found = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    if found and not ({*ARRAYS[:2]} <= found <= {*FILES, PARSING}):
+        raise BadInput(path, "holds more than a prepared data set", "choose another --root")
+
+
+def _check_listing(listing: Listing, config: PrepareConfig) -> None:
+    rows = [row for row in listing.rows if row.file is not None]
+    if len({row.identity for row in listing.rows}) < 2:
+        problem = f"one person alone, {rows[0].identity}"
+        raise BadInput(config.source, problem, "give one folder a person, two people or more")
+    if config.poses and all(row.pose is MISSING for row in rows):
+        remedy = "call the poses like the pictures, with the folder before them"
+        raise BadInput(config.poses[0], f"names none of the pictures of {config.source}", remedy)
+    if config.pose_weights and not any(row.pose is None for row in rows):
+        problem = "--pose-weights would do nothing, as the poses are given"
+        raise BadInput(config.source or config.data, problem, "leave it out")
+
+
+def _write(
+    folder: Path, config: PrepareConfig, listing: Listing, progress: Callable | None
+) -> dict[str, int]:
+    height, width = size = config.size or SIZES.get(config.data, (256, 256))
+    rows = [row for row in listing.rows if row.file is not None]
+    poses = np.zeros((len(rows), len(JOINTS), 3), np.float32)
+    with (
+        _array(folder / "images.npy", (len(rows), *size, 3)) as write,
+        contextlib.closing(listing.pictures(rows, size)) as pictures,
+    ):
+        for done, (place, image, pose) in enumerate(pictures, 1):
+            write(place, image)
+            poses[place] = pose
+            if progress:
+                progress(done, len(rows))
+    if config.parsing:
+        _write_parsing(folder / PARSING, Source(config.parsing), rows, size)
+    pairs, dropped = _pair_lists(listing, poses)
+    lists = {f"pairs_{split}": pairs[split] for split in pairs}
+    for name, array in {"poses": poses, **lists}.items():
+        np.save(folder / f"{name}.npy", array)
+    with open(folder / "people.csv", "w", newline="", errors="surrogateescape") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        table.writerows((i, r.file, r.identity, r.camera, r.split) for i, r in enumerate(rows))
+    counts = {"images": len(rows)} | {name: len(array) for name, array in lists.items()}
+    counts["images_without_pose"] = int((~poses[..., 2].any(1)).sum())
+    counts["images_absent"] = len(listing.rows) - len(rows)
+    counts |= {"pairs_dropped": dropped, "files_skipped": listing.skipped}
+    about = {"format": FORMAT, "height": height, "width": width}
+    about |= {"joints": JOINTS, "counts": counts, "source": listing.description}
+    (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+    return counts
+
+
+@contextlib.contextmanager
+def _array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[int, np.ndarray], None]]:
+    # Gives write(place, picture) for an array on disk. No memory map: on a full disk that crashes.
+    with open(path, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+
+        def write(place: int, picture: np.ndarray) -> None:
+            file.seek(start + place * picture.nbytes)
+            file.write(np.ascontiguousarray(picture))
+
+        yield write
+
+
+def _calls(name: str) -> list[str]:
+    """What a file may be called: its path without suffix, and the ends of that, longest first."""
+    parts = stem(name).split("/")
+    return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
+    """Write the parsing maps as one array.
+
+    A map has its picture's name, with as many of the folders above it as tell it from others'.
+    """
+    places: dict[str, int | None] = {}
+    for place, row in enumerate(rows):
+        for call in _calls(row.file):
+            places[call] = None if call in places else place  # None: several would be meant
+    maps = {}
+    for name in source.names:
+        known = [places[call] for call in _calls(name) if places.get(call) is not None]
+        if known:
+            maps[name] = known[0]
+    if not maps:
+        remedy = "call each PNG like its picture"
+        raise BadInput(source.path, "no parsing maps of these pictures", remedy)
+    with _array(path, (len(rows), *size)) as write:
+        for place in range(len(rows)):
+            write(place, np.full(size, UNKNOWN_PART, np.uint8))
+        for name, data in source.items(maps):
+            labels = read_labels(data, f"{source.path}/{name}")
+            write(maps[name], fit_image(labels, size, Image.Resampling.NEAREST))
+    lacking = len(rows) - len(set(maps.values()))
+    if lacking:
+        log.warning("%s: %d of %d pictures have no parsing map", source.path, lacking, len(rows))
+
+
+ADAPTERS = {**dict.fromkeys(OFFICIAL, _official), "mvc": _folder, "folder": _folder, "demo": _demo}
+NOTICES = {
+    "images_absent": "lacks {:,} pictures that the key points name",
+    "pairs_dropped": "{:,} pairs with a picture that is lacking are left out",
+    "images_without_pose": "{:,} pictures show no known joint and are in no pair",
+    "files_skipped": "other files, skipped: {:,}",
+}
+
+
+def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None = None) -> Prepared:
+    """Write the prepared folder ROOT/NAME and load it; `progress(done, total)` hears of pictures.
+
+    It is written beside its place and renamed when whole; an old one stays until then. Raises
+    ClickException for bad input, a full disk, or a folder that is there without `overwrite`.
+    """
+    if config.data not in ARGUMENTS:
+        raise BadInput(config.data, "no data set", f"choose one of {', '.join(ARGUMENTS)}")
+    command = how_to_prepare(config.data, config.root)
+    if config.data != "demo" and not config.source:
+        raise BadInput(config.data, "no --source given", f"run {command}")
+    name = config.data if config.name is None else config.name
+    path = folder_of(name, config.root)
+    if name in ARGUMENTS and name != config.data:
+        raise BadInput(name, "the name of another data set", "give another --name")
+    used = dict.fromkeys((config.source, *config.poses, config.parsing, config.pose_weights), ())
+    check_output(path, "--root or --name", config.overwrite, used, folder=True)
+    _check_ours(path)
+    listing = ADAPTERS[config.data](config)
+    _check_listing(listing, config)
+    with replaced(path, "--root", config.overwrite) as beside:
+        beside.mkdir()
+        counts = _write(beside, config, listing, progress)
+        if not counts["pairs_train"] + counts["pairs_test"]:
+            problem = "no two pictures of one person with poses, so no pairs"
+            raise BadInput(config.source or config.data, problem, "give more pictures or poses")
+        prepared = open_folder(beside)  # as whoever reads it will
+        about = {"name": name} | prepared.description | {"digest": fingerprint(prepared)}
+        (beside / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+        _check_ours(path)
+    for what, count in counts.items():
+        if count and what in NOTICES:
+            log.warning("%s: %s", config.source or config.data, NOTICES[what].format(count))
+    return load(name, config.root)
