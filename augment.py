@@ -387,19 +387,14 @@ def corrupt(
         corner = (spare * between(numbers[:, :2], 0.25, 0.75)).round()  # (B, 2)
         boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)
         return erase(source, boxes, draw(0, 0, samples, (H, W))["noise"]), pose
+    factor = torch.full_like(numbers[:, 0], strength)
     if kind == "illumination":
-        factor = torch.full_like(numbers[:, 0], strength)
         one = torch.ones_like(factor)
-        factors = {
-            "brightness": factor.where(even, 1 / factor),
-            "contrast": one,
-            "saturation": factor.sqrt(),
-            "hue": 0 * one,
-        }
+        factors = {"brightness": factor.where(even, 1 / factor), "contrast": one}
+        factors |= {"saturation": factor.sqrt(), "hue": 0 * one}
         return recolour(source, factors), pose
     geometry = unmoved(len(source), source.device)
     if kind == "scale":
-        factor = torch.full_like(numbers[:, 0], strength)
         place = between(numbers[:, :2], 0.25, 0.75)
         geometry = zoomed(geometry, factor.where(even, 1 / factor), place, (H, W))
     else:

@@ -1,4 +1,4 @@
-"""Networks trained by others: ImageNet features, frozen, and the pose detector; their weights.
+"""Networks trained by others: ImageNet features, Inception, the pose detector; their weights.
 
 Images are (B, 3, H, W) in [-1, 1].
 """
@@ -19,6 +19,7 @@ from posegan.poses import JOINTS, from_coco17
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CLASSES = 1008  # of the Inception of 2015-12-05
 
 
 def unit(features: Tensor) -> Tensor:
@@ -177,6 +178,68 @@ def fused(network: nn.Module) -> nn.Module:
                 setattr(module, name, fuse_conv_bn_eval(layer, norm, transposed))
                 setattr(module, behind, nn.Identity())
     return network
+
+
+# ------------------------------------------------------------------------------ Inception
+
+
+class _InsideOnly(nn.Module):
+    """Turns torchvision's 3x3 means into TensorFlow's, which don't count the padding's zeros."""
+
+    def forward(self, means: Tensor) -> Tensor:
+        inside = F.avg_pool2d(torch.ones_like(means[:1, :1]), 3, 1, 1)
+        return means / inside
+
+
+def _max_pooled() -> nn.Module:
+    # The last block, where TensorFlow's network of 2015-12-05 takes the maximum, not the mean.
+    from torchvision.models.inception import InceptionE
+
+    class MaxPooled(InceptionE):
+        def _forward(self, x: Tensor) -> list[Tensor]:
+            *branches, _ = super()._forward(x)
+            return [*branches, self.branch_pool(F.max_pool2d(x, 3, 1, 1))]
+
+    return MaxPooled(2048)
+
+
+def inception_2015(state: dict) -> nn.Module:
+    """The network of 2015-12-05, with which the papers compute Inception Score and FID.
+
+    From weights in the names of torchvision and pytorch-fid; gives pool3 (B, 2048) and has the
+    weights of the classifier, without the bias, as `classifier` (1008, 2048).
+    """
+    from torchvision.models import inception  # late: it takes seconds, and few scores need it
+
+    network = inception.Inception3(CLASSES, aux_logits=False, init_weights=False)
+    network.Mixed_7c = _max_pooled()
+    network.load_state_dict(state)
+    network.register_buffer("classifier", network.fc.weight.detach())
+    network = _feature_network(network)
+    mean_pooled = (inception.InceptionA, inception.InceptionC, inception.InceptionE)
+    for block in network.children():
+        if isinstance(block, mean_pooled) and block is not network.Mixed_7c:
+            block.branch_pool = nn.Sequential(_InsideOnly(), block.branch_pool)
+    return network
+
+
+def inception_imagenet(state: dict) -> nn.Module:
+    """torchvision's `inception_v3`, with which GFLA and the papers since compute FID.
+
+    Takes [0, 1]; `transform_input` makes each channel x * s / .5 + (m - .5) / .5, with ImageNet's
+    mean m and deviation s, as GFLA's program does. Gives the pooled features (B, 2048).
+    """
+    from torchvision.models.inception import Inception3
+
+    network = Inception3(transform_input=True, init_weights=False)
+    network.load_state_dict(state)
+    network.AuxLogits = None
+    return _feature_network(network)
+
+
+def _feature_network(network: nn.Module) -> nn.Module:
+    network.fc = nn.Identity()
+    return fused(network).requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 # ------------------------------------------------------------------------------ finding poses

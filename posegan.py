@@ -22,12 +22,10 @@ files        archives, outputs, names: whatever lies on a disk
 recipes      the settings of a run, and their defaults
 """
 
-import contextlib
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,6 +54,7 @@ from posegan.terminal import (
     refuse,
     root_option,
     say,
+    training_line,
 )
 
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
@@ -65,7 +64,6 @@ if TYPE_CHECKING:
     from posegan import datasets, pairs, photo
 
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
-PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 PREVIEW_PAIRS = 16
 PICTURES_WAITING = 16  # to be written, at most
 SEEDS = click.IntRange(0, 2**63 - 1)
@@ -297,23 +295,18 @@ def train(ctx, resume, **settings) -> None:
     posegan train --data market1501
     posegan train --data market1501 --resume
     """
-    if settings["learning_rate"] and not isfinite(settings["learning_rate"]):
-        raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     model = settings["model"] or recipes.RECIPE["model"]
     settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{model}"
     check_run(Path(settings["run"]), resume)
-    settings, done = saved_settings(ctx, settings) if resume else (new_settings(ctx, settings), 0)
+    settings = saved_settings(ctx, settings) if resume else new_settings(ctx, settings)
     from posegan import training
 
     prepared = open_or_draw(settings["data"], settings["root"])
-    settings["steps"] = settings["steps"] or recipes.PAPER_EPOCHS * max(
-        1, len(prepared.pairs_train) // settings["batch_size"]
-    )
-    if settings["steps"] < done:
-        raise click.UsageError(f"--steps {settings['steps']}: the run has done {done:,}; give more")
+    epoch = max(1, len(prepared.pairs_train) // settings["batch_size"])
+    settings["steps"] = settings["steps"] or recipes.PAPER_EPOCHS * epoch
     config = recipes.TrainConfig(**settings)
-    with reporting(config) as report:
+    with training_line(config) as report:
         checkpoint, ended = training.train(config, prepared, resume, report)
     if os.environ.get("RANK", "0") != "0":
         return
@@ -386,6 +379,8 @@ def check_run(run: Path, resume: bool) -> None:
 
 def new_settings(ctx: click.Context, settings: dict) -> dict:
     """The settings of a new run with their defaults; raises where some don't go together."""
+    if settings["learning_rate"] and not isfinite(settings["learning_rate"]):
+        raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
     settings = recipes.complete(
         {name: value for name, value in settings.items() if value is not None}
     )
@@ -398,11 +393,8 @@ def new_settings(ctx: click.Context, settings: dict) -> dict:
     return settings
 
 
-def saved_settings(ctx: click.Context, settings: dict) -> tuple[dict, int]:
-    """The settings of a run to resume, of which some may change, and the steps that it has done.
-
-    Raises where others change.
-    """
+def saved_settings(ctx: click.Context, settings: dict) -> dict:
+    """The settings of a run to resume, of which some may change. Raises where others do."""
     from posegan import training
 
     content = training.read_run(Path(settings["run"]))
@@ -420,51 +412,9 @@ def saved_settings(ctx: click.Context, settings: dict) -> tuple[dict, int]:
             remedy = "leave it out or start another run with --run"
             raise click.UsageError(f"{option}: the run has {has}; {remedy}")
         saved[name] = value
-    return saved | {"run": settings["run"]}, content["state"]["step"]
-
-
-@contextlib.contextmanager
-def reporting(config: recipes.TrainConfig) -> Iterator[Callable[[dict], None]]:
-    """What shows how training goes: a progress line, or where there is no terminal plain lines."""
-    if not sys.stderr.isatty():
-        yield plain_lines(config)
-        return
-    with progress_line("training", "") as update:
-
-        def report(figures: dict) -> None:
-            note = {"note": describe_losses(figures)} if "reconstruction" in figures else {}
-            update(completed=figures["step"], total=config.steps, **note)
-
-        yield report
-
-
-def plain_lines(config: recipes.TrainConfig) -> Callable[[dict], None]:
-    """What prints a line with step, images/s, losses and the time left every PLAIN_SECONDS."""
-    last = -float("inf")
-
-    def report(figures: dict) -> None:
-        nonlocal last
-        ended = figures["step"] == config.steps
-        if "reconstruction" in figures and (ended or time.monotonic() - last > PLAIN_SECONDS):
-            last = time.monotonic()
-            steps = config.steps - figures["step"]
-            left = steps * config.batch_size / max(figures["images_per_second"], 1e-9)
-            click.echo(
-                f"step {figures['step']:,} of {config.steps:,}, {describe_losses(figures)}, "
-                f"{left / 60:.0f} min left",
-                err=True,
-            )
-
-    return report
-
-
-def describe_losses(figures: dict) -> str:
-    """images/s, the main losses and the last validation scores, by name."""
-    names = ("reconstruction", "adversarial", "discriminator")
-    parts = [f"{figures['images_per_second']:.1f} images/s"]
-    parts += [f"{name} {figures[name]:.3f}" for name in names if name in figures]
-    parts += [f"{name} {value:.3f}" for name, value in figures.get("validation", {}).items()]
-    return ", ".join(parts)
+    if saved["steps"] < (done := content["state"]["step"]):
+        raise click.UsageError(f"--steps {saved['steps']}: the run has done {done:,}; give more")
+    return saved | {"run": settings["run"]}
 
 
 def command_line(config: recipes.TrainConfig) -> str:
@@ -541,9 +491,14 @@ def generate(source, pose, data, root, count, **options) -> None:
 
         generator = open_generator(options).generator
         reid.write_data_set(data, root, count, options["out"], generator)
-        return
-    if not source or not pose:
+    elif not source or not pose:
         raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
+    else:
+        move_people(source, pose, options)
+
+
+def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
+    """Write the people of SOURCE in each POSE."""
     from posegan import poses
 
     photos = list_photos(source)

@@ -288,6 +288,16 @@ def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float) -
     show(table)
 
 
+def by_severity(severities: "list[metrics.Means]", clean: float) -> dict[str, list]:
+    """ssim_dscf at severities 1 to 5, less the clean one, and its intervals."""
+    values = [one.values()["ssim_dscf"] for one in severities]
+    return {
+        "ssim_dscf": values,
+        "change": [value - clean for value in values],
+        "intervals": [one.intervals().get("ssim_dscf") for one in severities],
+    }
+
+
 def write_json(
     path: Path,
     overwrite: bool,
@@ -320,13 +330,9 @@ def write_json(
             name: {key: one.values().get(key) for key in SCORES} for name, one in baselines.items()
         },
     }
-    for kind, severities in (robustness or {}).items():
-        values = [one.values()["ssim_dscf"] for one in severities]
-        content.setdefault("corruptions", {})[kind] = {
-            "ssim_dscf": values,
-            "change": [value - figures["ssim_dscf"] for value in values],
-            "intervals": [one.intervals().get("ssim_dscf") for one in severities],
-        }
+    clean = figures.get("ssim_dscf")
+    corrupted = {kind: by_severity(means, clean) for kind, means in (robustness or {}).items()}
+    content |= {"corruptions": corrupted} if corrupted else {}
     text = json.dumps(content, indent=2, allow_nan=False)
     each = json.dumps(task.each, allow_nan=False)  # on one line: a column may have thousands
     with replaced(path, "--json", overwrite) as beside:

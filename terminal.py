@@ -6,6 +6,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,10 @@ from click.core import ParameterSource
 # rich is imported inside the functions: help and usage errors answer at once.
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from posegan.recipes import TrainConfig
+
+PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 
 
 # ------------------------------------------------------------------------------ options
@@ -264,6 +269,50 @@ def progress_line(description: str, unit: str) -> Iterator[Callable]:
     silent = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
     with Progress(*columns, console=Console(stderr=True), disable=silent) as progress:
         yield partial(progress.update, progress.add_task(description, total=None, note=""))
+
+
+@contextlib.contextmanager
+def training_line(config: "TrainConfig") -> Iterator[Callable[[dict], None]]:
+    """What shows how training goes: a progress line, or where there is no terminal plain lines."""
+    if not sys.stderr.isatty():
+        yield plain_lines(config)
+        return
+    with progress_line("training", "") as update:
+
+        def report(figures: dict) -> None:
+            note = {"note": describe_losses(figures)} if "reconstruction" in figures else {}
+            update(completed=figures["step"], total=config.steps, **note)
+
+        yield report
+
+
+def plain_lines(config: "TrainConfig") -> Callable[[dict], None]:
+    """What prints a line with step, images/s, losses and the time left every PLAIN_SECONDS."""
+    last = -float("inf")
+
+    def report(figures: dict) -> None:
+        nonlocal last
+        ended = figures["step"] == config.steps
+        if "reconstruction" in figures and (ended or time.monotonic() - last > PLAIN_SECONDS):
+            last = time.monotonic()
+            steps = config.steps - figures["step"]
+            left = steps * config.batch_size / max(figures["images_per_second"], 1e-9)
+            click.echo(
+                f"step {figures['step']:,} of {config.steps:,}, {describe_losses(figures)}, "
+                f"{left / 60:.0f} min left",
+                err=True,
+            )
+
+    return report
+
+
+def describe_losses(figures: dict) -> str:
+    """images/s, the main losses and the last validation scores, by name."""
+    names = ("reconstruction", "adversarial", "discriminator")
+    parts = [f"{figures['images_per_second']:.1f} images/s"]
+    parts += [f"{name} {figures[name]:.3f}" for name in names if name in figures]
+    parts += [f"{name} {value:.3f}" for name, value in figures.get("validation", {}).items()]
+    return ", ".join(parts)
 
 
 def show(table: "Table") -> None:

@@ -33,7 +33,7 @@ ROOMS = {
     "augment": {"poses", "recipes"},
     "demo": set(),
     "poses": {"files"},
-    "terminal": {"files"},
+    "terminal": {"files", "recipes"},
     "files": set(),
     "recipes": set(),
 }
@@ -66,6 +66,16 @@ def test_a_module_imports_what_is_below_it_and_nothing_else(name):
     assert all(order.index(one) > order.index(name) for one in found)
     flat = imports(name) & set(ROOMS)
     assert not flat, f"{name}.py imports {flat} from outside the package"
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_rooms_and_functions_are_small(name):
+    text = (ROOT / f"{name}.py").read_text()
+    assert text.count("\n") <= 800
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            most = 100 if (name, node.name) == ("training", "train") else 40  # the loop
+            assert node.end_lineno - node.lineno < most, node.name
 
 
 @pytest.mark.parametrize("name", ["files", "poses", "demo", "terminal", "recipes"])
