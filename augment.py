@@ -27,20 +27,30 @@ SHARES = {  # of the samples that an augmentation changes; the paper gives none
     "flip": 0.5,
     "distortion": 0.5,
 }
-SHRINK = (0.6, 1.0)  # of the frame that a padded picture fills
-CROP = (0.6, 1.0)  # of the picture, in height and width, that a crop keeps
-ERASED_AREA = (0.02, 0.25)  # of the picture
-ERASED_ASPECT = (0.4, 2.5)  # height over width
-JITTER = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}  # hue in turns
-DISTORTION = 0.2  # of the way to the next knot, at most, that a knot moves
+# What the samples that take part draw, uniformly: the augmentation, a name, from and to, and what
+# the others have. `shrunk` and `cropped` are parts of the frame in height and width, `area` one of
+# the picture, `aspect` the logarithm of height over width, `hue` in turns, `bent` the way to the
+# next knot that a knot moves at most; `x` and `y` share out the room that is left.
+PARAMETERS = (
+    *(("padding", "shrunk", 0.6, 1.0, 1.0), ("padding", "padding_x", 0.0, 1.0, 0.0)),
+    *(("padding", "padding_y", 0.0, 1.0, 0.0), ("erasing", "area", 0.02, 0.25, 0.0)),
+    *(("erasing", "aspect", log(0.4), log(2.5), 0.0), ("erasing", "erasing_x", 0.0, 1.0, 0.0)),
+    *(("erasing", "erasing_y", 0.0, 1.0, 0.0), ("crop", "cropped", 0.6, 1.0, 1.0)),
+    *(("crop", "crop_x", 0.0, 1.0, 0.0), ("crop", "crop_y", 0.0, 1.0, 0.0)),
+    *(("jitter", "brightness", 0.7, 1.3, 1.0), ("jitter", "contrast", 0.7, 1.3, 1.0)),
+    *(("jitter", "saturation", 0.7, 1.3, 1.0), ("jitter", "hue", -0.05, 0.05, 0.0)),
+    *(("flip", "flipped", 1.0, 1.0, 0.0), ("distortion", "bent", 0.2, 0.2, 0.0)),
+)
 KNOTS = (5, 4)  # rows and columns of the coarse grid
 GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue
-PER_AUGMENTATION = 5  # uniform numbers: whether it acts, and four more
-DRAWS = 32  # of a sample, at least PER_AUGMENTATION of each, before those of its knots
-SPARE = 26  # that losses take, behind the knots
+DRAWS = len(AUGMENTATIONS) + len(PARAMETERS)  # of a sample: who takes part, and how
+SPARE = 26  # that losses take, behind those of the knots
 POSE_MAPS = len(JOINTS) + len(LIMBS)
 POSE_NEAR = 8  # heights⁻¹: how sharply a place tells the joints around it
-LIMB_ENDS = tuple(start for start, _ in LIMBS) + tuple(end for _, end in LIMBS)
+# Of the pose maps: each joint, then each limb from joint to joint, and how wide it is.
+STARTS = tuple(range(len(JOINTS))) + tuple(start for start, _ in LIMBS)
+ENDS = tuple(range(len(JOINTS))) + tuple(end for _, end in LIMBS)
+WIDTHS = (1.0,) * len(JOINTS) + (1.5,) * len(LIMBS)
 
 
 @cache
@@ -71,11 +81,31 @@ def look_up(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
 
     Beyond the border the border goes on, or `padding` "zeros" are found.
     """
+    scale, origin = sampling(images)
+    return sample(images, torch.addcmul(origin, at.permute(0, 2, 3, 1), scale), padding)
+
+
+def sampling(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and origin (2,) that take pixels of images (B, C, H, W) to what `sample` wants."""
     H, W = images.shape[-2:]
-    half, origin = constant((2 / W, 2 / H), at.device), constant((1 / W - 1, 1 / H - 1), at.device)
-    at = torch.addcmul(origin, at.permute(0, 2, 3, 1), half)  # (B, h, w, 2), from -1 to 1
+    return (
+        constant((2 / W, 2 / H), images.device),
+        constant((1 / W - 1, 1 / H - 1), images.device),
+    )
+
+
+def sample(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
+    """`look_up` at (B, h, w, 2), from -1 to 1 between the frame's edges."""
     found = F.grid_sample(images.to(at.dtype), at, padding_mode=padding, align_corners=False)
     return found.to(images.dtype)
+
+
+@cache
+def sampling_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """Every pixel as `sample` wants it: (height, width, 2)."""
+    with torch.inference_mode(False):  # as constant()
+        scale, origin = sampling(torch.empty(1, 1, height, width, device=device))
+        return torch.addcmul(origin, pixel_grid(height, width, device).permute(1, 2, 0), scale)
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
@@ -83,7 +113,8 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
 
     Beyond the border the border goes on. A flow of (1, 0) shows each pixel's right neighbour.
     """
-    return look_up(images, pixel_grid(*flow.shape[-2:], flow.device) + flow)
+    grid = sampling_grid(*flow.shape[-2:], flow.device)
+    return sample(images, torch.addcmul(grid, flow.permute(0, 2, 3, 1), sampling(images)[0]))
 
 
 def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
@@ -114,10 +145,12 @@ def move_pose(pose: Tensor, flow: Tensor) -> Tensor:
     A joint at s comes to where t + flow(t) = s, found by iteration: to 0.1 pixels for the wildest
     flow that does not fold.
     """
-    xy = pose[..., :2]
+    scale, origin = sampling(flow)
+    place = torch.addcmul(origin, pose[..., :2], scale)[:, :, None]  # (B, 25, 1, 2)
+    step, flow = 0, flow * scale[:, None, None]
     for _ in range(16):
-        step = look_up(flow, xy.transpose(1, 2)[..., None])  # (B, 2, 25, 1)
-        xy = pose[..., :2] - step.squeeze(3).transpose(1, 2)
+        step = sample(flow, place - step).permute(0, 2, 3, 1)  # (B, 25, 1, 2)
+    xy = torch.addcdiv(pose[..., :2], step.squeeze(2), scale, value=-1)
     return torch.cat([xy, pose[..., 2:]], dim=2)
 
 
@@ -156,11 +189,6 @@ def uniforms(seed: int, step: int, samples: Tensor, count: int) -> Tensor:
     return (mix(state ^ mix(places * 0x9E3779B1 & 0xFFFFFFFF)) >> 8).float() / 2**24
 
 
-def between(share: Tensor, low: float, high: float) -> Tensor:
-    """Uniform numbers in [0, 1) taken to [low, high)."""
-    return low + share * (high - low)
-
-
 def as_knots(numbers: Tensor) -> Tensor:
     """Uniform numbers (B, 2 * rows * columns) as KNOTS between -1 and 1: (B, 2, rows, columns)."""
     return (2 * numbers - 1).unflatten(1, (2, *KNOTS))
@@ -177,14 +205,21 @@ def draw(seed: int, step: int, samples: Tensor, size: tuple[int, int]) -> dict[s
     return {"draws": numbers, "noise": noise}
 
 
-def draws_of(draws: Tensor, name: str, count: int = 4) -> tuple[Tensor, ...]:
-    """Whether the samples (B,) take part in an augmentation, and numbers for it, each (B,).
-
-    The same whatever else is drawn.
+def parameters(draws: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+    """What the samples draw of PARAMETERS, (B,) each, by name; the others' where they don't take
+    part, or where the augmentation is not named.
     """
-    first = PER_AUGMENTATION * AUGMENTATIONS.index(name)
-    part, *rest = draws[:, first : first + 1 + count].unbind(1)
-    return part < SHARES[name], *rest
+    whose, called, low, high, others = zip(*PARAMETERS)
+    shares = tuple(SHARES[name] if name in names else 0.0 for name in whose)
+    places = tuple(map(AUGMENTATIONS.index, whose))
+    spans = tuple(end - start for start, end in zip(low, high))
+    low, spans, others, shares, places = (
+        constant(one, draws.device) for one in (low, spans, others, shares, places)
+    )
+    taking = draws.index_select(1, places) < shares  # (B, P)
+    own = draws[:, len(AUGMENTATIONS) : DRAWS]
+    values = torch.addcmul(low, own, spans).where(taking, others)
+    return dict(zip(called, values.unbind(1)))
 
 
 # ------------------------------------------------------------------------------ what is done
@@ -222,14 +257,12 @@ def zoomed(geometry: Geometry, factor: Tensor, place: Tensor, size: tuple[int, i
     """Show a part `factor` (B,) of the frame as large as the frame, or for factors above 1 the
     frame as a part; `place` (B, 2) in [0, 1] says where the spare room goes.
     """
-    extent = constant((size[1], size[0]), factor.device)
-    start = place * (1 - factor[:, None]) * extent - 0.5  # of the part, in the picture's pixels
+    extent, middle = (constant(x, factor.device) for x in ((size[1], size[0]), (-0.5, -0.5)))
     scale = factor[:, None]
-    # A place p of the new frame shows (p + 0.5) * factor + start of the old one.
-    shift = 0.5 * scale + start
-    return geometry._replace(
-        scale=geometry.scale * scale, shift=geometry.scale * shift + geometry.shift
-    )
+    # A place p of the new frame shows scale * (p + 0.5) + place * (1 - scale) * extent - 0.5.
+    shift = (1 - scale) * torch.addcmul(middle, place, extent)
+    shift = torch.addcmul(geometry.shift, geometry.scale, shift)
+    return geometry._replace(scale=geometry.scale * scale, shift=shift)
 
 
 def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
@@ -279,12 +312,12 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
     """
     if not names:
         return batch
-    batch, draws = dict(batch), batch["draws"]
+    batch, drawn = dict(batch), parameters(batch["draws"], names)
     source, target = batch["source"], batch["target"]
     H, W = source.shape[-2:]
     if "flip" in names:
-        flipped, *_ = draws_of(draws, "flip", 0)
-        unflipped = (~flipped).float()[:, None, None, None]
+        flipped = drawn["flipped"] > 0
+        unflipped = (1 - drawn["flipped"])[:, None, None, None]
         for side in ("source", "target"):
             mirrored = batch[side].flip(3).lerp_(batch[side], unflipped)  # exact at 0 and 1
             pose = batch[f"{side}_pose"]
@@ -295,59 +328,46 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
             batch["target_parsing"] = parsing.masked_fill(flipped[:, None, None], UNKNOWN_PART)
         source, target = batch["source"], batch["target"]
     if "jitter" in names:
-        source = recolour(source, draw_colours(draws))
+        source = recolour(source, drawn)
     if {"padding", "crop", "distortion"} & set(names):
-        geometry = draw_geometry(draws, names, (H, W))
+        geometry = geometry_of(drawn, batch["draws"], names, (H, W))
         source = geometry.move(source)
         batch["source_pose"] = geometry.move_pose(batch["source_pose"], H, W)
     if "erasing" in names:
-        source = erase(source, draw_boxes(draws, H, W), batch["noise"])
+        source = erase(source, boxes_of(drawn, H, W), batch["noise"])
     # As they came: convolutions want channels last.
     keep = {"memory_format": torch.channels_last}
     return batch | {"source": source.contiguous(**keep), "target": target.contiguous(**keep)}
 
 
-def draw_geometry(draws: Tensor, names: Collection[str], size: tuple[int, int]) -> Geometry:
+def geometry_of(
+    drawn: dict[str, Tensor], draws: Tensor, names: Collection[str], size: tuple[int, int]
+) -> Geometry:
     """The geometry of the named augmentations: cropped, then padded, then all of it distorted.
 
     One map of the whole source: around a crop, padding shows what the crop left out before it
     shows black.
     """
     geometry = unmoved(len(draws), draws.device)
-    if "crop" in names:
-        part, factor, x, y = draws_of(draws, "crop", 3)
-        factor = between(factor, *CROP).where(part, 1)
-        geometry = zoomed(geometry, factor, torch.stack([x, y], 1), size)
-    if "padding" in names:
-        part, factor, x, y = draws_of(draws, "padding", 3)
-        factor = (1 / between(factor, *SHRINK)).where(part, 1)
-        geometry = zoomed(geometry, factor, torch.stack([x, y], 1), size)
+    for name, factor in (("crop", drawn["cropped"]), ("padding", 1 / drawn["shrunk"])):
+        if name in names:
+            place = torch.stack([drawn[f"{name}_x"], drawn[f"{name}_y"]], 1)
+            geometry = zoomed(geometry, factor, place, size)
     if "distortion" in names:
-        part, *_ = draws_of(draws, "distortion", 0)
         knots = as_knots(draws[:, DRAWS : DRAWS + 2 * KNOTS[0] * KNOTS[1]])
-        knots = DISTORTION * knots * part[:, None, None, None]
+        knots = knots * drawn["bent"][:, None, None, None]
         geometry = geometry._replace(flow=smooth_flow(knots, *size))
     return geometry
 
 
-def draw_colours(draws: Tensor) -> dict[str, Tensor]:
-    """The factors that `recolour` takes."""
-    part, *numbers = draws_of(draws, "jitter", 4)
-    factors = {}
-    for (name, span), number in zip(JITTER.items(), numbers):
-        middle = 0.0 if name == "hue" else 1.0
-        factors[name] = between(number, middle - span, middle + span).where(part, middle)
-    return factors
-
-
-def draw_boxes(draws: Tensor, height: int, width: int) -> Tensor:
+def boxes_of(drawn: dict[str, Tensor], height: int, width: int) -> Tensor:
     """The boxes that `erase` takes, inside the picture; empty for samples that stay whole."""
-    part, area, aspect, y, x = draws_of(draws, "erasing", 4)
-    area = between(area, *ERASED_AREA) * height * width
-    rows = (area * between(aspect, *map(log, ERASED_ASPECT)).exp()).sqrt()
-    columns = (area / rows).clamp(max=width).floor() * part
-    rows = rows.clamp(max=height).floor() * part
-    top, left = (y * (height - rows + 1)).floor(), (x * (width - columns + 1)).floor()
+    area = drawn["area"] * (height * width)
+    rows = (area * drawn["aspect"].exp()).sqrt()
+    columns = (area / rows.clamp(min=1)).clamp(max=width).floor()
+    rows = rows.clamp(max=height).floor()
+    top = (drawn["erasing_y"] * (height - rows + 1)).floor()
+    left = (drawn["erasing_x"] * (width - columns + 1)).floor()
     return torch.stack([top, left, top + rows, left + columns], dim=1)
 
 
@@ -384,7 +404,7 @@ def corrupt(
         rows, columns = (round(size * strength**0.5) for size in (H, W))
         # Near the middle, where the person is: a box in a corner hides nothing.
         spare = constant((H - rows, W - columns), source.device)
-        corner = (spare * between(numbers[:, :2], 0.25, 0.75)).round()  # (B, 2)
+        corner = (spare * (numbers[:, :2] + 0.5) / 2).round()  # (B, 2)
         boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)
         return erase(source, boxes, draw(0, 0, samples, (H, W))["noise"]), pose
     factor = torch.full_like(numbers[:, 0], strength)
@@ -395,7 +415,7 @@ def corrupt(
         return recolour(source, factors), pose
     geometry = unmoved(len(source), source.device)
     if kind == "scale":
-        place = between(numbers[:, :2], 0.25, 0.75)
+        place = (numbers[:, :2] + 0.5) / 2
         geometry = zoomed(geometry, factor.where(even, 1 / factor), place, (H, W))
     else:
         geometry = geometry._replace(flow=smooth_flow(strength * as_knots(numbers[:, 2:]), H, W))
@@ -424,13 +444,24 @@ def limb_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
 
     Empty where one of its joints is missing.
     """
-    ends = pose.index_select(1, constant(LIMB_ENDS, pose.device))  # (B, 2 * L, 3)
-    start, end = ends.chunk(2, dim=1)  # (B, L, 3)
+    return _segments(pose, height, width, scale, len(JOINTS))
+
+
+def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
+    """Joints and limbs of poses (B, 25, 3): (B, POSE_MAPS, height / scale, width / scale)."""
+    return _segments(pose, height, width, scale, 0)
+
+
+def _segments(pose: Tensor, height: int, width: int, scale: int, first: int) -> Tensor:
+    # A joint is a limb from itself to itself.
+    ends = constant(STARTS[first:] + ENDS[first:], pose.device)
+    start, end = pose.index_select(1, ends).chunk(2, dim=1)  # (B, L, 3)
     there = (start[..., 2] > 0) & (end[..., 2] > 0)  # (B, L)
     along = (end - start)[..., :2] / scale  # (B, L, 2)
     start = (start[..., :2] + 0.5) / scale - 0.5
-    x = torch.arange(width // scale, device=pose.device) - start[..., :1]  # (B, L, w)
-    y = torch.arange(height // scale, device=pose.device) - start[..., 1:]  # (B, L, h)
+    places = pixel_grid(height // scale, width // scale, pose.device)
+    x = places[0, 0] - start[..., :1]  # (B, L, w)
+    y = places[1, :, 0] - start[..., 1:]  # (B, L, h)
     # How far along the limb its nearest point is, as a share: linear in x and y.
     share = along / along.square().sum(-1, keepdim=True).clamp(min=1e-6)  # (B, L, 2)
     place = (y * share[..., 1:])[..., None] + (x * share[..., :1])[..., None, :]
@@ -438,14 +469,9 @@ def limb_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
     dx = x[..., None, :] - place * along[..., :1, None]
     dy = y[..., None] - place * along[..., 1:, None]
     distance = dx.square_().add_(dy.square_())
-    deviation = 1.5 * height / scale / 32
-    return distance.mul_(-0.5 / deviation**2).exp_().mul_(there[..., None, None])
-
-
-def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
-    """Joints and limbs of poses (B, 25, 3): (B, POSE_MAPS, height / scale, width / scale)."""
-    sizes = (height, width, scale)
-    return torch.cat([heatmaps(pose, *sizes), limb_maps(pose, *sizes)], dim=1)
+    wide = tuple(-0.5 / (w * height / scale / 32) ** 2 for w in WIDTHS[first:])
+    sharpness = constant(wide, pose.device)[:, None, None]
+    return distance.mul_(sharpness).exp_().mul_(there[..., None, None])
 
 
 def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:

@@ -37,7 +37,7 @@ from posegan.poses import UNKNOWN_PART
 from posegan.recipes import TrainConfig
 
 TOLD, LABEL, KNOTS = -26, -25, -24  # the places of what the losses draw
-DEFORMED_EVERY = 8  # samples of a process, of which one is deformed to teach the flow
+DEFORMED_EVERY = 10  # steps, of which one deforms its sources to teach the flow
 HIDDEN_PRICE = 0.35  # mean absolute error from which on a place counts as hidden; images span 2
 UNTOLD_SHARE = 0.3  # of the sources whose pose `flow` is not told in training
 
@@ -88,20 +88,18 @@ def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> T
     Brightness constancy as in UnFlow, at 1/8, 1/4 and 1/2: a visible place pays the absolute
     difference, a hidden one HIDDEN_PRICE, so that visibility learns to tell them apart.
     """
-    loss = 0
+    losses = []
     for scale, flow, visibility in zip((8, 4, 2), found.flows, found.visibilities):
         moved = warp(F.avg_pool2d(source, scale), flow)
         error = (moved - F.avg_pool2d(target, scale)).abs().mean(1, keepdim=True)
-        loss = loss + (visibility * error + (1 - visibility) * HIDDEN_PRICE).mean()
-    return loss / 3
+        losses.append((visibility * (error - HIDDEN_PRICE)).mean())
+    return torch.stack(losses).mean() + HIDDEN_PRICE
 
 
 def smoothness_loss(found: Correspondence) -> Tensor:
     """Mean absolute difference of neighbouring flows at 1/8, 1/4 and 1/2, in their pixels."""
-    loss = 0
-    for flow in found.flows[:3]:
-        loss = loss + flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
-    return loss / 3
+    differences = [flow.diff(dim=dim) for flow in found.flows[:3] for dim in (2, 3)]
+    return torch.stack([one.abs().mean() for one in differences]).sum() / 3
 
 
 def deformation_error(generator: FlowGenerator, batch: dict) -> Tensor:
@@ -111,14 +109,13 @@ def deformation_error(generator: FlowGenerator, batch: dict) -> Tensor:
     know what the deformation did to the background, so only the body counts. The deformation goes
     through 4x3 knots that move by up to a quarter of the way to the next.
     """
-    few = slice(None, None, DEFORMED_EVERY)  # enough, at a part of the cost
-    source, pose = batch["source"][few], batch["source_pose"][few]
+    source, pose = batch["source"], batch["source_pose"]
     H, W = source.shape[-2:]
-    knots = batch["draws"][few, KNOTS:].unflatten(1, (2, 4, 3))
+    knots = batch["draws"][:, KNOTS:].unflatten(1, (2, 4, 3))
     truth = smooth_flow((2 * knots - 1) / 4, H, W)  # (B, 2, H, W)
     moved = drop_outside(move_pose(pose, truth), H, W)
-    maps = generator.maps(torch.cat([moved, pose]))
-    found = generator.correspondence(source, *maps.chunk(2))[2]
+    known = batch["maps"][:, :POSE_MAPS]  # of the source's pose
+    found = generator.correspondence(source, generator.maps(moved), known)[2]
     error = 0
     for scale, flow in zip((8, 4, 2), found.flows):
         body = limb_maps(moved, H, W, scale).amax(1)  # (B, H/s, W/s)
@@ -164,14 +161,14 @@ class Networks(NamedTuple):
     features: nn.Module | None  # frozen
 
 
-def complete(batch: dict) -> dict:
-    """A batch with what its poses make, once a step: `maps` (B, 2 * POSE_MAPS, H/4, W/4) of source
-    and target.
+def complete(batch: dict, step: int) -> dict:
+    """A batch with its step, and with what its poses make, once: `maps` (B, 2 * POSE_MAPS, H/4,
+    W/4) of source and target.
     """
     H, W = batch["source"].shape[2:]
     poses = torch.cat([batch["source_pose"], batch["target_pose"]])
     maps = torch.cat(pose_maps(poses, H, W, 4).chunk(2), dim=1)
-    return batch | {"maps": maps}
+    return batch | {"maps": maps, "step": step}
 
 
 def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
@@ -215,12 +212,10 @@ def judge_identity(
 
 def hinge(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor]:
     """The hinge losses of a discriminator and of its generator, mean over the lists of logits."""
-    of_discriminator = of_generator = 0
-    for a, b in zip(real, fake, strict=True):
-        of_discriminator = of_discriminator + F.relu(1 - a.float()).mean()
-        of_discriminator = of_discriminator + F.relu(1 + b.float()).mean()
-        of_generator = of_generator - b.float().mean()
-    return of_discriminator / len(real), of_generator / len(real)
+    right = [F.relu(1 - a.float()).mean() for a in real]
+    wrong = [F.relu(1 + b.float()).mean() for b in fake]
+    of_discriminator = torch.stack(right + wrong).sum() / len(real)
+    return of_discriminator, -torch.stack([b.float().mean() for b in fake]).mean()
 
 
 def judge_patches(
@@ -277,12 +272,13 @@ def judge_flow(
     of_discriminator, terms = judge_patches(networks, batch, image, made)
     if "target_parsing" in batch:
         terms["layout"] = layout_loss(made.layout, batch["target_parsing"])
+    if batch["step"] % DEFORMED_EVERY == 0:  # a whole pass of the estimator: rare, and weighs more
+        terms["deformation"] = DEFORMED_EVERY * deformation_error(networks.generator, batch)
     return of_discriminator, terms | {
         "similarity": similarity_loss(image, target),
         "coarse": F.l1_loss(made.coarse.float(), F.avg_pool2d(target, 4)),
         "photometric": photometric_loss(source, target, made.found),
         "smoothness": smoothness_loss(made.found),
-        "deformation": deformation_error(networks.generator, batch),
     }
 
 

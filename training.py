@@ -484,7 +484,7 @@ def train_step(
 
     Networks run forward in the context `mixed`. Nothing is read back from the device.
     """
-    batch = losses.complete(augment.augment(batch, config.augment))
+    batch = losses.complete(augment.augment(batch, config.augment), state.step)
     objective = losses.OBJECTIVES[config.model]
     if networks.features is not None and state.step < ADVERSARY_FROM * config.steps:
         networks = networks._replace(discriminator=None)
@@ -494,10 +494,13 @@ def train_step(
     with mixed, parametrize.cached():
         image, made = objective.synthesise(networks.generator, batch)
         of_discriminator, terms = objective.judge(networks, batch, image, made)
-    total = sum(config.loss_weights[name] * loss for name, loss in terms.items())
+    every = torch.stack(list(terms.values()))
+    weights = tuple(config.loss_weights[name] for name in terms)
+    total = every @ augment.constant(weights, every.device)
     if image.device.type == "cpu":  # to read costs nothing, and a backward pass of NaN may crash
-        values = terms | {"discriminator": of_discriminator, "total": total}
-        values = {name: loss.item() for name, loss in values.items() if loss is not None}
+        values = dict(zip(terms, every.tolist())) | {"total": total.item()}
+        if of_discriminator is not None:
+            values["discriminator"] = of_discriminator.item()
         check_finite({"step": state.step + 1} | values, config)
     # Both see the same discriminator, so that each picture passes it once.
     if of_discriminator is not None:

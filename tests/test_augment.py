@@ -213,7 +213,8 @@ def test_erased_pixels_are_one_box_of_the_source():
     changed = (after["source"] != batch["source"]).any(1)  # (B, H, W)
     erased = changed.flatten(1).any(1)
     assert 20 < erased.sum() < 44
-    boxes = augment.draw_boxes(augment.draw(7, 0, torch.arange(64), (H, W))["draws"], H, W).long()
+    draws = augment.draw(7, 0, torch.arange(64), (H, W))["draws"]
+    boxes = augment.boxes_of(augment.parameters(draws, ["erasing"]), H, W).long()
     for one, (top, left, bottom, right) in zip(changed, boxes):
         assert one[top:bottom, left:right].sum() == one.sum()
         area = (bottom - top) * (right - left)
@@ -258,15 +259,17 @@ def test_jitter_leaves_black_padding_black():
     assert (padded[alone == -1] == -1).all()
 
 
-def test_jitter_keeps_to_its_bounds():
+def test_what_is_drawn_keeps_to_its_bounds_and_to_those_who_take_part():
     draws = augment.draw(0, 0, torch.arange(500), (H, W))["draws"]
-    factors = augment.draw_colours(draws)
-    for name, span in augment.JITTER.items():
-        middle = 0 if name == "hue" else 1
-        off = (factors[name] - middle).abs()
-        assert off.max() <= span
-        assert off.max() > 0.95 * span
-        assert 0.1 < (off == 0).float().mean() < 0.3  # those that don't take part
+    drawn = augment.parameters(draws, augment.AUGMENTATIONS)
+    named = augment.parameters(draws, ["jitter"])
+    for whose, name, low, high, others in augment.PARAMETERS:
+        values = drawn[name]
+        part = values[values != others]
+        assert part.min() >= low - 1e-6 and part.max() <= high + 1e-6
+        assert part.max() - part.min() >= 0.95 * (high - low)
+        assert len(part) / 500 == pytest.approx(augment.SHARES[whose], abs=0.07)
+        assert torch.equal(named[name], values) == (whose == "jitter"), name
 
 
 def test_draws_follow_from_seed_step_and_sample_whatever_the_batch():

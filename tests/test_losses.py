@@ -99,7 +99,7 @@ def test_a_known_deformation_is_learned_to_less_than_a_pixel():
     pose = some_pose(H, W)
     source = some_images(H // 8, W // 8)
     source = F.interpolate(source, (H, W), mode="bicubic")
-    batch = {"source": source, "source_pose": pose}
+    batch = losses.complete({"source": source, "source_pose": pose, "target_pose": pose}, 0)
     batch |= augment.draw(1, 0, torch.arange(len(source)), (H, W))
     optimizer = torch.optim.Adam(generator.parameters(), 3e-3)
     errors = []
@@ -111,6 +111,23 @@ def test_a_known_deformation_is_learned_to_less_than_a_pixel():
         errors.append(error.item())
     assert errors[0] > 2
     assert errors[-1] < 1
+
+
+def test_every_tenth_step_deforms_and_counts_ten_times():
+    torch.manual_seed(0)
+    generator = models.FlowGenerator(64, 32, channels=4).eval()
+    batch = {name: some_images(64, 32) for name in ("source", "target")}
+    batch |= {name: some_pose(64, 32) for name in ("source_pose", "target_pose")}
+    batch |= augment.draw(1, 0, torch.arange(len(batch["source"])), (64, 32))
+    networks = losses.Networks(generator, models.PatchDiscriminator(4), None)
+    for step, times in ((0, 10), (1, None), (9, None), (20, 10)):
+        asked = losses.complete(batch, step)
+        image, made = losses.synthesise_all(generator, asked)
+        terms = losses.judge_flow(networks, asked, image, made)[1]
+        assert ("deformation" in terms) == bool(times)
+        if times:
+            error = losses.deformation_error(generator, asked)
+            assert torch.allclose(terms["deformation"], times * error)
 
 
 def test_losses_are_cross_entropies_and_mean_squared_error():

