@@ -95,7 +95,9 @@ def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
     The person's pose `own` (25, 3) says how large a metre is and where the hips and the ground
     are; poses that are the person's, moved and scaled as one, come back exactly.
     """
-    scale = metre(own) / float(np.median([unit for unit in map(metre, moved) if unit] or [1]))
+    # Of several poses by the longest, as a body that bends looks short.
+    units = [unit for unit in map(metre, moved) if unit] or [1.0]
+    scale = metre(own) / float(np.quantile(units, 0.75))
     anchors = [_anchors(one) for one in moved]
     here = _anchors(own)
     shift = np.zeros(2)

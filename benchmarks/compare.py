@@ -94,7 +94,7 @@ def end_point_error(generator: nn.Module, prepared: pairs.Prepared, limit: int) 
         batch |= augment.draw(0, 0, samples, (prepared.height, prepared.width))
         batch = {name: value.to(device) for name, value in batch.items()}
         batch["source"] = pairs.normalise(batch["source"])
-        error = losses.deformation_error(generator, batch)
+        error = losses.deformation_error(generator, losses.complete(batch, 0))
         errors.append((len(chosen), error.item()))
     return sum(count * error for count, error in errors) / sum(count for count, _ in errors)
 
