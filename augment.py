@@ -384,6 +384,11 @@ CORRUPTIONS = {
 }
 
 
+def every_corruption() -> list[tuple[str, int]]:
+    """Each kind of corruption at each severity."""
+    return [(kind, severity) for kind in CORRUPTIONS for severity in range(1, SEVERITIES + 1)]
+
+
 def corrupt(
     source: Tensor, pose: Tensor, kind: str, severity: int, samples: Tensor
 ) -> tuple[Tensor, Tensor]:

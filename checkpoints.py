@@ -16,6 +16,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from click import ClickException
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from posegan.files import BadInput
 from posegan.recipes import TrainConfig
 
 FORMAT = 4
+GIVEN = ("source", "target_pose", "source_pose")  # to a generator, of a batch
 BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
 
 
@@ -44,6 +46,51 @@ def pick_device(name: str) -> torch.device:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     torch.cuda.set_device(device)
     return device
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Iterator[tuple[int, int]]:
+    """Join the other processes torchrun started (RANK says whether it did); gives rank, world.
+
+    Raises ClickException where only a part of what torchrun sets is there, and where another
+    process has gone.
+    """
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    given = [name for name in names if name in os.environ]
+    if not given:
+        yield 0, 1
+        return
+    if len(given) < len(names) or not all(os.environ[name].isdecimal() for name in names[:2]):
+        raise ClickException(
+            f"{', '.join(given)}: set, but not by torchrun; start several processes with torchrun, "
+            f"or unset {given[0]}"
+        )
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "onnection" not in str(error):
+            raise
+        raise ClickException(
+            "another process has ended; go on from the last checkpoint with --resume"
+        ) from None
+    finally:
+        dist.destroy_process_group()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """The number of this process, and of all, inside `processes`."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def gathered(value: object) -> list | None:
+    """The values of all processes, in the first one's hands."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return [value]
+    every = [None] * world if rank == 0 else None
+    dist.gather_object(value, every)
+    return every
 
 
 def build_generator(shape: dict) -> nn.Module:
@@ -263,27 +310,39 @@ def scored_batches(
     """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
 
     The baselines are images by name, the names the files of source and target; sources are spoilt
-    by a corruption (kind and severity). Raises ClickException for pictures of another size than the
-    generator's, and where there are no pairs.
+    by a corruption (kind and severity). Of several processes each generates its share, and the
+    first has the batches. Raises ClickException for pictures of another size than the generator's,
+    and where there are no pairs.
     """
     check_size(prepared, generator)
     chosen = prepared.pairs_test[:limit]
     if not len(chosen):
         raise ClickException(f"{prepared.path}: no test pairs; prepare more people")
     mean = pairs.mean_image(prepared)  # (3, H, W)
-    for start in range(0, len(chosen), pairs.CHUNK):
-        part = chosen[start : start + pairs.CHUNK]
-        batch = pairs.gather(prepared, part)
-        if corruption:
-            sides = ("source", "source_pose")
-            names = prepared.files[part[:, 0]]
-            spoilt = corrupt_pictures(*(batch[side] for side in sides), corruption, names)
-            batch |= dict(zip(sides, spoilt))
-        source, pose = batch["source"], batch["target_pose"]
-        batch["generated"] = generate(generator, source, pose, batch["source_pose"]).cpu()
-        batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
-        batch["names"] = prepared.files[part]  # (B, 2)
-        yield batch
+    parts = [chosen[at : at + pairs.CHUNK] for at in range(0, len(chosen), pairs.CHUNK)]
+    rank, world = rank_and_world()
+    for first in range(0, len(parts), world):
+        group = parts[first : first + world]
+        group = group[rank : rank + 1] if rank else group  # the first needs all, for the targets
+        batches = [spoilt_batch(prepared, part, corruption) for part in group]
+        own = [batches[0][name] for name in GIVEN] if batches else None
+        every = gathered(generate(generator, *own).cpu() if own else None)
+        for batch, made in zip(batches, every or ()):
+            source = batch["source"]
+            batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
+            yield batch | {"generated": made}
+
+
+def spoilt_batch(
+    prepared: pairs.Prepared, part: np.ndarray, corruption: tuple[str, int] | None
+) -> dict:
+    """The tensors of pairs (B, 2), as `gather` has them, with corrupted sources, and `names`."""
+    batch = pairs.gather(prepared, part) | {"names": prepared.files[part]}  # (B, 2)
+    if corruption:
+        sides = ("source", "source_pose")
+        given = (batch[side] for side in sides)
+        batch |= zip(sides, corrupt_pictures(*given, corruption, prepared.files[part[:, 0]]))
+    return batch
 
 
 def corrupt_pictures(

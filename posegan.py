@@ -60,6 +60,7 @@ from posegan.terminal import (
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
 if TYPE_CHECKING:
     import numpy as np
+    from torch import device
 
     from posegan import datasets, pairs, photo
 
@@ -487,10 +488,11 @@ def generate(source, pose, data, root, count, **options) -> None:
     if data:
         if source or pose or not options["out"]:
             raise click.UsageError("--data wants --out DIR, and neither SOURCE nor POSE")
-        from posegan import reid
+        from posegan import checkpoints, reid
 
-        generator = open_generator(options).generator
-        reid.write_data_set(data, root, count, options["out"], generator)
+        with checkpoints.processes(checkpoints.pick_device(options["device"])):
+            generator = open_generator(options).generator
+            reid.write_data_set(data, root, count, options["out"], generator)
     elif not source or not pose:
         raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
     else:
@@ -747,8 +749,18 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
     device = checkpoints.pick_device(device)
     if generated:
         task = scoring.open_folders(generated, target, limit, options)
-    else:
+        score_task(task, device, options)
+        return
+    with checkpoints.processes(device) as (rank, _):
         task = scoring.open_model(data, root, checkpoint, limit, device)
+        if rank == 0:
+            score_task(task, device, options)
+        else:
+            scoring.generate_along(task, options["corruptions"])
+
+
+def score_task(task: scoring.Task, device: "device", options: dict) -> None:
+    """Score what is to be scored, and show and write the scores."""
     scorer = scoring.open_scorer(task, device, options)
     baselines, extremes = scoring.score_batches(task, scorer, options)
     try:  # files first, as what is printed may have no reader; but it may be all that is left

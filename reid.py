@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch.distributed as dist
 from click import ClickException
 from torch import nn
 
@@ -54,13 +55,19 @@ def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
 def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Module) -> None:
     """Write `count` new poses of each training person as Market-1501's training folder.
 
-    What is there already stays, so that a second run goes on. Raises ClickException where the
-    generator makes pictures of another size, and where `out` holds something else.
+    What is there already stays, so that a second run goes on; of several processes each makes its
+    share. Raises ClickException where the generator makes pictures of another size, and where `out`
+    holds something else.
     """
     prepared = pairs.load(data, root)
     checkpoints.check_size(prepared, generator)
     rows, folder = plan_people(prepared, count), out / "bounding_box_train"
-    write_manifest(out / "manifest.csv", rows)
+    (rank, world), total = checkpoints.rank_and_world(), len(rows)
+    if rank == 0:
+        write_manifest(out / "manifest.csv", rows)
+    if world > 1:
+        dist.barrier()
+    rows = rows[rank::world]
     left = [row for row in rows if not (folder / row.file).exists()]
     with progress_line("generating", "pictures") as update:
         for start in range(0, len(left), pairs.CHUNK):
@@ -70,7 +77,9 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
             made = checkpoints.to_pictures(checkpoints.generate(generator, *given))
             poses.write_pictures(made, [folder / row.file for row in part], overwrite=False)
             update(completed=len(rows) - len(left) + start + len(part), total=len(rows))
-    say(f"{out}: {len(rows):,} pictures of {prepared.identities:,} people")
+    if world > 1:
+        dist.barrier()
+    say(f"{out}: {total:,} pictures of {prepared.identities:,} people")
 
 
 def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:

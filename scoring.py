@@ -156,6 +156,17 @@ def score_batches(
     return baselines, extremes
 
 
+def generate_along(task: Task, corruptions: bool) -> None:
+    """Generate another process's share of what the first one scores."""
+    from posegan import augment
+
+    for _ in task.batches:
+        pass
+    for corruption in augment.every_corruption() if corruptions else ():
+        for _ in task.corrupted(corruption):
+            pass
+
+
 def note_pairs(each: dict[str, list], names: list[list[str]], scores: dict) -> None:
     """Note the scores of a batch: null where a pair has none, as under a mask of no joints."""
     for side, column in zip(("source", "target"), zip(*names)):
@@ -260,16 +271,15 @@ def score_corrupted(task: Task) -> "dict[str, list[metrics.Means]]":
     from posegan import augment, metrics
 
     found: dict[str, list] = {}
-    total = len(augment.CORRUPTIONS) * augment.SEVERITIES
+    every = augment.every_corruption()
     with progress_line("corrupted", "severities") as update:
-        for kind in augment.CORRUPTIONS:
-            for severity in range(1, augment.SEVERITIES + 1):
-                means = metrics.Means()
-                for batch in task.corrupted((kind, severity)):
-                    sides = batch["generated"], batch["target"]
-                    means.add(metrics.scores(*sides, names=["ssim_dscf"]))
-                found.setdefault(kind, []).append(means)
-                update(completed=sum(map(len, found.values())), total=total)
+        for done, (kind, severity) in enumerate(every, 1):
+            means = metrics.Means()
+            for batch in task.corrupted((kind, severity)):
+                sides = batch["generated"], batch["target"]
+                means.add(metrics.scores(*sides, names=["ssim_dscf"]))
+            found.setdefault(kind, []).append(means)
+            update(completed=done, total=len(every))
     return found
 
 

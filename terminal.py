@@ -245,10 +245,10 @@ class Commands(click.Group):
 
 
 def say(*lines: object, err: bool = False) -> None:
-    """Print lines that hold names."""
+    """Print lines that hold names; of several processes, one does."""
     from posegan.files import printable
 
-    for line in lines:
+    for line in lines if os.environ.get("RANK", "0") == "0" else ():
         click.echo(printable(str(line)), err=err)
 
 

@@ -27,6 +27,7 @@ from posegan.checkpoints import (
     build_generator,
     generate,
     pick_device,
+    processes,
     read_checkpoint,
     stop_signals,
     to_pictures,
@@ -83,36 +84,6 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         precision = "bfloat16" if fast else "float32"
     kind = "cpu" if device.type == "meta" else device.type
     return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-@contextlib.contextmanager
-def processes(device: torch.device) -> Iterator[tuple[int, int]]:
-    """Join the other processes torchrun started (RANK says whether it did); gives rank, world.
-
-    Raises ClickException where only a part of what torchrun sets is there, and where another
-    process has gone.
-    """
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    given = [name for name in names if name in os.environ]
-    if not given:
-        yield 0, 1
-        return
-    if len(given) < len(names) or not all(os.environ[name].isdecimal() for name in names[:2]):
-        raise ClickException(
-            f"{', '.join(given)}: set, but not by torchrun; start several processes with torchrun, "
-            f"or unset {given[0]}"
-        )
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield dist.get_rank(), dist.get_world_size()
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "onnection" not in str(error):
-            raise
-        raise ClickException(
-            "another process has ended; go on from the last checkpoint with --resume"
-        ) from None
-    finally:
-        dist.destroy_process_group()
 
 
 def average_gradients(network: nn.Module) -> None:

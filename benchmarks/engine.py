@@ -165,7 +165,7 @@ given = dict(data={data!r}, root={data_root!r}, model="flow", run="", steps={ste
 config = recipes.TrainConfig(**recipes.complete(given))
 prepared = pairs.load({data!r}, {data_root!r})
 shape = training.describe(config, prepared)
-with training.processes(torch.device("cpu")) as (rank, world):
+with checkpoints.processes(torch.device("cpu")) as (rank, world):
     state = training.build(config, shape, torch.device("cpu"))
     networks = training.compiled(config, state)
     batches = pairs.Batches(prepared, prepared.pairs_train, 32, 0, torch.device("cpu"))

@@ -73,6 +73,55 @@ def test_one_two_and_four_processes_train_the_same_networks(
     assert len({json.loads(line)["learning_rate"] for line in last}) == 1
 
 
+@pytest.fixture
+def two_processes(few_people, tmp_path):
+    """Runs posegan in two processes, as torchrun starts them; gives what the first one prints."""
+
+    def run(*arguments: object) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        command = [sys.executable, "-m", "posegan", *map(str, arguments)]
+        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        both = [
+            subprocess.Popen(command, env=os.environ | told | {"RANK": rank}, **given)
+            for rank in "01"
+        ]
+        said = [one.communicate(timeout=100) for one in both]
+        assert [one.returncode for one in both] == [0, 0], said
+        assert said[1] == ("", "")
+        return said[0][0]
+
+    return run
+
+
+def test_two_processes_score_as_one_does(few_people, tmp_path, two_processes):
+    config = config_for(few_people, tmp_path / "run", model="flow", steps=1)
+    checkpoint = training.train(config, few_people, False, quiet)[0]
+    command = ["score", "--root", few_people.path.parent, "--checkpoint", checkpoint]
+    command += ["--device", "cpu", "--scores", "pixels", "--corruptions", "--limit", "70", "--json"]
+    two_processes(*command, tmp_path / "two.json")
+    alone = [sys.executable, "-m", "posegan", *map(str, command), tmp_path / "one.json"]
+    subprocess.run(alone, check=True, capture_output=True)
+    assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
+
+
+def test_two_processes_write_one_data_set(few_people, tmp_path, two_processes):
+    config = config_for(few_people, tmp_path / "run", model="flow", steps=1)
+    checkpoint = training.train(config, few_people, False, quiet)[0]
+    command = ["generate", "--data", "demo", "--root", few_people.path.parent, "--count", "3"]
+    command += ["--checkpoint", checkpoint, "--device", "cpu", "--out"]
+    said = two_processes(*command, tmp_path / "two")
+    count = 3 * few_people.identities
+    assert f"{count} pictures of {few_people.identities} people" in said
+    alone = [sys.executable, "-m", "posegan", *map(str, command), tmp_path / "one"]
+    subprocess.run(alone, check=True, capture_output=True)
+    made = {file.name: file.read_bytes() for file in (tmp_path / "two").rglob("*.*")}
+    assert len(made) == count + 1
+    assert made == {file.name: file.read_bytes() for file in (tmp_path / "one").rglob("*.*")}
+
+
 def test_a_batch_that_processes_cannot_share_evenly_is_refused(few_people, tmp_path):
     config = config_for(few_people, tmp_path, batch_size=3)
     with fails("the 2 processes can't share it evenly; give a multiple of 2"):
@@ -83,7 +132,7 @@ def test_a_part_of_what_torchrun_sets_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     with (
         fails("RANK: set, but not by torchrun; start several processes with torchrun, or unset"),
-        training.processes(torch.device("cpu")),
+        checkpoints.processes(torch.device("cpu")),
     ):
         pass
 
