@@ -20,7 +20,7 @@ from posegan.recipes import AUGMENTATIONS
 # targets of the others, which lets the generator learn to undo them, but for a flip, which the
 # input does not reveal: it changes source and target alike.
 SHARES = {  # of the samples that an augmentation changes; the paper gives none
-    "padding": 0.3,
+    "shrinking": 0.3,
     "erasing": 0.5,
     "crop": 0.3,
     "jitter": 0.8,
@@ -32,8 +32,8 @@ SHARES = {  # of the samples that an augmentation changes; the paper gives none
 # the picture, `aspect` the logarithm of height over width, `hue` in turns, `bent` the way to the
 # next knot that a knot moves at most; `x` and `y` share out the room that is left.
 PARAMETERS = (
-    *(("padding", "shrunk", 0.6, 1.0, 1.0), ("padding", "padding_x", 0.0, 1.0, 0.0)),
-    *(("padding", "padding_y", 0.0, 1.0, 0.0), ("erasing", "area", 0.02, 0.25, 0.0)),
+    *(("shrinking", "shrunk", 0.6, 1.0, 1.0), ("shrinking", "shrinking_x", 0.0, 1.0, 0.0)),
+    *(("shrinking", "shrinking_y", 0.0, 1.0, 0.0), ("erasing", "area", 0.02, 0.25, 0.0)),
     *(("erasing", "aspect", log(0.4), log(2.5), 0.0), ("erasing", "erasing_x", 0.0, 1.0, 0.0)),
     *(("erasing", "erasing_y", 0.0, 1.0, 0.0), ("crop", "cropped", 0.6, 1.0, 1.0)),
     *(("crop", "crop_x", 0.0, 1.0, 0.0), ("crop", "crop_y", 0.0, 1.0, 0.0)),
@@ -329,7 +329,7 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
         source, target = batch["source"], batch["target"]
     if "jitter" in names:
         source = recolour(source, drawn)
-    if {"padding", "crop", "distortion"} & set(names):
+    if {"shrinking", "crop", "distortion"} & set(names):
         geometry = geometry_of(drawn, batch["draws"], names, (H, W))
         source = geometry.move(source)
         batch["source_pose"] = geometry.move_pose(batch["source_pose"], H, W)
@@ -343,13 +343,13 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
 def geometry_of(
     drawn: dict[str, Tensor], draws: Tensor, names: Collection[str], size: tuple[int, int]
 ) -> Geometry:
-    """The geometry of the named augmentations: cropped, then padded, then all of it distorted.
+    """The geometry of the named augmentations: cropped, then shrunk, then all of it distorted.
 
-    One map of the whole source: around a crop, padding shows what the crop left out before it
+    One map of the whole source: around a crop, shrinking shows what the crop left out before it
     shows black.
     """
     geometry = unmoved(len(draws), draws.device)
-    for name, factor in (("crop", drawn["cropped"]), ("padding", 1 / drawn["shrunk"])):
+    for name, factor in (("crop", drawn["cropped"]), ("shrinking", 1 / drawn["shrunk"])):
         if name in names:
             place = torch.stack([drawn[f"{name}_x"], drawn[f"{name}_y"]], 1)
             geometry = zoomed(geometry, factor, place, size)

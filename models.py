@@ -41,13 +41,13 @@ class Descriptor(nn.Module):
     image at the paper's 256 rows; trained along, at its own size, since nothing it learned asks for
     another.
 
-    Ours: a narrow image keeps its aspect where the paper pads it with zeros to a square. Behind a
-    global average pool zero columns only dilute the descriptor, and they double its cost.
+    With `square` a frozen one pads a narrow image to a square, as the paper does. Ours: the others
+    keep the aspect, as black columns double the cost and show nothing.
     """
 
-    def __init__(self, network: str, frozen: bool):
+    def __init__(self, network: str, frozen: bool, square: bool = False):
         super().__init__()
-        self.frozen = frozen
+        self.frozen, self.square = frozen, square and frozen
         self.features = features_of(network)()
         self.widths = self.features.widths
         for block in self.features.modules() if not frozen else ():
@@ -67,6 +67,8 @@ class Descriptor(nn.Module):
         if self.frozen and H != IMAGENET_ROWS:
             size = (IMAGENET_ROWS, round(IMAGENET_ROWS * W / H))
             image = F.interpolate(image, size, mode="bilinear", antialias=IMAGENET_ROWS < H)
+        if self.square and (spare := image.shape[2] - image.shape[3]) > 0:
+            image = F.pad(image, (spare // 2, spare - spare // 2), value=-1)  # black
         return self.features(image)
 
     def vector(self, image: Tensor) -> Tensor:
@@ -264,7 +266,8 @@ class ResidualGenerator(nn.Module):
         super().__init__()
         check_size(height, width)
         self.height, self.width = height, width
-        self.descriptor, self.pooled = Descriptor(network, frozen), descriptor == "vector"
+        self.pooled = descriptor == "vector"
+        self.descriptor = Descriptor(network, frozen, square=self.pooled)
         stages = min(max(round(math.log2(height / 32)), 2), 3)
         # At 128 rows: 64, 128, 256.
         widths = [4 * channels >> stage for stage in range(stages, -1, -1)]

@@ -11,7 +11,7 @@ from posegan import augment, metrics
 from posegan.poses import JOINTS, UNKNOWN_PART
 
 H, W = 128, 64
-GEOMETRY = ("padding", "crop", "distortion", "flip")
+GEOMETRY = ("shrinking", "crop", "distortion", "flip")
 
 
 def some_images(height: int, width: int, count: int = 2) -> torch.Tensor:
@@ -254,8 +254,8 @@ def test_recolouring_is_torchvisions_and_hue_turns_red_to_green():
 def test_jitter_leaves_black_padding_black():
     batch = some_batch()
     batch["source"].clamp_(min=-0.5)  # so that only padding is black
-    padded = augmented(batch, "jitter", "padding")["source"]
-    alone = augmented(batch, "padding")["source"]
+    padded = augmented(batch, "jitter", "shrinking")["source"]
+    alone = augmented(batch, "shrinking")["source"]
     assert (padded[alone == -1] == -1).all()
 
 

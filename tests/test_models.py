@@ -153,6 +153,20 @@ def test_the_descriptor_is_resnet50_on_imagenet_normalised_images():
         assert torch.allclose(descriptor.vector(image), reference(larger), atol=1e-4)
 
 
+def test_a_pooled_descriptor_sees_a_narrow_image_padded_to_a_black_square():
+    descriptor = models.Descriptor("resnet50", frozen=True, square=True)
+    seen = []
+    descriptor.features.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    image = some_images(128, 64)
+    descriptor(image)
+    assert seen[0].shape == (BATCH, 3, 256, 256)
+    assert (seen[0][..., :64] == -1).all() and (seen[0][..., -64:] == -1).all()
+    wanted = F.interpolate(image, (256, 128), mode="bilinear")
+    assert torch.equal(seen[0][..., 64:192], wanted)
+    assert not models.ResidualGenerator(16, 16, 4, "map").descriptor.square
+    assert models.ResidualGenerator(16, 16, 4, "vector").descriptor.square
+
+
 def test_weights_are_read_from_a_file_with_or_without_the_classifier(tmp_path):
     state = resnet50(weights=None).state_dict()
     for kept in (state, {name: value for name, value in state.items() if "fc." not in name}):

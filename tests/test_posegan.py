@@ -157,7 +157,7 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     few = ["--root", root, "--steps", "1"]
     message = run("train", "--data", "market1501", "--root", tmp_path, code=1)
     assert "posegan prepare --data market1501" in message
-    assert "choose from padding" in run("train", "--augment", "blur", code=2)
+    assert "choose from shrinking" in run("train", "--augment", "blur", code=2)
     missing = ["--features", tmp_path / "none.pth", "--channels", "4"]
     for model in ("flow", "residual"):
         assert "no such file" in run("train", *few, *missing, "--model", model, code=1)
