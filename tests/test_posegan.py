@@ -813,7 +813,7 @@ def test_the_checkout_runs_in_its_own_folder_too():
 def test_every_command_line_of_the_readme_is_understood():
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", README.read_text(), re.S)
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    lines = [part for line in lines for part in re.split(r" && ", line)]
+    lines = [part for line in lines for part in re.split(r" && | -- ", line)]
     lines = [line for line in lines if line.startswith("posegan ")]
     assert len(lines) >= 4
     for line in lines:
