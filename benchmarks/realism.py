@@ -8,6 +8,8 @@ the cubic kernel. Perceptual: the squared difference of unit features, summed ov
 mean over the places, after blocks 1, 4, 7, 15 and 20, mean over the pairs.
 """
 
+from pathlib import Path
+
 import click
 import race  # noqa: F401, first: the modules are this checkout's
 import torch
@@ -57,9 +59,9 @@ def kid(a: Tensor, b: Tensor) -> float:
 @click.command()
 @click.option("--data", default="market1501", show_default=True)
 @click.option("--root", default="data", show_default=True)
-@click.option("--checkpoint", help="Default: the model that comes along.")
+@click.option("--checkpoint", type=Path, help="Default: the model that comes along.")
 @click.option("--limit", default=100, show_default=True, help="Test pairs.")
-def main(data: str, root: str, checkpoint: str | None, limit: int) -> None:
+def main(data: str, root: str, checkpoint: Path | None, limit: int) -> None:
     prepared = pairs.load(data, root)
     path = checkpoint or checkpoints.BUILT_IN
     generator = checkpoints.load_generator(path, torch.device("cpu"))
