@@ -50,12 +50,15 @@ from posegan.poses import (
     fit_image,
     fit_pose,
     merge,
+    overlay,
     parse_json,
     read_image,
     read_labels,
     read_poses,
+    sheet,
     stem,
     warn_of_several,
+    write_pictures,
 )
 
 log = logging.getLogger("posegan")
@@ -63,6 +66,7 @@ log = logging.getLogger("posegan")
 TEST_PAIRS = 12_000  # at most: the published choice
 DEMO_TEST_PAIRS = 1_000
 TEST_SHARE = 0.1  # of the people, where no split is published
+PREVIEW_PAIRS = 16
 FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
 # Height, width; the others 256x256. The demo's is the smallest at which people are recognised, and
 # a CPU trains on it in minutes.
@@ -498,3 +502,17 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
         if count and what in NOTICES:
             log.warning("%s: %s", config.source or config.data, NOTICES[what].format(count))
     return load(name, config.root)
+
+
+def write_preview(prepared: Prepared, seed: int, path: Path, overwrite: bool) -> None:
+    """Draw random pairs with their poses, so that a wrong left or right is seen before training."""
+    known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
+    chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
+    zoom = max(1, 256 // prepared.height)
+    drawn = [
+        overlay(prepared.images[place], prepared.poses[place], zoom)
+        for pair in known[chosen]
+        for place in pair
+    ]
+    rows = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
+    write_pictures(sheet(rows)[None], [path], overwrite, "--root")

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from posegan import datasets, pairs, photo
 
 DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
-PREVIEW_PAIRS = 16
 PICTURES_WAITING = 16  # to be written, at most
 SEEDS = click.IntRange(0, 2**63 - 1)
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
@@ -167,26 +166,8 @@ def prepare(ctx, preview, **settings) -> None:
     prepared = prepare_with_progress(datasets.PrepareConfig(**settings))
     describe(prepared)
     if preview:
-        write_preview(prepared, settings["seed"], sheet, settings["overwrite"])
-
-
-def write_preview(prepared: "pairs.Prepared", seed: int, path: Path, overwrite: bool) -> None:
-    """Draw random pairs with their poses, so that a wrong left or right is seen before training."""
-    import numpy as np
-
-    from posegan import poses
-
-    known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
-    chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
-    zoom = max(1, 256 // prepared.height)
-    drawn = [
-        poses.overlay(prepared.images[place], prepared.poses[place], zoom)
-        for pair in known[chosen]
-        for place in pair
-    ]
-    rows = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
-    poses.write_pictures(poses.sheet(rows)[None], [path], overwrite, "--root")
-    say(f"preview: {path}")
+        datasets.write_preview(prepared, settings["seed"], sheet, settings["overwrite"])
+        say(f"preview: {sheet}")
 
 
 def prepare_with_progress(config: "datasets.PrepareConfig") -> "pairs.Prepared":

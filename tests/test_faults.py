@@ -179,7 +179,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_on_it(folder, tmp_path, smal
 
 
 def test_a_message_is_one_line_and_the_traceback_is_there_for_who_wants_it(tmp_path):
-    program = "import sys, posegan.pairs as p; from posegan.posegan import main\n"
+    program = "import sys, posegan.datasets as p; from posegan.posegan import main\n"
     program += "def fail(*_): raise RuntimeError('line 1\\nline 2')\np.prepare = fail; main()"
     write(tmp_path / "program.py", program)
     command = [sys.executable, tmp_path / "program.py", "prepare"]
