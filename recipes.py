@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 MODELS = ("flow", "residual", "unet")
 DESCRIPTORS = ("map", "vector")
+FEATURES = ("lite0", "resnet50", "none")  # or a file of ResNet-50's weights
 # RPT-GAN's, but that its padding is a fixed one, which a pooled descriptor has; ours shrinks.
 AUGMENTATIONS = ("shrinking", "erasing", "crop", "jitter", "flip", "distortion")
 # What makes the best pictures; RPT-GAN to the letter; and what shows something within a minute of

@@ -158,9 +158,13 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     message = run("train", "--data", "market1501", "--root", tmp_path, code=1)
     assert "posegan prepare --data market1501" in message
     assert "choose from shrinking" in run("train", "--augment", "blur", code=2)
-    missing = ["--features", tmp_path / "none.pth", "--channels", "4"]
+    for missing in (tmp_path / "none.pth", "lite1", ""):
+        message = run("train", *few, "--features", missing, code=2)
+        assert f"--features {missing}: no such file; give one, or of lite0, resnet50" in message
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
     for model in ("flow", "residual"):
-        assert "no such file" in run("train", *few, *missing, "--model", model, code=1)
+        given = ["--features", tmp_path / "bad.pth", "--channels", "4", "--model", model]
+        assert "bad.pth: damaged" in run("train", *few, *given, code=1)
 
 
 def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tmp_path):
