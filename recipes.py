@@ -1,4 +1,4 @@
-"""What a run is asked to do, and what it does where nothing is asked: no module needs torch less.
+"""What a run is asked to do, and its defaults. Imports nothing, so that help answers at once.
 
 Why the numbers are what they are: EXPERIMENTS.md.
 """
