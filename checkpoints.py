@@ -261,16 +261,21 @@ def synthesise(
 ) -> models.Synthesis:
     """Run a generator on pictures, source uint8 (B, 3, H, W), and give all it makes, in float32.
 
+    One source, and its pose, may serve all the target poses (B, 25, 3): `flow` reads it once.
     Of a generator without a flow the picture is all painted. Computes in float32 on every device,
     as scores must not depend on it. Raises ClickException where NaN comes out.
     """
     device = next(generator.parameters()).device
-    move = [pairs.normalise(source.to(device)), target_pose.to(device)]
-    move.append(source_pose if source_pose is None else source_pose.to(device))
+    source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
+    if source_pose is not None:
+        source_pose = source_pose.to(device)
     if isinstance(generator, models.FlowGenerator):
-        made = generator.synthesise(*move)
+        made = generator.synthesise(source, target_pose, source_pose)
     else:
-        made = models.painting(generator(*move).float())
+        count = len(target_pose)
+        source = source.expand(count, -1, -1, -1)
+        source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
+        made = models.painting(generator(source, target_pose, source_pose).float())
     if not made.image.isfinite().all():
         raise ClickException(
             "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "

@@ -656,8 +656,12 @@ class FlowGenerator(nn.Module):
     def correspondence(
         self, source: Tensor, target_maps: Tensor, source_maps: Tensor
     ) -> tuple[Features, Features, Correspondence]:
-        """Features of source and target pose, and the flow between them."""
+        """Features of source and target pose, and the flow between them.
+
+        One source for all poses is read once.
+        """
         features, pose = self.source_encoder(source, source_maps), self.pose_encoder(target_maps)
+        features = Features(*(x.expand(len(target_maps), -1, -1, -1) for x in features))
         return features, pose, self.pose_flow(features, pose)
 
     def synthesise_from(
@@ -665,6 +669,7 @@ class FlowGenerator(nn.Module):
     ) -> Synthesis:
         """The picture with the flow, the visibility and the rest that explain it."""
         features, pose, found = self.correspondence(source, target_maps, source_maps)
+        source = source.expand(len(target_maps), -1, -1, -1)
         garment, coarse, layout = self.garment_net(features, pose, found)
         painted, warped, trust = self.synthesis_net(garment, source, features, found)
         image = torch.lerp(painted, warped, trust)
@@ -673,8 +678,9 @@ class FlowGenerator(nn.Module):
     def synthesise(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
     ) -> Synthesis:
-        """`synthesise_from` poses."""
-        source_pose = torch.zeros_like(target_pose) if source_pose is None else source_pose
+        """`synthesise_from` poses; source and source_pose may be one for all target poses."""
+        if source_pose is None:
+            source_pose = torch.zeros_like(target_pose[: len(source)])
         return self.synthesise_from(source, *map(self.maps, (target_pose, source_pose)))
 
     def forward(

@@ -167,7 +167,8 @@ class Scene(NamedTuple):
     person: Tensor  # (1, 1, h, w) in [0, 1]
     around: Tensor  # (1, 1, h, w): the same, generously
     background: Tensor  # (1, 3, h, w), filled where the person is
-    places: Tensor  # (2, h, w): where each pixel is at the model's size
+    rows: Tensor  # (h,): where each is at the model's size
+    columns: Tensor  # (w,)
 
 
 def take_apart(photo: np.ndarray, frame: Frame, own: np.ndarray | None) -> Scene:
@@ -175,22 +176,31 @@ def take_apart(photo: np.ndarray, frame: Frame, own: np.ndarray | None) -> Scene
     rows, columns = frame.window(photo.shape[:2])
     part = np.ascontiguousarray(photo[rows, columns])
     image = pairs.normalise(torch.from_numpy(part.copy()).permute(2, 0, 1)[None])
-    h, w = image.shape[2:]
-    corner = torch.tensor([columns.start - frame.left, rows.start - frame.top])
-    places = (pixel_grid(h, w, image.device) + 0.5 + corner[:, None, None]) / frame.scale - 0.5
+    places = [
+        (torch.arange(part.start - first, part.stop - first) + 0.5) / frame.scale - 0.5
+        for part, first in ((rows, frame.top), (columns, frame.left))
+    ]
     if own is None:
         nothing = torch.zeros_like(image[:, :1])
-        return Scene(image, nothing, nothing, image, places)
+        return Scene(image, nothing, nothing, image, *places)
     here = own - np.array([columns.start, rows.start, 0], np.float32) * (own[:, 2:] > 0)
     person = matte(part, here)
     around, hole = surroundings(person, here)
-    return Scene(image, person, around, filled(image, hole), places)
+    return Scene(image, person, around, filled(image, hole), *places)
 
 
-def at_photo_size(maps: list[Tensor], places: Tensor) -> Tensor:
-    """Maps (B, C, H, W) of the model's size, one behind another, at places (2, h, w) in it."""
-    maps = torch.cat(maps, 1)
-    return look_up(maps, places.expand(len(maps), -1, -1, -1))
+def at_photo_size(maps: list[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+    """Maps (B, C, H, W) of the model's size, one behind another, at rows (h,) and columns (w,) of
+    it: (B, C, h, w), bilinear.
+    """
+    found = torch.cat(maps, 1)
+    for dim, places in ((3, columns), (2, rows[:, None])):
+        places = places.clamp(0, found.shape[dim] - 1)
+        before = places.floor().long().flatten()
+        after = (before + 1).clamp(max=found.shape[dim] - 1)
+        sides = found.index_select(dim, before), found.index_select(dim, after)
+        found = torch.lerp(*sides, places.frac())
+    return found
 
 
 def carry_pixels(images: Tensor, at: Tensor, flow: Tensor, scale: float) -> Tensor:
@@ -204,7 +214,7 @@ def touched(scene: Scene, bodies: Tensor) -> tuple[slice, slice]:
     """The rows and columns of a scene in which something of the person, before or in the poses
     whose outlines (B, 1, H, W) these are, is seen.
     """
-    somewhere = at_photo_size([bodies.amax(0, keepdim=True)], scene.places)[0, 0] > 0
+    somewhere = at_photo_size([bodies.amax(0, keepdim=True)], scene.rows, scene.columns)[0, 0] > 0
     somewhere |= scene.around[0, 0] > 0
     found = [torch.nonzero(somewhere.any(axis))[:, 0].tolist() or [0] for axis in (1, 0)]
     return tuple(slice(one[0], one[-1] + 1) for one in found)
@@ -230,9 +240,9 @@ def compose(scene: Scene, source: Tensor, made: Made, carried: Carried, scale: f
     seam = warp(source.expand(len(carried.flow), -1, -1, -1), carried.flow) - made.image
     shift = filled(seam, 1 - carried.known)
     rows, columns = touched(scene, carried.body)
-    photo, _, around, background, places = (one[..., rows, columns] for one in scene)
+    photo, _, around, background = (one[..., rows, columns] for one in scene[:4])
     maps = [*carried, made.painted + shift, made.flow, made.trust]
-    maps = at_photo_size(maps, places)
+    maps = at_photo_size(maps, scene.rows[rows], scene.columns[columns])
     flow, known, body, core, still, painted, own_flow, trust = maps.split(
         [2, 1, 1, 1, 1, 3, 2, 1], 1
     )
@@ -318,13 +328,12 @@ class Shot:
 
     def make(self, generator: nn.Module, moved: np.ndarray) -> Made:
         """What a generator makes for poses (B, 25, 3) of its pixels."""
-        size, count = (generator.height, generator.width), len(moved)
+        size = generator.height, generator.width
         own = None
         if self.own is not None:
-            own = torch.from_numpy(within(self.frame.to_model(self.own), size))
-            own = own.expand(count, -1, -1)
-        source, target = self.source.expand(count, -1, -1, -1), within(moved, size)
-        made = checkpoints.synthesise(generator, source, torch.from_numpy(target), own)
+            own = torch.from_numpy(within(self.frame.to_model(self.own), size))[None]
+        target = torch.from_numpy(within(moved, size))
+        made = checkpoints.synthesise(generator, self.source, target, own)
         parts = made.image, made.painted, made.found.flows[3], made.trust
         return Made(*(one.float().cpu() for one in parts))
 
@@ -335,7 +344,8 @@ class Shot:
         if self.own is not None:
             carried = carry(self.frame.to_model(self.own), moved, self.frame.size)
             return compose(scene, pairs.normalise(self.source), made, carried, scale)
-        maps = at_photo_size([made.painted, made.flow, made.trust], scene.places)
+        maps = [made.painted, made.flow, made.trust]
+        maps = at_photo_size(maps, scene.rows, scene.columns)
         painted, flow, trust = maps.split([3, 2, 1], 1)
         at = pixel_grid(*scene.photo.shape[2:], flow.device)
         taken = carry_pixels(scene.photo, at, flow, scale)

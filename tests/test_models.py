@@ -7,7 +7,7 @@ from click import ClickException
 from conftest import BATCH, fails, picture, some_images, some_pose, write
 from torchvision.models import resnet50
 
-from posegan import augment, features, models, poses, recipes
+from posegan import augment, checkpoints, features, models, poses, recipes
 
 SIZES = [(64, 32), (128, 64), (256, 256), (256, 176), (112, 48), (16, 16)]
 
@@ -63,6 +63,22 @@ def test_the_flow_generator_says_what_it_made_at_every_scale(size):
         assert visibility.max() <= 1
     places = H // 8 * (W // 8)
     assert made.found.attention.shape == (BATCH, places, places)
+
+
+@pytest.mark.parametrize("model", models.GENERATORS)
+@pytest.mark.parametrize("told", [True, False])
+def test_one_source_serves_many_poses_as_its_copies_do(model, told):
+    options = {"frozen": False} if model == "residual" else {}
+    torch.manual_seed(0)
+    generator = models.GENERATORS[model](64, 32, 8, **options).eval()
+    source = torch.randint(0, 256, (1, 3, 64, 32), dtype=torch.uint8)
+    pose = some_pose(64, 32)
+    own = pose[1:2] if told else None
+    made = checkpoints.synthesise(generator, source, pose, own)
+    copies = [one.expand(BATCH, *one.shape[1:]) for one in (source, pose[1:2])]
+    copied = checkpoints.synthesise(generator, copies[0], pose, copies[1] if told else None)
+    assert torch.allclose(made.image, copied.image, atol=1e-5)
+    assert (made.image[0] - made.image[1]).abs().max() > 1e-4
 
 
 def test_the_flow_generator_has_at_most_20_million_parameters():
