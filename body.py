@@ -163,8 +163,9 @@ def carry(own: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> Carried:
     seen, inside = warp(seen, flow).split([len(PARTS), 1], 1)
     same = torch.minimum(whose, seen).sum(1, keepdim=True)
     length = flow.square().sum(1, keepdim=True)
-    still = (-length / STILL**2).exp() * (1 - (body - before).abs()) * same
-    still = torch.maximum(still, 1 - torch.maximum(body, before))
+    # What sticks out of the outlines, as a shoe does, moves with the part beside it.
+    still = torch.maximum((1 - (body - before).abs()) * same, 1 - torch.maximum(body, before))
+    still = still * (-length / STILL**2).exp()
     return Carried(flow, same * inside * some, body, outline(to_target, 0.6, 1.0), still)
 
 

@@ -186,6 +186,23 @@ def test_the_person_moves_with_the_pose_in_full_detail(model):
     assert np.abs(part - was).mean() < 4
 
 
+def test_a_shoe_that_sticks_out_of_its_line_does_not_stay_behind():
+    size = 128, 64
+    model = photo.Model(features.fused(models.FlowGenerator(*size, channels=8)))
+    image, own = example()
+    moved = own + np.float32([24, 0, 0]) * (own[:, 2:] > 0)
+    shot = photo.Shot(image, photo.frame_person(image.shape[:2], size, own, [moved]), own)
+    made = next(shot.pictures(model.generator, moved[None])).astype(float)
+    both = shapes.skeleton(np.stack([own, moved]))
+    beside = shapes.distances(both, image.shape[:2]).amin((0, 1)).numpy() > 1
+    shoe = (shot.scene.person[0, 0].numpy() > 0.5) & beside
+    shoe[: round(own[11, 1]) - 16] = False  # above the ankle
+    assert shoe.sum() > 200
+    background = 127.5 * (shot.scene.background[0].permute(1, 2, 0).numpy() + 1)
+    assert np.abs(made - background)[shoe].mean() < 4
+    assert np.abs(made - image)[shoe].mean() > 40
+
+
 def test_the_picture_does_not_depend_on_the_batch(model):
     image, own = someone()
     shot, moved = photo.shoot(image, own, [photo.read_targets("walk")], SIZE)
