@@ -55,7 +55,7 @@ WIDTHS = (1.0,) * len(JOINTS) + (1.5,) * len(LIMBS)
 
 @cache
 def constant(values: tuple, device: torch.device) -> Tensor:
-    """A tensor of these numbers, made once a device: recreating it would wait for the device."""
+    """A tensor of these numbers, made once per device: recreating it would synchronise."""
     with torch.inference_mode(False):  # or training could not use it later
         return torch.tensor(values, device=device)
 

@@ -72,7 +72,7 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
         if isinstance(error, torch.OutOfMemoryError) or "onnection" not in str(error):
             raise
         raise ClickException(
-            "another process has ended; go on from the last checkpoint with --resume"
+            "another process has ended; continue from the last checkpoint with --resume"
         ) from None
     finally:
         dist.destroy_process_group()
@@ -131,22 +131,19 @@ def read_checkpoint(path: Path) -> dict:
     """Read and check a checkpoint: {"format", "config", "state"}.
 
     Raises ClickException for one that is damaged, as the checksums in the file tell, and for what
-    is no checkpoint of ours.
+    is not a posegan checkpoint.
     """
     content = features.read_state_dict(path)
     if not {"format", "config", "state"} <= content.keys():
-        raise ClickException(
-            f"{path}: a file of another kind, not a posegan checkpoint; train one with "
-            "posegan train"
-        )
+        raise ClickException(f"{path}: not a posegan checkpoint; train one with posegan train")
     if content["format"] != FORMAT:
         raise ClickException(
-            f"{path}: checkpoint format {content['format']}, this posegan reads {FORMAT}; use the "
+            f"{path}: checkpoint format {content['format']}, this version reads {FORMAT}; use the "
             "posegan that wrote it"
         )
     if not well_formed(content):
         raise ClickException(
-            f"{path}: a checkpoint with missing or impossible parts; take another, or train anew"
+            f"{path}: a checkpoint with missing or impossible values; use another, or train again"
         )
     return content
 
@@ -204,7 +201,7 @@ def newest_checkpoint(runs: Path = Path("runs")) -> Path:
     found = sorted(runs.glob("*/latest.pt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise ClickException(
-            f"{runs}/: no checkpoint here yet; train one with posegan train, or name one with "
+            f"{runs}/: no checkpoint here; train one with posegan train, or name one with "
             "--checkpoint FILE"
         )
     return found[-1]
@@ -232,7 +229,7 @@ def load_generator(path: Path, device: torch.device) -> nn.Module:
     """The averaged generator of a checkpoint, ready to run (only); it knows its height and width,
     and by `trained` the data, step and seed of its training.
 
-    Raises ClickException for a file that is no checkpoint of ours.
+    Raises ClickException for a file that is not a posegan checkpoint.
     """
     try:
         content = read_checkpoint(path)
@@ -246,8 +243,8 @@ def load_generator(path: Path, device: torch.device) -> nn.Module:
         generator.load_state_dict(content["state"]["average"])
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise ClickException(
-            f"{path}: its model can't be rebuilt by this posegan; use the posegan that wrote it, "
-            "or train anew"
+            f"{path}: this version can't rebuild its model; use the version that wrote it, or "
+            "train again"
         ) from None
     settings = content["config"]["train"]
     generator.trained = {"data": settings["data"], "step": content["state"]["step"]}
@@ -278,8 +275,8 @@ def synthesise(
         made = models.painting(generator(source, target_pose, source_pose).float())
     if not made.image.isfinite().all():
         raise ClickException(
-            "the model makes pictures of NaN: its training went astray; name an earlier checkpoint "
-            "with --checkpoint, or train anew with a lower --learning-rate"
+            "the model outputs NaN: training diverged; name an earlier checkpoint "
+            "with --checkpoint, or train again with a lower --learning-rate"
         )
     return made
 

@@ -155,7 +155,7 @@ def _official(config: PrepareConfig) -> Listing:
             pictures[parsed["key"]] = parsed | {"file": name}
     if not pictures:
         remedy = "give the archive as downloaded, or its folder"
-        raise BadInput(source.path, f"no {title} pictures where they belong", remedy)
+        raise BadInput(source.path, f"no {title} pictures in the expected place", remedy)
     named = _official_poses(config)
     # A person's pictures say the split; where they don't, the key points' file does.
     known = [*(parsed for parsed, _ in named.values()), *pictures.values()]
@@ -184,7 +184,7 @@ def _official_poses(config: PrepareConfig) -> dict[str, tuple[dict[str, str], Po
         for name, pose in read_poses(file).items():
             parsed = _parse_name(config.data, name)
             if not parsed or parsed["key"] in named:
-                problem = "is there a second time" if parsed else f"is no {title} name"
+                problem = "appears twice" if parsed else f"is not a {title} name"
                 raise BadInput(file, f"{name} {problem}", "remove it")
             named[parsed["key"]] = parsed | said, pose
     return named
@@ -195,7 +195,7 @@ def _folder(config: PrepareConfig) -> Listing:
     names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
     names = [name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
     if not names:
-        raise BadInput(source.path, "no pictures in it", "give one folder a person")
+        raise BadInput(source.path, "no pictures in it", "give one folder per person")
     poses: dict[str, Pose] = {}
     used = len(names)
     for given in config.poses:
@@ -225,7 +225,7 @@ def _folder(config: PrepareConfig) -> Listing:
         view = re.split("[-_]", parts[-1])[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
     _split_people(rows, config.seed)
-    about = f"{source.path.name}, one folder a person"
+    about = f"{source.path.name}, one folder per person"
     skipped = len(source.names) + source.skipped - used
     return Listing(about, rows, partial(_decoded, source, config), skipped=skipped)
 
@@ -287,7 +287,7 @@ def _drawn(
         yield from ((place, *person) for place, person in enumerate(people))
     except BrokenProcessPool:
         remedy = "free some memory, and try again"
-        raise BadInput("demo", "one of the processes that draw was killed", remedy) from None
+        raise BadInput("demo", "a drawing process was killed", remedy) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -365,13 +365,13 @@ def _check_ours(path: Path) -> None:
 def _check_listing(listing: Listing, config: PrepareConfig) -> None:
     rows = [row for row in listing.rows if row.file is not None]
     if len({row.identity for row in listing.rows}) < 2:
-        problem = f"one person alone, {rows[0].identity}"
-        raise BadInput(config.source, problem, "give one folder a person, two people or more")
+        problem = f"only one person, {rows[0].identity}"
+        raise BadInput(config.source, problem, "give one folder per person, at least two")
     if config.poses and all(row.pose is MISSING for row in rows):
-        remedy = "call the poses like the pictures, with the folder before them"
-        raise BadInput(config.poses[0], f"names none of the pictures of {config.source}", remedy)
+        remedy = "name the poses after the pictures, folder included"
+        raise BadInput(config.poses[0], f"matches none of the pictures in {config.source}", remedy)
     if config.pose_weights and not any(row.pose is None for row in rows):
-        problem = "--pose-weights would do nothing, as the poses are given"
+        problem = "--pose-weights has no effect when poses are given"
         raise BadInput(config.source or config.data, problem, "leave it out")
 
 
@@ -446,8 +446,8 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
         if known:
             maps[name] = known[0]
     if not maps:
-        remedy = "call each PNG like its picture"
-        raise BadInput(source.path, "no parsing maps of these pictures", remedy)
+        remedy = "name each PNG after its picture"
+        raise BadInput(source.path, "no parsing maps for these pictures", remedy)
     with _array(path, (len(rows), *size)) as write:
         for place in range(len(rows)):
             write(place, np.full(size, UNKNOWN_PART, np.uint8))
@@ -492,7 +492,7 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
         beside.mkdir()
         counts = _write(beside, config, listing, progress)
         if not counts["pairs_train"] + counts["pairs_test"]:
-            problem = "no two pictures of one person with poses, so no pairs"
+            problem = "no pairs: nobody has two pictures with poses"
             raise BadInput(config.source or config.data, problem, "give more pictures or poses")
         prepared = open_folder(beside)  # as whoever reads it will
         about = {"name": name} | prepared.description | {"digest": fingerprint(prepared)}

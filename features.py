@@ -96,7 +96,7 @@ def features_of(name: str) -> type[nn.Module]:
 def load_features(name: str) -> nn.Module:
     """Frozen features to judge pictures by, as `--features NAME` has them.
 
-    Raises ClickException where the package or the weights can't be had.
+    Raises ClickException where the package or the weights are unavailable.
     """
     features = features_of(name)()
     load_weights(features, name)
@@ -127,7 +127,7 @@ def load_weights(features: nn.Module, name: str) -> None:
         features.network.load_state_dict(state)
     except RuntimeError:
         remedy = "give a state dict of torchvision's resnet50"
-        raise BadInput(name, "holds no weights of ResNet-50", remedy) from None
+        raise BadInput(name, "does not hold ResNet-50's weights", remedy) from None
 
 
 def fetched(weights: object, name: str, remedy: str) -> dict:
@@ -157,10 +157,10 @@ def read_state_dict(path: Path) -> dict:
     except OSError as error:
         raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
     except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
-        problem = "damaged, or not a file of plain tensors saved by PyTorch"
-        raise BadInput(path, problem, "get it anew") from None
+        problem = "damaged, or not a PyTorch file of plain tensors"
+        raise BadInput(path, problem, "download it again") from None
     if not isinstance(state, dict):
-        raise BadInput(path, "holds no weights by name", "give a state dict")
+        raise BadInput(path, "not a state dict", "save a model's state_dict()")
     return state
 
 
@@ -252,7 +252,7 @@ def find_poses(
 
     Runs torchvision's Keypoint R-CNN, its weights fetched by torchvision or from the file
     `weights`, on `device`, by default a CUDA one if there is one. Raises ClickException where the
-    weights can't be had.
+    weights are unavailable.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = _keypoint_network(weights).to(device)
@@ -278,12 +278,12 @@ def _keypoint_network(weights: str | None) -> nn.Module:
         state = read_state_dict(Path(weights))
     else:
         official = detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
-        remedy = "give the poses themselves, or the weights with --pose-weights FILE"
+        remedy = "give the poses, or the weights with --pose-weights FILE"
         state = fetched(official, "weights of Keypoint R-CNN", remedy)
     network = detection.keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     try:
         network.load_state_dict(state)
     except RuntimeError:
         remedy = "give the state dict of torchvision's keypointrcnn_resnet50_fpn"
-        raise BadInput(weights, "no weights of Keypoint R-CNN", remedy) from None
+        raise BadInput(weights, "not the weights of Keypoint R-CNN", remedy) from None
     return network.eval()

@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 
 
 def check_file(path: Path, limit: int = HUGE) -> None:
-    """Raise for what is no file to read: a pipe would be waited for without end."""
+    """Raise for what is not a regular file: reading a pipe might never end."""
     problem = "" if path.is_file() else "no file" if path.exists() else "no such file"
     if path.is_file() and path.stat().st_size > limit:
         problem = f"{path.stat().st_size:,} bytes, more than {limit:,}"
@@ -169,7 +169,7 @@ class Source:
 
     def _check_size(self, name: str, size: int, packed: int) -> None:
         if size > max(BOMB[0], BOMB[1] * packed):
-            problem = f"unpacks {packed:,} bytes to {size:,}, as no picture does"
+            problem = f"unpacks {packed:,} bytes to {size:,}: too much for a picture"
             raise BadInput(f"{self.path}/{name}", problem, "remove it")
 
     @contextlib.contextmanager
@@ -181,14 +181,14 @@ class Source:
         except Exception as error:  # the decoders raise whatever the bytes provoke
             if isinstance(error, RuntimeError) and self.path.is_file():
                 # zipfile's word for a password, or for an unknown compression
-                problem = "encrypted or packed in a rare way"
-                remedy = "unpack it, with the data set's password, and give the folder"
+                problem = "encrypted, or compressed by an unsupported method"
+                remedy = "unpack it with the data set's password and give the folder"
                 raise BadInput(self.path, problem, remedy) from None
             what = error.filename if isinstance(error, OSError) and error.filename else self.path
             reason = getattr(error, "strerror", None) or error
             after = f" beyond its file {self._seen:,}" if self._seen else ""
             raise BadInput(
-                what, f"can't be read{after} ({reason})", "check the path, or get it anew"
+                what, f"can't be read{after} ({reason})", "check the path, or download it again"
             ) from None
 
 
@@ -252,7 +252,7 @@ def check_output(
     if problem:
         raise BadInput(path, problem, f"choose another place with {option}")
     if not overwrite and (place.is_file() or place.is_dir()):
-        raise BadInput(path, "is there already", "replace it with --overwrite")
+        raise BadInput(path, "already exists", "replace it with --overwrite")
 
 
 @contextlib.contextmanager
@@ -260,7 +260,7 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
     """Gives a place to write a file or a folder to, which takes that of `path` when it is whole.
 
     It lies beside, in a folder of its own, which is removed whatever happens. Raises ClickException
-    where it can't be written, or where without `overwrite` something has come there meanwhile;
+    where it can't be written, or where without `overwrite` something was created meanwhile;
     `option` names another place.
     """
     place, made = Path(os.path.realpath(path)), []  # a link stays one
@@ -276,7 +276,7 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
             new.parent.mkdir()
             yield new
             if place.exists() and not overwrite:
-                raise BadInput(path, "has come there meanwhile", f"choose another with {option}")
+                raise BadInput(path, "was created meanwhile", f"choose another with {option}")
             try:
                 if place.is_dir() and new.is_dir():
                     place.rename(old)

@@ -307,7 +307,7 @@ def scores(
     """The named scores of pixels that these images allow, each (B,), on the device of `generated`.
 
     `mask_ssim` needs the target pose (B, 25, 3), and is NaN where no joint lies in the image; every
-    SSIM needs images no smaller than its window; what can't be had is left out. `detail` is the
+    SSIM needs images no smaller than its window; unavailable scores are left out. `detail` is the
     mean gradient magnitude over the target's: SSIM rewards blur, this shows it. SSIM equals
     scikit-image's, but for a constant image under `dscf`, whose data range is 0: it is taken as
     SMALLEST_RANGE. Raises ValueError for names, images and poses that can't be used.

@@ -81,7 +81,9 @@ class Prepared:
 def folder_of(name: str, root: str | Path) -> Path:
     # Where a data set is prepared; the name is a user's, and no path.
     if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\,:\0"):
-        raise BadInput(f"--data or --name {name!r}", "no name of a folder", "give a plain word")
+        raise BadInput(
+            f"--data or --name {name!r}", "not a folder name", "use letters, digits and dashes"
+        )
     return Path(root) / name
 
 
@@ -147,7 +149,7 @@ def _open_arrays(path: Path, names: tuple, about: dict, count: int) -> dict[str,
     arrays = {}
     for name, shape, kind in zip(names, shapes, kinds):
         array = arrays[name] = np.load(path / name, mmap_mode="r")
-        _check(isinstance(array, np.memmap), f"{name} is no array")
+        _check(isinstance(array, np.memmap), f"{name} is not an array")
         found = f"{array.dtype} {array.shape}"
         _check((array.dtype, array.shape) == (kind, shape), f"{name}, {found}, doesn't match")
         if kind == np.int32 and len(array):
@@ -469,7 +471,7 @@ def _poses_of_targets(
     lacking = [name for name in names if found[name] is None]
     if len(lacking) == len(names):
         remedy = "name each pose after its image"
-        raise BadInput(", ".join(map(str, files)), "no pose of any target image", remedy)
+        raise BadInput(", ".join(map(str, files)), "has no pose for any target image", remedy)
     if lacking:
         word = "%d of %d target images have no pose, such as %s; pose scores leave them out"
         log.warning(word, len(lacking), len(names), lacking[0])

@@ -439,7 +439,7 @@ def own_pose(
         own = poses.read_pose(given, find, person).at(picture.shape[:2])
         if not within(own, picture.shape[:2])[:, 2].any():
             remedy = "check its coordinates, or whether it belongs to this photo"
-            raise BadInput(given, f"nothing of it is inside {photo or 'the photo'}", remedy)
+            raise BadInput(given, f"no joint is inside {photo or 'the photo'}", remedy)
         return own, f"the person's pose: {given}"
     try:
         own = find([picture])[0] if find else np.zeros((1, 3))
@@ -478,7 +478,7 @@ def shoot(
             moved.append(aim(placed, own, photo_size, frame) if fit else placed)
             if not within(moved[-1], photo_size)[..., 2].any():
                 remedy = "check its coordinates, or leave out --no-fit"
-                raise BadInput(one.names[0], "nothing of it is inside the photo", remedy)
+                raise BadInput(one.names[0], "no joint is inside the photo", remedy)
         else:
             moved.append(aim(perform(one.names[0], own), own, photo_size, frame))
     moved = np.concatenate(moved)

@@ -105,7 +105,7 @@ def main() -> None:
     default="demo",
     show_default=True,
     type=click.Choice(DATA_SETS),
-    help="Data set; folder: your own, one folder a person.",
+    help="Data set; folder: your own, one folder per person.",
 )
 @click.option(
     "--source",
@@ -152,7 +152,7 @@ def prepare(ctx, preview, **settings) -> None:
     """
     if settings["data"] == "demo":
         names = ("source", "poses", "parsing", "pose_weights")
-        refuse(ctx, names, "the demo is drawn; choose with --data what it belongs to")
+        refuse(ctx, names, "the demo is drawn; name the data set with --data")
     if settings["data"] == "market1501" and not preview:
         refuse(ctx, ("seed",), "Market-1501 is split by its names")
     from posegan.files import check_output
@@ -293,7 +293,7 @@ def train(ctx, resume, **settings) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if not ended:
-        say(f"{checkpoint}: stopped; go on with {command_line(config)} --resume", err=True)
+        say(f"{checkpoint}: stopped; continue with {command_line(config)} --resume", err=True)
         ctx.exit(130)
     show_first_scores(config, prepared, checkpoint)
     tested = config.data.split(",")[0].partition(":")[0]
@@ -347,7 +347,7 @@ def check_run(run: Path, resume: bool) -> None:
     there = any((run / name).exists() for name in ("latest.pt", "previous.pt"))
     if there and not resume:
         raise click.ClickException(
-            f"{run}: a run is there already; continue it with --resume or choose another folder "
+            f"{run}: a run already exists; continue it with --resume or choose another folder "
             "with --run"
         )
     if (run / "dataset.json").exists():
@@ -373,7 +373,7 @@ def new_settings(ctx: click.Context, settings: dict) -> dict:
     if settings["model"] != "residual":
         refuse(ctx, ("descriptor",), f"{settings['model']} has none")
     if settings["model"] == "flow" and settings["channels"] % 4:
-        raise click.UsageError(f"--channels {settings['channels']}: flow wants a multiple of 4")
+        raise click.UsageError(f"--channels {settings['channels']}: flow needs a multiple of 4")
     if settings["model"] == "residual" and settings["batch_size"] == 1:
         raise click.UsageError("--batch-size 1: residual normalises over the batch; give 2 or more")
     return settings
@@ -466,13 +466,13 @@ def generate(source, pose, data, root, count, **options) -> None:
     posegan generate me.jpg pose.json --paste
     posegan generate --data market1501 --out more --count 8
     """
-    useless = ("root", "count"), "it belongs to --data"
+    useless = ("root", "count"), "it needs --data"
     if data:
         useless = {*options} - {"checkpoint", "out", "device"}, "of no use with --data"
     refuse(click.get_current_context(), *useless)
     if data:
         if source or pose or not options["out"]:
-            raise click.UsageError("--data wants --out DIR, and neither SOURCE nor POSE")
+            raise click.UsageError("--data needs --out DIR, and no SOURCE or POSE")
         from posegan import checkpoints, reid
 
         with checkpoints.processes(checkpoints.pick_device(options["device"])):
@@ -498,7 +498,9 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     places = output_paths(photos, targets, read, options)
     model = open_generator(options)
     if model.generator.trained["data"] == "demo":
-        click.echo("it knows drawn people only: for photos name another --checkpoint", err=True)
+        click.echo(
+            "this model has only seen drawn people; for photos name another --checkpoint", err=True
+        )
     rows = []
     for file in photos:
         picture = pictures.pop(file, None)
@@ -568,7 +570,7 @@ def open_shot(
     if own is None:
         seen = "what --crop names" if options["crop"] else "its whole height, in the middle,"
         say(
-            f"{file}: {seen} is taken, background and all; --source-pose tells them apart", err=True
+            f"{file}: {seen} is used, background included; --source-pose tells them apart", err=True
         )
     shot, moved = photo.shoot(
         picture, own, targets, model.size, options["crop"], not options["no_fit"]
@@ -580,7 +582,7 @@ def open_shot(
 def output_paths(
     photos: list[Path], targets: "list[photo.Targets]", read: dict, options: dict
 ) -> list[Output]:
-    """Where the pictures go; raises where something is there already or can't be written."""
+    """Where the pictures go; raises where something already exists or can't be written."""
     out, total = options["out"], sum(len(one.names) for one in targets)
     moving = out is not None and out.suffix.lower() in (".gif", ".webp")
     folder = out is None or out.is_dir() or not out.suffix
@@ -619,12 +621,12 @@ def check_places(paths: list[Path], read: dict, options: dict) -> None:
         other = taken.setdefault(str(path).casefold(), path)
         if other is not path:
             raise click.ClickException(
-                f"{path}: {other} has the same name; rename a pose or photo, or give them one by "
-                "one"
+                f"{path}: {other} has the same name; rename a pose or photo, or pass them "
+                "one at a time"
             )
         check_output(path, "--out", options["overwrite"], read)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise BadInput(path, "no ending of a picture", "end it with .png")
+            raise BadInput(path, "not a format that posegan writes", "end it with .png")
 
 
 def report_broken(broken: list[click.ClickException], used: int) -> None:
@@ -773,7 +775,7 @@ def check_score_options(context: click.Context) -> None:
         names = ("data", "root", "checkpoint", "corruptions")
         refuse(context, names, "--generated has no model to run")
     else:
-        refuse(context, ("source", "poses", "reference"), "it belongs to --generated and --target")
+        refuse(context, ("source", "poses", "reference"), "it needs --generated and --target")
     places = {"--json": options["json_file"]}
     places["another working folder"] = scoring.WORST_SHEET if options["worst"] else None
     from posegan.files import check_output

@@ -225,7 +225,7 @@ def read_photo(file: Path) -> np.ndarray:
     picture = read_image(file, str(file))
     if min(picture.shape[:2]) < SMALLEST:
         size = "{}x{}".format(*picture.shape)
-        raise BadInput(file, f"{size} pixels show nobody", "give a larger photo")
+        raise BadInput(file, f"{size} pixels are too few to show a person", "give a larger photo")
     return picture
 
 
@@ -252,11 +252,11 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
             yield image
             return
     except UnidentifiedImageError:
-        problem, remedy = "empty, or no picture that can be read", "save it as JPEG or PNG"
+        problem, remedy = "empty, or not a readable picture", "save it as JPEG or PNG"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         problem, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "reduce it first"
     except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
-        problem, remedy = f"damaged picture ({error})", "get it anew, or save it as JPEG or PNG"
+        problem, remedy = f"damaged picture ({error})", "download it again, or save it as PNG"
     raise BadInput(name, problem, remedy)
 
 
@@ -272,7 +272,7 @@ def read_labels(source: bytes, name: str) -> np.ndarray:
             return np.asarray(image)
     except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
         remedy = "give a PNG in grey or with a palette"
-        raise BadInput(name, f"no label map ({error})", remedy) from None
+        raise BadInput(name, f"not a label map ({error})", remedy) from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -407,7 +407,7 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
 def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> None:
     """Add a file's poses to others; raises where a picture has two."""
     if twice := poses.keys() & more.keys():
-        raise BadInput(file, f"{min(twice)} is there a second time", "remove one")
+        raise BadInput(file, f"{min(twice)} appears twice", "remove one")
     poses |= more
 
 
@@ -451,7 +451,7 @@ def read_pose(
     if not known.any():
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
     if not known[_BODY].any():
-        raise BadInput(path, "shows a head only", "give a pose with shoulders, hips or limbs")
+        raise BadInput(path, "shows only a head", "give a pose with shoulders, hips or limbs")
     return pose
 
 
@@ -492,7 +492,7 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
             counts = len(y), len(x)
             points = _numbers([*x, *y]) if counts == (18, 18) else None
         except (ValueError, TypeError, OverflowError, RecursionError):
-            raise BadInput(file, problem, "write the key points so") from None
+            raise BadInput(file, problem, "follow this format") from None
         if points is None:
             joints = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
             problem = f"line {number} has {joints}, 18 are needed"
@@ -525,7 +525,7 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
-        raise BadInput(file, "no JSON", "give OpenPose or COCO key points") from None
+        raise BadInput(file, "not valid JSON", "give OpenPose or COCO key points") from None
     try:
         if isinstance(content, dict) and isinstance(content.get("people"), list):
             keys = ("pose_keypoints_2d", "pose_keypoints")

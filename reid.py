@@ -55,7 +55,7 @@ def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
 def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Module) -> None:
     """Write `count` new poses of each training person as Market-1501's training folder.
 
-    What is there already stays, so that a second run goes on; of several processes each makes its
+    What already exists stays, so that a second run goes on; of several processes each makes its
     share. Raises ClickException where the generator makes pictures of another size, and where `out`
     holds something else.
     """
@@ -86,13 +86,17 @@ def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
     """Write what is to be made as CSV; raises where the folder holds something else."""
     check_output(path, "--out", True, {})
     if not path.exists() and path.parent.exists() and any(path.parent.iterdir()):
-        raise BadInput(path.parent, "not empty, nor begun by this", "name a new folder with --out")
+        raise BadInput(
+            path.parent,
+            "not empty, and not started by this command",
+            "name a new folder with --out",
+        )
     table = [["file", "source", "pose", "seed"], *([str(x) for x in row[:4]] for row in rows)]
     if path.exists():
         with open(path, newline="", errors="surrogateescape") as file:
             if not {tuple(row) for row in csv.reader(file)} <= {tuple(row) for row in table}:
                 raise ClickException(
-                    f"{path}: of other pictures than these; go on with the same data and at least "
+                    f"{path}: for other pictures; continue with the same data and at least "
                     "the same --count, or name a new folder with --out"
                 )
     with (

@@ -38,7 +38,7 @@ class Size(click.ParamType):
             return value
         height, _, width = value.lower().partition("x")
         if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
-            self.fail(f"{value!r} is no size; write height x width, such as 128x64", param, ctx)
+            self.fail(f"{value!r} is not a size; write height x width, such as 128x64", param, ctx)
         if int(height) % 16 or int(width) % 16 or min(int(height), int(width)) < 16:
             self.fail(f"{value}: height and width must be multiples of 16, such as 128x64")
         if max(int(height), int(width)) > 1024:
@@ -87,11 +87,11 @@ class Box(click.ParamType):
         try:
             left, top, right, bottom = map(int, value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no box; write such as 10,20,110,220", param, ctx)
+            self.fail(f"{value!r} is not a box; write it as 10,20,110,220", param, ctx)
         if left >= right or top >= bottom:
             self.fail(f"{value}: right and bottom must be more than left and top", param, ctx)
         if max(map(abs, (left, top, right, bottom))) > 10**6:
-            self.fail(f"{value}: no photo is as large", param, ctx)
+            self.fail(f"{value}: no photo is that large", param, ctx)
         return left, top, right, bottom
 
 
@@ -193,7 +193,7 @@ def one_line() -> Iterator[None]:
         said = (str(error) or "no reason given").splitlines()[0]
         message = f"{type(error).__name__}: {said}; POSEGAN_DEBUG=1 shows where: please report it"
         if isinstance(error, MemoryError):
-            message = f"not enough memory ({said}); give smaller numbers, or fewer files"
+            message = f"not enough memory ({said}); use smaller numbers or fewer files"
         if isinstance(error, OSError):
             message = f"{error.filename or 'the output'}: can't be used ({error.strerror or said})"
         raise click.ClickException(printable(message)) from None

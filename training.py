@@ -126,7 +126,7 @@ def interruptible() -> Iterator[list[int]]:
 
     def stop(number, frame):
         if not flag:
-            log.warning("stopping after this step; the run is then saved")
+            log.warning("stopping after this step, then saving the run")
         flag.append(number)
         for one in previous if "RANK" not in os.environ else ():
             signal.signal(one, previous[one])
@@ -251,7 +251,7 @@ def read_run(run: Path) -> dict:
             raise
         content = read_checkpoint(previous)
         step = content["state"]["step"]
-        log.warning("%s; going on from %s, step %d", error.message, previous, step)
+        log.warning("%s; continuing from %s, step %d", error.message, previous, step)
         return content
 
 
@@ -382,7 +382,7 @@ def check_batch(config: TrainConfig, world: int) -> None:
     """Raise ClickException for a batch that can't be shared out."""
     if config.batch_size % world:
         raise ClickException(
-            f"--batch-size {config.batch_size}: the {world} processes can't share it evenly; give "
+            f"--batch-size {config.batch_size}: {world} processes can't share it evenly; give "
             f"a multiple of {world}"
         )
 
@@ -405,8 +405,8 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
         if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)):
             raise
         raise ClickException(
-            f"--batch-size {config.batch_size}: too large for the memory; go on with --resume and "
-            f"--batch-size {max(1, config.batch_size // 2)}, or begin anew with it"
+            f"--batch-size {config.batch_size}: too large for memory; continue with --resume and "
+            f"--batch-size {max(1, config.batch_size // 2)}, or start again with it"
         ) from None
     finally:
         os.close(folder)
@@ -422,7 +422,8 @@ def lock(folder: int, run: Path) -> None:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise ClickException(
-            f"{run}: another process trains there; wait for it, or choose another folder with --run"
+            f"{run}: another process is training there; wait for it, or choose another folder with "
+            "--run"
         ) from None
 
 

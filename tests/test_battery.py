@@ -159,7 +159,7 @@ def annotated(**changes: object) -> str:
 
 BAD_JSON = {
     "empty": "",
-    "text": "no JSON",
+    "text": "not valid JSON",
     "null": "null",
     "number": "5",
     "word": '"people"',

@@ -98,7 +98,7 @@ def test_a_drawing_process_that_is_killed_is_one_line(drawing, tmp_path):
     os.kill(workers[0], signal.SIGKILL)
     _, errors = drawing.communicate(timeout=60)
     assert drawing.returncode == 1
-    assert errors.splitlines()[-1].startswith("Error: demo: one of the processes that draw was kil")
+    assert errors.splitlines()[-1].startswith("Error: demo: a drawing process was kil")
     assert "Traceback" not in errors and not (tmp_path / "data").exists()
 
 

@@ -143,7 +143,9 @@ def test_a_folder_that_may_not_be_opened_is_an_error(tmp_path, monkeypatch):
         return scan(path)
 
     monkeypatch.setattr(files.os, "scandir", forbidden)
-    with fails(r"in/b: can't be read.* \(Permission denied\); check the path, or get it anew"):
+    with fails(
+        r"in/b: can't be read.* \(Permission denied\); check the path, or download it again"
+    ):
         files.Source(folder)
 
 
@@ -178,7 +180,7 @@ def test_what_unpacks_a_hundredfold_is_refused_before_it_is_unpacked(tmp_path, m
     path = archive(tree(tmp_path / "in", {"a.png": bytes(10**6)}), "tar.gz")
     assert files.Source(path).names
     monkeypatch.setattr(files, "BOMB", (10**5, 100))
-    with fails(r"a\.png: unpacks [\d,]+ bytes to [\d,]+, as no picture does; remove it"):
+    with fails(r"a\.png: unpacks [\d,]+ bytes to [\d,]+: too much for a picture; remove it"):
         files.Source(path)
 
 
@@ -227,7 +229,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
 
 def test_what_comes_there_meanwhile_stays(tmp_path):
     path = tmp_path / "file"
-    message = "file: has come there meanwhile; choose another with --json"
+    message = "file: was created meanwhile; choose another with --json"
     with fails(message), files.replaced(path, "--json", overwrite=False) as beside:
         beside.write_text("ours")
         path.write_text("theirs")

@@ -19,9 +19,9 @@ def linked(here: Path, name: str, target: str, hard: bool = False) -> None:
 
 GENERATE, FOLDERS, SCORE = (COMMANDS[name] for name in ("generate", "folders", "score"))
 PREPARE = COMMANDS["prepare"]
-# What is there already, the command line, a word of the answer.
+# What already exists, the command line, a word of the answer.
 OUTPUTS = [
-    ("out.png", GENERATE, "out.png: is there already; replace it with --overwrite"),
+    ("out.png", GENERATE, "out.png: already exists; replace it with --overwrite"),
     ("", GENERATE.replace("out.png", "photo.png --overwrite"), "photo.png: would take the place"),
     ("", GENERATE.replace("out.png", "pose.json --overwrite"), "pose.json: would take the place"),
     ("", GENERATE.replace("out.png", "model.pt --overwrite"), "model.pt: would take the place"),
@@ -32,10 +32,10 @@ OUTPUTS = [
     ("", GENERATE.replace("out.png", "data/folder/x.png"), "x.png: lies in a prepared data set"),
     ("", GENERATE.replace("out.png", "data/folder/images.npy --overwrite"), "prepared data set"),
     ("", GENERATE.replace("out.png", "photo.png/x.png"), "x.png: can't be written"),
-    ("", GENERATE.replace("out.png", "out.psd"), "out.psd: no ending of a picture"),
-    ("", GENERATE.replace("out.png", "out.fits"), "out.fits: no ending of a picture"),
-    ("", GENERATE.replace("out.png", "out.docx"), "out.docx: no ending of a picture"),
-    ("", GENERATE.replace("out.png", "out.pdf"), "out.pdf: no ending of a picture"),
+    ("", GENERATE.replace("out.png", "out.psd"), "out.psd: not a format that posegan writes"),
+    ("", GENERATE.replace("out.png", "out.fits"), "out.fits: not a format that posegan writes"),
+    ("", GENERATE.replace("out.png", "out.docx"), "out.docx: not a format that posegan writes"),
+    ("", GENERATE.replace("out.png", "out.pdf"), "out.pdf: not a format that posegan writes"),
     ("", GENERATE.replace("photo.png", "made").replace("out.png", "made"), "would be read with"),
     ("photo.png=link.png", GENERATE.replace("out.png", "link.png --overwrite"), "link.png: would"),
     ("photo.png~hard.png", GENERATE.replace("out.png", "hard.png --overwrite"), "hard.png: would"),
@@ -44,8 +44,8 @@ OUTPUTS = [
         f"{GENERATE} --source-pose poses.csv:0.png --overwrite".replace("out.png", "poses.csv"),
         "poses.csv: ",
     ),
-    ("s.json", f"{FOLDERS} --json s.json", "s.json: is there already; replace it with --overw"),
-    ("worst.png", f"{FOLDERS} --worst 1", "worst.png: is there already; replace it with --over"),
+    ("s.json", f"{FOLDERS} --json s.json", "s.json: already exists; replace it with --overw"),
+    ("worst.png", f"{FOLDERS} --worst 1", "worst.png: already exists; replace it with --over"),
     ("", f"{FOLDERS} --json worst.png --worst 1", "worst.png: would take the place of worst.png"),
     ("", f"{FOLDERS} --json real/0.png --overwrite", "0.png: would be read with real"),
     ("", f"{FOLDERS} --json made/new.png", "new.png: would be read with made"),
@@ -63,7 +63,7 @@ OUTPUTS = [
         "link: would take the place of model",
     ),
     ("", f"{SCORE} --json data/folder/pairs_test.npy --overwrite", "prepared data set"),
-    ("", PREPARE.replace("new", "data"), "data/folder: is there already; replace it with --overw"),
+    ("", PREPARE.replace("new", "data"), "data/folder: already exists; replace it with --overw"),
     ("", PREPARE.replace("new", "photo.png/data"), "folder: can't be written"),
     (
         "",
@@ -76,7 +76,7 @@ OUTPUTS = [
         PREPARE.replace("new", ".") + " --name run --overwrite",
         "run: holds more than a prepared",
     ),
-    ("new/x-preview.png", f"{PREPARE} --name x --preview", "x-preview.png: is there already"),
+    ("new/x-preview.png", f"{PREPARE} --name x --preview", "x-preview.png: already exists"),
     (
         "",
         "generate --data folder --root data --checkpoint model.pt --out people",
@@ -88,7 +88,7 @@ OUTPUTS = [
         "prepared da",
     ),
     ("", "generate --data folder --root data --checkpoint model.pt --out photo.png", "photo.png"),
-    ("", "train --data folder --root data --run run --steps 1", "run: a run is there already"),
+    ("", "train --data folder --root data --run run --steps 1", "run: a run already exists"),
 ]
 
 
@@ -139,18 +139,18 @@ LINES = [
         1,
         "none.zip: can't be read (no such file",
     ),
-    ("prepare --root new --data folder --source made", 1, "made: one person alone, made"),
-    ("prepare --root new --data folder --source people/al", 1, "people/al: one person alone, al"),
+    ("prepare --root new --data folder --source made", 1, "made: only one person, made"),
+    ("prepare --root new --data folder --source people/al", 1, "people/al: only one person, al"),
     ("prepare --data other", 2, "'other' is not one of"),
-    (f"{PREPARE} --poses poses.csv --pose-weights model.pt", 1, "--pose-weights would do nothing"),
-    (f"{PREPARE} --pose-weights model.pt", 1, "--pose-weights would do nothing"),
-    (f"{PREPARE} --parsing made", 1, "made: no parsing maps of these pictures"),
+    (f"{PREPARE} --poses poses.csv --pose-weights model.pt", 1, "--pose-weights has no effect"),
+    (f"{PREPARE} --pose-weights model.pt", 1, "--pose-weights has no effect"),
+    (f"{PREPARE} --parsing made", 1, "made: no parsing maps for these pictures"),
     (f"{PREPARE} --parsing none", 1, "none: can't be read (no such file"),
-    (f"{PREPARE} --name a/b", 1, "no name of a folder"),
-    (f"{PREPARE} --name ..", 1, "no name of a folder"),
-    (f"{PREPARE} --name .x", 1, "no name of a folder"),
-    (f"{PREPARE} --name a,b", 1, "no name of a folder"),
-    (f"{PREPARE} --name a:2", 1, "no name of a folder"),
+    (f"{PREPARE} --name a/b", 1, "not a folder name"),
+    (f"{PREPARE} --name ..", 1, "not a folder name"),
+    (f"{PREPARE} --name .x", 1, "not a folder name"),
+    (f"{PREPARE} --name a,b", 1, "not a folder name"),
+    (f"{PREPARE} --name a:2", 1, "not a folder name"),
     (f"{PREPARE} --name market1501", 1, "market1501: the name of another data set"),
     (f"{PREPARE} --name {'x' * 300}", 1, "File name too long"),
     *((f"prepare --size {size}", 2, "'--size'") for size in ("0x0", "-16x16", f"{BIG}x16", "16")),
@@ -162,8 +162,8 @@ LINES = [
     *((f"prepare --seed {seed}", 2, "'--seed'") for seed in ("-1", BIG, "x", "1.5", "9" * 5000)),
     ("prepare --root model.pt/x", 1, "model.pt"),
     ("prepare --root model.pt", 2, "'model.pt' is a file"),
-    ("score --data ../people", 1, "no name of a folder"),
-    ("score --data ..", 1, "no name of a folder"),
+    ("score --data ../people", 1, "not a folder name"),
+    ("score --data ..", 1, "not a folder name"),
     ("score --data market1501", 1, "not prepared yet; run posegan prepare --data market1501"),
     ("score --data friends", 1, "not prepared yet; run posegan prepare --data folder"),
     ("score --root data", 1, "data/demo: not prepared yet"),
@@ -171,9 +171,9 @@ LINES = [
     ("score --data folder --root data --checkpoint photo.png", 1, "photo.png"),
     (f"{SCORE} --generated made", 2, "--generated and --target belong together"),
     (f"{SCORE} --target made", 2, "--generated and --target belong together"),
-    (f"{SCORE} --poses poses.csv", 2, "--poses: it belongs to --generated"),
-    (f"{SCORE} --source real", 2, "--source: it belongs to --generated"),
-    (f"{SCORE} --reference real", 2, "--reference: it belongs to --generated"),
+    (f"{SCORE} --poses poses.csv", 2, "--poses: it needs --generated"),
+    (f"{SCORE} --source real", 2, "--source: it needs --generated"),
+    (f"{SCORE} --reference real", 2, "--reference: it needs --generated"),
     (f"{FOLDERS} --corruptions", 2, "--corruptions: --generated has no model"),
     (f"{FOLDERS} --checkpoint model.pt", 2, "--checkpoint: --generated has no model"),
     (f"{FOLDERS} --data folder", 2, "--data: --generated has no model"),
@@ -190,7 +190,7 @@ LINES = [
     ("train --data folder,nothing --root data", 1, "nothing: not prepared yet"),
     ("train --data folder:0 --root data", 1, "not every data set has a share"),
     ("train --data folder:nan --root data", 1, "not every data set has a share"),
-    ("train --data ,folder --root data", 1, "no name of a folder"),
+    ("train --data ,folder --root data", 1, "not a folder name"),
     ("train --resume --run run --root data --steps 1", 2, "--steps 1: the run has done 2"),
     ("train --data folder --root data --run data/folder", 1, "data/folder: a prepared data set"),
     ("train --batch-size 1000000000", 2, "'--batch-size'"),
@@ -212,13 +212,13 @@ LINES = [
     ("generate photo.png poses.csv:none.png", 1, "poses.csv: no pose called none.png"),
     ("generate photo.png poses.csv", 1, "poses.csv: 6 poses; choose one, such as"),
     ("generate photo.png pose.json --person 0", 2, "'--person'"),
-    ("generate photo.png pose.json --crop 1,2,3", 2, "no box"),
+    ("generate photo.png pose.json --crop 1,2,3", 2, "not a box"),
     ("generate photo.png pose.json --crop 9,9,1,1", 2, "must be more than"),
-    (f"generate photo.png pose.json --crop 0,0,1,{BIG}", 2, "no photo is as large"),
+    (f"generate photo.png pose.json --crop 0,0,1,{BIG}", 2, "no photo is that large"),
     ("generate --data folder --out new --count 10001", 2, "'--count'"),
-    ("generate photo.png pose.json --count 3", 2, "--count: it belongs to --data"),
-    ("generate photo.png pose.json --root data", 2, "--root: it belongs to --data"),
-    ("generate --data folder", 2, "--data wants --out DIR"),
+    ("generate photo.png pose.json --count 3", 2, "--count: it needs --data"),
+    ("generate photo.png pose.json --root data", 2, "--root: it needs --data"),
+    ("generate --data folder", 2, "--data needs --out DIR"),
     ("generate --data folder --out new --sheet", 2, "--sheet: of no use with --data"),
     ("generate --data folder --out new --fps 3", 2, "--fps: of no use with --data"),
     ("generate --data nothing --root data --out new", 1, "nothing: not prepared yet"),
@@ -251,7 +251,7 @@ def test_a_persons_pose_outside_the_photo_is_refused(here):
     for far in (-500, 9 * 10**5):
         write(here / "far.json", openpose(np.full((25, 3), far, float) * [1, 1, 0] + [0, 0, 1]))
         line = "generate photo.png walk --source-pose far.json --checkpoint model.pt"
-        refused(here, line.split(), "far.json: nothing of it is inside photo.png")
+        refused(here, line.split(), "far.json: no joint is inside photo.png")
 
 
 EMPTY = ("--source", "--poses", "--parsing", "--root", "--pose-weights")

@@ -217,14 +217,14 @@ def test_unreachable_imagenet_weights_name_the_remedies(tmp_path, monkeypatch):
 def test_wrong_weights_are_refused(tmp_path):
     found = features.ResNetFeatures()
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(ClickException, match=r"other.pth: holds no weights of ResNet-50"):
+    with pytest.raises(ClickException, match=r"other.pth: does not hold ResNet-50's weights"):
         features.load_weights(found, str(tmp_path / "other.pth"))
     with pytest.raises(ClickException, match=r"none.pth: no such file"):
         features.load_weights(found, str(tmp_path / "none.pth"))
     with pytest.raises(ClickException, match=r"no file; check the path"):
         features.read_state_dict(tmp_path)
     torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(ClickException, match=r"holds no weights by name"):
+    with pytest.raises(ClickException, match=r"not a state dict"):
         features.read_state_dict(tmp_path / "list.pth")
 
 
@@ -300,7 +300,7 @@ def test_unreachable_pose_weights_name_the_remedies(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with fails("can't be fetched .*; give the poses themselves, or .* --pose-weights FILE"):
+    with fails("can't be fetched .*; give the poses, or .* --pose-weights FILE"):
         features.find_poses([picture()])
     assert "keypointrcnn_resnet50_fpn_coco" in asked[0]
 
@@ -309,7 +309,7 @@ def test_a_file_with_other_weights_is_refused(tmp_path):
     with fails("damaged"):
         features.find_poses([picture()], str(write(tmp_path / "bad.pt", b"no weights")))
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
-    with fails(r"other\.pt: no weights of Keypoint R-CNN; give"):
+    with fails(r"other\.pt: not the weights of Keypoint R-CNN; give"):
         features.find_poses([picture()], str(tmp_path / "other.pt"))
 
 

@@ -152,11 +152,11 @@ def test_key_points_of_other_data_are_refused(tmp_path):
     source, _ = market(tmp_path)
     other = write(tmp_path / "other.csv", csv_text(csv_row("a.jpg", np.ones((18, 2)))))
     config = datasets.PrepareConfig("market1501", str(source), (str(other),), str(tmp_path / "out"))
-    with fails(r"other\.csv: a\.jpg is no Market-1501 name; remove it"):
+    with fails(r"other\.csv: a\.jpg is not a Market-1501 name; remove it"):
         datasets.prepare(config)
     twice = (str(tmp_path), str(tmp_path / "market-annotation-test.csv"))
     config = datasets.PrepareConfig("market1501", str(source), twice, str(tmp_path / "out"))
-    with fails("is there a second time; remove it"):
+    with fails("appears twice; remove it"):
         datasets.prepare(config)
 
 
@@ -226,7 +226,7 @@ def test_in_shop_paths_and_flattened_names_are_the_same_pictures(tmp_path):
 
 
 def own(folder: Path, people: tuple[str, ...] = ("al", "bo", "cy")) -> Path:
-    """Own pictures, one folder a person, OpenPose JSON beside them in both ways of naming."""
+    """Own pictures, one folder per person, OpenPose JSON beside them in both ways of naming."""
     files: dict[str, bytes | str] = {}
     for seed, person in enumerate(people):
         for shot, ending in enumerate(("_keypoints.json", ".json", "")):
@@ -263,7 +263,7 @@ def test_own_folders_make_pairs_within_a_person_and_hold_out_people(tmp_path):
 
 
 def test_one_person_alone_is_refused(tmp_path):
-    with fails("in: one person alone, al; give one folder a person, two people or more"):
+    with fails("in: only one person, al; give one folder per person, at least two"):
         prepared_folder(own(tmp_path / "in", ("al",)), tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_people_with_one_picture_each_make_no_pairs_and_are_refused(tmp_path):
     source = own(tmp_path / "in")
     for picture_file in source.glob("*/[12].*"):
         picture_file.unlink()
-    with fails("in: no two pictures of one person with poses, so no pairs; give more"):
+    with fails("in: no pairs: nobody has two pictures with poses; give more"):
         prepared_folder(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -334,7 +334,7 @@ def test_a_damaged_archive_is_one_clear_line(tmp_path, kind):
     path = archive(own(tmp_path / "in"), kind)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    with fails(rf"in\.{re.escape(kind)}: can't be read .*; check the path, or get it anew"):
+    with fails(rf"in\.{re.escape(kind)}: can't be read .*; check the path, or download it again"):
         prepared_folder(path, tmp_path)
     if kind == "zip":
         middle = len(data) // 4
@@ -351,7 +351,7 @@ def test_an_encrypted_archive_says_what_to_do(tmp_path):
         for found in re.finditer(re.escape(mark), bytes(data)):
             data[found.start() + at] |= 1
     path.write_bytes(data)
-    with fails("encrypted .*; unpack it, with the data set's password"):
+    with fails("encrypted.*; unpack it with the data set's password"):
         prepared_folder(path, tmp_path)
 
 
@@ -362,9 +362,9 @@ def test_a_wrong_source_is_one_clear_line(tmp_path):
     with fails(r"none\.zip: can't be read \(no such file or folder\); check the path"):
         prepared_folder(tmp_path / "none.zip", tmp_path)
     (tmp_path / "empty").mkdir()
-    with fails("empty: no pictures in it; give one folder a person"):
+    with fails("empty: no pictures in it; give one folder per person"):
         prepared_folder(tmp_path / "empty", tmp_path)
-    with fails("no Market-1501 pictures where they belong; give the archive as downloaded"):
+    with fails("no Market-1501 pictures in the expected place; give the archive as downloaded"):
         prepared_folder(own(tmp_path / "in"), tmp_path, data="market1501")
     with fails("market1501: no --source given; run posegan prepare --data market1501 --source"):
         datasets.prepare(datasets.PrepareConfig("market1501"))
@@ -382,7 +382,7 @@ def test_skipped_files_of_a_source_are_counted_when_it_is_prepared(tmp_path, cap
 def test_a_broken_picture_is_named_and_nothing_is_left(tmp_path):
     source = own(tmp_path / "in")
     write(source / "al/0.png", b"text")
-    with fails(r"in/al/0\.png: empty, or no picture"):
+    with fails(r"in/al/0\.png: empty, or not a readable picture"):
         prepared_folder(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -397,13 +397,13 @@ def test_a_json_beside_a_picture_with_poses_of_several_pictures_is_refused(tmp_p
 def test_poses_that_name_no_picture_are_an_error(tmp_path):
     points = body()[[*range(8), *range(9, 19)], :2]
     given = write(tmp_path / "p.csv", csv_text(csv_row("zoe/9.png", points)))
-    with fails(r"p\.csv: names none of the pictures of .*in; call the poses like the pictures"):
+    with fails(r"p\.csv: matches none of the pictures in .*in; name the poses after the pictures"):
         prepared_folder(own(tmp_path / "in"), tmp_path, poses=(str(given),))
 
 
 def test_weights_to_find_poses_are_refused_where_these_are_given(tmp_path):
     source = own(tmp_path / "in")
-    with fails("in: --pose-weights would do nothing, as the poses are given; leave it out"):
+    with fails("in: --pose-weights has no effect when poses are given; leave it out"):
         prepared_folder(source, tmp_path, pose_weights="x.pth")
 
 
@@ -455,10 +455,10 @@ def test_progress_counts_the_pictures(tmp_path):
 def test_an_existing_folder_is_only_replaced_with_overwrite_and_by_a_whole_one(tmp_path):
     source = own(tmp_path / "in")
     before = contents(prepared_folder(source, tmp_path))
-    with fails(r"folder: is there already; replace it with --overwrite"):
+    with fails(r"folder: already exists; replace it with --overwrite"):
         prepared_folder(source, tmp_path)
     write(source / "cy/2.png", b"broken")
-    with fails("no picture that can be read"):
+    with fails("not a readable picture"):
         prepared_folder(source, tmp_path, overwrite=True)
     assert contents(pairs.load("folder", tmp_path)) == before
     (source / "cy/2.png").unlink()
@@ -517,9 +517,9 @@ def test_folders_of_ones_own_stand_side_by_side_by_name(tmp_path):
     with fails("market1501: the name of another data set; give another --name"):
         prepared_folder(source, tmp_path, name="market1501")
     for name in ("", " ", ".", "..", ".hidden", "a/b", "a\\b", "a,b", "a:2", "a\0b"):
-        with fails("no name of a folder; give a plain word"):
+        with fails("not a folder name; use letters, digits and dashes"):
             prepared_folder(source, tmp_path, name=name)
-        with fails("no name of a folder; give a plain word"):
+        with fails("not a folder name; use letters, digits and dashes"):
             pairs.load(name, tmp_path)
 
 
@@ -587,10 +587,10 @@ def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_
     assert (prepared.parsing[2] == 255).all()
     batch = pairs.gather(prepared, prepared.pairs_train[:2])
     assert batch["target_parsing"].shape == (2, 32, 32)
-    with fails("no label map"):
+    with fails("not a label map"):
         tree(maps, {"2.png": encoded(picture(0, (64, 48)))})
         datasets.prepare(dataclasses.replace(config, overwrite=True))
-    with fails("no parsing maps of these pictures"):
+    with fails("no parsing maps for these pictures"):
         other = tree(tmp_path / "other", {"x.png": encoded(labels)})
         datasets.prepare(dataclasses.replace(config, overwrite=True, parsing=str(other)))
 
@@ -856,7 +856,7 @@ def test_poses_of_targets_go_where_their_pictures_go_and_missing_ones_are_zeros(
     assert np.allclose(b[list(poses.COCO17)][:, :2], moved[list(poses.COCO17)][:, :2], atol=1e-4)
     assert not c.any()
     assert "1 of 3 target images have no pose, such as c" in caplog.text
-    with fails(r"b\.json: no pose of any target image; name each pose after its image"):
+    with fails(r"b\.json: has no pose for any target image; name each pose after its image"):
         pairs.folder_batches(folders, {"c": names["c"]}, [tmp_path / "b.json"])
 
 

@@ -293,7 +293,7 @@ def test_what_is_unused_is_said_joint_by_joint():
 
 def test_a_pose_outside_the_photo_is_one_line(model):
     image, own = someone()
-    with fails("pose: nothing of it is inside the photo; check its coordinates, or leave out"):
+    with fails("pose: no joint is inside the photo; check its coordinates, or leave out"):
         model(Image.fromarray(image), body(100, 9000), own, fit=False)
 
 
@@ -335,7 +335,7 @@ def test_a_folder_is_read_but_for_its_broken_poses(tmp_path):
     targets = photo.read_targets(tmp_path)
     assert targets.names == ["a", "c"]
     assert len(targets.found) == 2
-    assert "b.json: no JSON" in targets.broken[0].message
+    assert "b.json: not valid JSON" in targets.broken[0].message
 
 
 def test_targets_that_are_none_say_so(tmp_path):
@@ -344,7 +344,7 @@ def test_targets_that_are_none_say_so(tmp_path):
     with fails("no poses in it; put JSON files or photos there"):
         photo.read_targets(tmp_path)
     write(tmp_path / "b.json", "{")
-    with fails("b.json: no JSON"):
+    with fails("b.json: not valid JSON"):
         photo.read_targets(tmp_path)
     write(tmp_path / "c.json", "{")
     with fails("no poses in it"):
@@ -406,7 +406,7 @@ def test_arguments_that_are_no_photo_or_pose_say_so(model):
 def test_a_folder_with_a_broken_pose_is_refused_as_a_whole_in_python(model, tmp_path):
     write(tmp_path / "a.json", openpose(body()))
     write(tmp_path / "b.json", "{")
-    with fails("b.json: no JSON"):
+    with fails("b.json: not valid JSON"):
         model(Image.fromarray(someone()[0]), tmp_path)
 
 

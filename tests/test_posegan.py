@@ -173,8 +173,8 @@ def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tm
     output = run(*base, "--out", out)
     assert str(out) in output
     assert f"model: {trained}" in output
-    assert "its whole height, in the middle, is taken" in output
-    assert "knows drawn people only" in output
+    assert "its whole height, in the middle, is used" in output
+    assert "only seen drawn people" in output
     assert Image.open(out).size == (45, 90)
     first = out.read_bytes()
     assert "--overwrite" in run(*base, "--out", out, code=1)
@@ -261,8 +261,8 @@ def test_of_a_folder_with_broken_poses_the_others_are_made_and_these_listed(
     base = ["--checkpoint", trained, "--device", "cpu", "--out", tmp_path / "out"]
     message = run("generate", photo, folder, *base, code=1)
     assert "2 of 4 poses can't be used:" in message
-    assert "b.json: no JSON" in message
-    assert "c.json: no JSON" in message
+    assert "b.json: not valid JSON" in message
+    assert "c.json: not valid JSON" in message
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["src_a.png", "src_d.png"]
 
@@ -286,8 +286,8 @@ def test_new_poses_for_re_identification_are_resumed_and_always_the_same(
     assert len(after) == 3 * few_people.identities
     assert all(after[name] == content for name, content in before.items())
     message = run(*base, "--out", tmp_path / "one", "--count", "1", code=1)
-    assert "manifest.csv: of other pictures than these; go on with" in message
-    assert "--data wants --out" in run(*base, code=2)
+    assert "manifest.csv: for other pictures; continue with" in message
+    assert "--data needs --out" in run(*base, code=2)
 
 
 def test_new_poses_want_a_model_of_the_datas_size(trained, few_people, tmp_path):
@@ -312,7 +312,7 @@ def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp
     assert "no poses in it" in run("generate", photo, tmp_path / "nothing", *base, code=1)
     assert "no photos in it" in run("generate", tmp_path / "nothing", pose_file, *base, code=1)
     assert "give SOURCE and POSE" in run("generate", photo, code=2)
-    assert "is no box; write such as" in run("generate", photo, "walk", "--crop", "1,2", code=2)
+    assert "is not a box; write it as" in run("generate", photo, "walk", "--crop", "1,2", code=2)
     assert "right and bottom must be" in run("generate", photo, "walk", "--crop", "9,1,2,5", code=2)
     wrong = tmp_path / "wrong.pt"
     torch.save({"a": torch.zeros(1)}, wrong)
@@ -323,7 +323,9 @@ def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp
     message = run("generate", photo, pose_file, *base, *blocked, code=1)
     assert "x.png: can't be written; choose another place with --out" in message
     weights = ["--pose-weights", wrong]
-    assert "no weights of Keypoint" in run("generate", photo, pose_file, *base, *weights, code=1)
+    assert "not the weights of Keypoint" in run(
+        "generate", photo, pose_file, *base, *weights, code=1
+    )
 
 
 def test_names_that_differ_only_in_case_are_refused(trained, photo, pose_file, tmp_path):
@@ -654,7 +656,7 @@ def test_every_pair_and_the_worst_ones_are_written(two_folders, tmp_path, monkey
         assert (drawn[top : top + 16] < 128).any()
     before = sheet.read_bytes()
     asked = run(*two_folders, *quick, "--worst", "1", code=1)
-    assert "worst.png: is there already; replace it with --overwrite" in asked
+    assert "worst.png: already exists; replace it with --overwrite" in asked
     assert sheet.read_bytes() == before
     run(*two_folders, *quick, "--worst", "1", "--overwrite")
     assert sheet.read_bytes() != before
@@ -701,7 +703,7 @@ def test_scores_of_few_of_the_pairs_say_so(two_folders, tmp_path):
     assert content["per_pair"]["mask_ssim"][2:] == [None] * 8
     assert content["counts"]["ssim_dscf"] == content["pairs"] == 10
     files[0].write_text(csv_of({"other.png": pose}))
-    assert "poses.csv: no pose of any target" in run(*asked, "--overwrite", code=1)
+    assert "poses.csv: has no pose for any target" in run(*asked, "--overwrite", code=1)
 
 
 def test_a_single_pair_is_scored_without_interval(two_folders, tmp_path, offline):

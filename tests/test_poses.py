@@ -128,11 +128,11 @@ def test_an_animation_gives_its_first_frame(kind):
 
 def test_pictures_that_cannot_be_read_say_so(tmp_path, monkeypatch):
     jpeg = encoded(picture(), "jpeg")
-    with fails(r"^cut.jpg: damaged picture .*; get it anew"):
+    with fails(r"^cut.jpg: damaged picture .*; download it again"):
         poses.read_image(jpeg[: len(jpeg) // 2], "cut.jpg")
-    with fails("^empty.jpg: empty, or no picture"):
+    with fails("^empty.jpg: empty, or not a readable picture"):
         poses.read_image(b"", "empty.jpg")
-    with fails("^text.jpg: empty, or no picture that can be read; save it as JPEG or PNG"):
+    with fails("^text.jpg: empty, or not a readable picture; save it as JPEG or PNG"):
         poses.read_image(b"not a picture at all", "text.jpg")
     with fails("no such file; check the path"):
         poses.read_image(tmp_path / "none.jpg", "none.jpg")
@@ -330,12 +330,12 @@ def test_one_of_several_people_is_chosen(tmp_path):
 
 
 BAD_JSON = {
-    "no JSON; give": "{people",
+    "not valid JSON; give": "{people",
     "no people in it; give": json.dumps({"people": []}),
     "a person has 24 numbers, 75 or 54 are needed; write": openpose(np.ones((8, 3))),
     "a joint is not finite, or beyond": openpose(np.full((25, 3), np.nan)),
     "all its joints are missing; give": openpose(np.zeros((25, 3))),
-    "shows a head only; give": openpose(body() * (np.arange(25) < 2)[:, None]),
+    "shows only a head; give": openpose(body() * (np.arange(25) < 2)[:, None]),
     "neither OpenPose nor COCO key points; give": json.dumps({"people": [[1, 2]]}),
     "neither OpenPose nor COCO key points;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
     "neither OpenPose nor COCO key": openpose(body()).replace("[{", "[{}, {"),
@@ -345,7 +345,7 @@ BAD_JSON = {
     "a person has 3 numbers, 51 are": json.dumps([{"image_id": 1, "keypoints": [1, 2, 3]}]),
     "no people in it; give the pose": json.dumps([]),
     "no poses in it; give": json.dumps({"annotations": []}),
-    "no JSON": "[" * 100_000,
+    "not valid JSON": "[" * 100_000,
     "neither OpenPose nor": json.dumps({"people": [{"pose_keypoints": [10**400] * 75}]}),
 }
 
@@ -366,7 +366,7 @@ BAD_CSV = {
     "line 1 is not": "",
     "line 4 has a.jpg a second time; remove one": csv_text(ROW, "", ROW),
     "line 2 has 18 y and 17 x, 18 are needed": csv_text(ROW.replace("[0, ", "[")),
-    r"line 2 is not name: \[18 y\]: \[18 x\]; write": csv_text("a.jpg, 1, 2"),
+    r"line 2 is not name: \[18 y\]: \[18 x\]; follow": csv_text("a.jpg, 1, 2"),
     "line 2 is not name": csv_text(ROW.replace("[0,", "[zero,")),
     "line 2 has a joint that is not finite": csv_text(ROW.replace("[0,", "[NaN,")),
     "line 2 has a joint that is not": csv_text(ROW.replace("[0,", "[1e39,")),
@@ -408,13 +408,13 @@ def test_a_photos_pose_is_found(tmp_path):
     assert pose.size == (128, 64)
     with fails("a.png: nobody is found in it; give a pose as JSON"):
         poses.read_pose(path, lambda images: np.zeros((1, 25, 3)))
-    with fails("a.png: no JSON"):  # without a finder a photo is no pose
+    with fails("a.png: not valid JSON"):  # without a finder a photo is no pose
         poses.read_pose(path)
 
 
 def test_a_photo_of_a_few_pixels_shows_nobody(tmp_path):
     path = write(tmp_path / "a.png", encoded(picture(size=(1, 1))))
-    with fails("a.png: 1x1 pixels show nobody; give a larger photo"):
+    with fails("a.png: 1x1 pixels are too few to show a person; give a larger photo"):
         poses.read_photo(path)
 
 
@@ -513,5 +513,5 @@ def test_a_sheet_holds_every_picture():
 def test_two_files_of_one_picture_are_refused(tmp_path):
     endings = (".json", "_keypoints.json")
     folder = tree(tmp_path / "p", {f"a{ending}": openpose(body()) for ending in endings})
-    with fails(r"a_keypoints\.json: a is there a second time; remove one"):
+    with fails(r"a_keypoints\.json: a appears twice; remove one"):
         poses.read_poses(folder)

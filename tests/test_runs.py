@@ -124,7 +124,7 @@ def test_two_processes_write_one_data_set(few_people, tmp_path, two_processes):
 
 def test_a_batch_that_processes_cannot_share_evenly_is_refused(few_people, tmp_path):
     config = config_for(few_people, tmp_path, batch_size=3)
-    with fails("the 2 processes can't share it evenly; give a multiple of 2"):
+    with fails("2 processes can't share it evenly; give a multiple of 2"):
         training.check_batch(config, 2)
 
 
@@ -260,7 +260,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(few_people, tmp_path,
     seen = []
     training.train(config, few_people, True, lambda figures: seen.append(figures["step"]))
     assert seen == [3, 4]
-    assert "going on from" in caplog.text and "step 2" in caplog.text
+    assert "continuing from" in caplog.text and "step 2" in caplog.text
     (tmp_path / "previous.pt").unlink()
     latest.write_bytes(b"no checkpoint")
     with fails("latest.pt: damaged"):
@@ -301,7 +301,7 @@ def test_an_impossible_checkpoint_is_one_line(few_people, tmp_path, way):
     content = torch.load(path, weights_only=True)
     spoil(content, way)
     torch.save(content, path)
-    with fails(r"latest.pt: a checkpoint with missing or impossible parts; take another"):
+    with fails(r"latest.pt: a checkpoint with missing or impossible values; use another"):
         checkpoints.load_generator(path, torch.device("cpu"))
 
 
@@ -319,7 +319,7 @@ def test_two_runs_in_one_folder_are_one_too_many(few_people, tmp_path):
     config = config_for(few_people, tmp_path, model="flow", channels=4, steps=2)
 
     def second(figures):
-        with fails("another process trains there; wait for it"):
+        with fails("another process is training there; wait for it"):
             training.train(config, few_people, False, quiet)
 
     training.train(config, few_people, False, second)
@@ -394,7 +394,7 @@ def test_memory_that_runs_out_names_a_smaller_batch(few_people, tmp_path, monkey
 
     config = config_for(few_people, tmp_path, model="flow", steps=2)
     monkeypatch.setattr(training, "train_step", too_large)
-    with fails(r"--batch-size 4: too large for the memory.*--batch-size 2"):
+    with fails(r"--batch-size 4: too large for memory.*--batch-size 2"):
         training.train(config, few_people, False, quiet)
 
 

@@ -128,7 +128,7 @@ def test_pictures_of_nan_are_refused(few_people):
     with torch.no_grad():
         generator.synthesis_net.picture.bias.fill_(float("nan"))
     batch = pairs.gather(few_people, few_people.pairs_test[:1])
-    with pytest.raises(ClickException, match=r"pictures of NaN.*--checkpoint"):
+    with pytest.raises(ClickException, match=r"outputs NaN.*--checkpoint"):
         checkpoints.generate(generator, batch["source"], batch["target_pose"])
 
 
@@ -183,18 +183,18 @@ def test_a_loss_that_is_not_finite_stops_the_run(few_people, tmp_path):
 def test_files_of_another_kind_are_no_checkpoints(tmp_path):
     path = tmp_path / "latest.pt"
     torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(ClickException, match=r"a file of another kind.*posegan train"):
+    with pytest.raises(ClickException, match=r"not a posegan checkpoint.*posegan train"):
         checkpoints.read_checkpoint(path)
     torch.save({"format": 99, "config": {}, "state": {}}, path)
     with pytest.raises(ClickException, match=r"checkpoint format 99"):
         checkpoints.read_checkpoint(path)
     torch.save({"format": checkpoints.FORMAT, "config": {"shape": {}}, "state": {}}, path)
-    with pytest.raises(ClickException, match=r"missing or impossible parts"):
+    with pytest.raises(ClickException, match=r"missing or impossible values"):
         checkpoints.read_checkpoint(path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ClickException, match=r"damaged"):
         checkpoints.read_checkpoint(path)
-    with pytest.raises(ClickException, match=r"no checkpoint here yet; train one"):
+    with pytest.raises(ClickException, match=r"no checkpoint here; train one"):
         checkpoints.newest_checkpoint(tmp_path / "runs")
 
 
@@ -206,7 +206,7 @@ class Hostile:
 def test_a_hostile_checkpoint_runs_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": 1, "config": Hostile(), "state": {}}, "evil.pt")
-    with pytest.raises(ClickException, match=r"evil.pt: damaged, or not a file of plain tensors"):
+    with pytest.raises(ClickException, match=r"evil.pt: damaged, or not a PyTorch file of plain tensors"):
         checkpoints.read_checkpoint(Path("evil.pt"))
     assert not Path("harmed").exists()
 
