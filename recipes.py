@@ -30,7 +30,7 @@ LOSS_WEIGHTS = {
     "paper": {"reconstruction": 1.0, "adversarial": 1e-3},
     "flow": {
         "reconstruction": 10.0,
-        "similarity": 4.0,
+        "similarity": 8.0,
         "coarse": 2.0,
         "matching": 4.0,
         "layout": 0.5,
