@@ -19,6 +19,7 @@ from posegan.files import BadInput, Source, check_file
 log = logging.getLogger("posegan")
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+PNG_LEVEL = 3  # nearly three times as quick as Pillow's 6, for a tenth more bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 SMALLEST = 16  # pixels a side of a photo that shows a person
 UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
@@ -726,7 +727,7 @@ def write_pictures(
     from posegan.files import replaced
 
     made = [Image.fromarray(picture) for picture in pictures]
-    options = {}
+    options = {"compress_level": PNG_LEVEL}
     if len(made) > len(paths):
         options = animation(made, fps)
         if paths[0].suffix.lower() == ".gif":
