@@ -82,6 +82,20 @@ def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
         return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0).mean()
 
 
+def gradient_loss(generated: Tensor, target: Tensor) -> Tensor:
+    """Do the images have as much detail as their targets, place by place?
+
+    The difference of the absolute gradients of (B, 3, H, W), each averaged over windows of 8x8, so
+    that an edge may lie a little off, but fog costs: SSIM and absolute error reward it.
+    """
+    x, y = generated.float(), target
+    losses = []
+    for dim in (2, 3):
+        found, wanted = (F.avg_pool2d(image.diff(dim=dim).abs(), 8, 4) for image in (x, y))
+        losses.append(F.l1_loss(found, wanted))
+    return torch.stack(losses).sum()
+
+
 def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> Tensor:
     """Does the flow bring source pixels to where the target has the same? With what is hidden.
 
@@ -276,6 +290,7 @@ def judge_flow(
         terms["deformation"] = DEFORMED_EVERY * deformation_error(networks.generator, batch)
     return of_discriminator, terms | {
         "similarity": similarity_loss(image, target),
+        "gradients": gradient_loss(image, target),
         "coarse": F.l1_loss(made.coarse.float(), F.avg_pool2d(target, 4)),
         "photometric": photometric_loss(source, target, made.found),
         "smoothness": smoothness_loss(made.found),
