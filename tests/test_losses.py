@@ -39,6 +39,19 @@ def test_similarity_reads_no_value_back_and_builds_nothing_twice():
     assert (found.misses, found.hits) == (4, 2)  # two sizes: whole for gradients, in blocks without
 
 
+def test_fog_costs_its_missing_gradients_and_an_edge_may_lie_a_little_off():
+    H, W = 64, 32
+    stripes = torch.arange(W).remainder(4).div(2, rounding_mode="floor").mul(0.5)
+    image = stripes.expand(1, 3, H, W)
+    fog = torch.full_like(image, image.mean()).requires_grad_()
+    # Every other column differs by 0.5 from the next: 0.25 in the mean of a window of 8.
+    assert losses.gradient_loss(fog, image).item() == pytest.approx(0.25, abs=1e-6)
+    assert losses.gradient_loss(image, image).item() == 0
+    assert losses.gradient_loss(image.roll(2, 3), image).item() == pytest.approx(0, abs=1e-6)
+    loss = losses.gradient_loss(fog + 0.1 * image, image)
+    assert loss.item() == pytest.approx(0.225, abs=1e-6)
+
+
 def test_losses_are_computed_in_float32_whatever_the_networks_compute_in():
     a, b = some_images(32, 48), some_images(32, 48).flip(0)
     expected = losses.similarity_loss(a, b)
