@@ -68,6 +68,7 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), dist.get_world_size()
+        dist.barrier()  # whoever leaves first cuts the others' connections
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "onnection" not in str(error):
             raise

@@ -31,7 +31,7 @@ LOSS_WEIGHTS = {
     "flow": {
         "reconstruction": 10.0,
         "similarity": 8.0,
-        "gradients": 10.0,
+        "gradients": 25.0,
         "coarse": 2.0,
         "matching": 4.0,
         "layout": 0.5,
