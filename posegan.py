@@ -222,7 +222,7 @@ def describe(prepared: "pairs.Prepared") -> None:
 @click.option(
     "--channels",
     type=click.IntRange(2, 256),
-    show_default=str(recipes.RECIPE["channels"]),
+    show_default=recipes.shown("channels"),
     help="Width of the networks; the papers' is 64.",
 )
 @click.option(
@@ -234,7 +234,7 @@ def describe(prepared: "pairs.Prepared") -> None:
 @click.option(
     "--batch-size",
     type=click.IntRange(1, 2**14),
-    show_default=str(recipes.RECIPE["batch_size"]),
+    show_default=recipes.shown("batch_size"),
     help="Pairs a step, over all processes.",
 )
 @click.option(

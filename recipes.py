@@ -10,8 +10,8 @@ DESCRIPTORS = ("map", "vector")
 FEATURES = ("lite0", "resnet50", "none")  # or a file of ResNet-50's weights
 # RPT-GAN's, but that its padding is a fixed one, which a pooled descriptor has; ours shrinks.
 AUGMENTATIONS = ("shrinking", "erasing", "crop", "jitter", "flip", "distortion")
-# What makes the best pictures; RPT-GAN to the letter; and what shows something within a minute of
-# a CPU's time.
+# What makes the best pictures; `residual` as far as two cores train it within the hour; RPT-GAN to
+# the letter; and what shows something within a minute of a CPU's time.
 RECIPE = {
     "model": "flow",
     "descriptor": "map",
@@ -22,6 +22,7 @@ RECIPE = {
     "learning_rate": 1e-3,
     "augment": AUGMENTATIONS,
 }
+RESIDUAL = RECIPE | {"channels": 32, "steps": 2400}
 PAPER = RECIPE | {"features": "resnet50", "steps": None, "learning_rate": 2e-4}
 PAPER_EPOCHS = 60  # ours: the paper says how the learning rate falls, not when it ends
 DEMO = RECIPE | {"features": "none", "steps": 200, "augment": ()}
@@ -84,15 +85,23 @@ def to_the_letter(model: str, descriptor: str, features: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """What help shows as the default of an option."""
-    vector = f"{PAPER_EPOCHS} epochs" if name == "steps" else PAPER[name]
-    return f"{RECIPE[name]}; vector: {vector}; demo: {DEMO[name]}"
+    """What help shows as the default of an option; `vector` departs from `residual`."""
+    default, residual, vector, demo = (one[name] for one in (RECIPE, RESIDUAL, PAPER, DEMO))
+    text = str(default)
+    if residual != default:
+        text += f"; residual: {residual}"
+    if vector != residual:
+        text += f"; vector: {vector or f'{PAPER_EPOCHS} epochs'}"
+    return text if demo == default else f"{text}; demo: {demo}"
 
 
 def complete(given: dict) -> dict:
     """Settings with the defaults of their data and model; `steps` stays None for PAPER_EPOCHS."""
-    vector = given.get("model") == "residual" and given.get("descriptor") == "vector"
-    known = DEMO if given["data"] == "demo" else PAPER if vector else RECIPE
+    known = RECIPE
+    if given.get("model") == "residual":
+        known = PAPER if given.get("descriptor") == "vector" else RESIDUAL
+    if given["data"] == "demo":
+        known = DEMO
     settings = known | given
     names = settings["model"], settings["descriptor"], settings["features"]
     weights = LOSS_WEIGHTS["paper" if to_the_letter(*names) else settings["model"]]

@@ -241,6 +241,22 @@ def test_every_model_has_its_name_its_objective_and_its_weights():
     assert list(recipes.LOSS_WEIGHTS) == ["paper", *recipes.MODELS]
 
 
+@pytest.mark.parametrize(
+    ("given", "channels", "steps", "features"),
+    [
+        ({}, 64, 5000, "lite0"),
+        ({"model": "residual"}, 32, 2400, "lite0"),
+        ({"model": "residual", "descriptor": "vector"}, 64, None, "resnet50"),
+        ({"model": "residual", "data": "demo"}, 64, 200, "none"),
+        ({"model": "residual", "channels": 8}, 8, 2400, "lite0"),
+    ],
+)
+def test_each_reading_has_its_defaults(given, channels, steps, features):
+    settings = recipes.complete({"data": "market1501"} | given)
+    names = ("channels", "steps", "features")
+    assert tuple(settings[name] for name in names) == (channels, steps, features)
+
+
 class Described(torch.nn.Module):
     """A descriptor that is quick: the mean colour of each third of the picture, a hundred times."""
 
