@@ -157,11 +157,13 @@ def well_formed(content: dict) -> bool:
             content["config"]["shape"],
             content["state"],
         )
-        kinds = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
+        fields = dataclasses.fields(TrainConfig)
+        kinds = {field.name: field.type for field in fields}
+        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
         sizes = shape["height"], shape["width"], shape["options"]["channels"], shape["identities"]
         return (
-            train.keys() == kinds.keys()
-            and all(isinstance(train[n], kinds[n]) for n in kinds if isinstance(kinds[n], type))
+            needed <= train.keys() <= kinds.keys()
+            and all(isinstance(train[n], kinds[n]) for n in train if isinstance(kinds[n], type))
             and shape["model"] in models.GENERATORS
             and all(type(size) is int for size in sizes)
             and all(16 <= size <= 1024 for size in sizes[:2])

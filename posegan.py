@@ -202,9 +202,10 @@ def describe(prepared: "pairs.Prepared") -> None:
 )
 @click.option(
     "--model",
-    type=click.Choice(recipes.MODELS),
+    metavar=f"{'|'.join(recipes.MODELS)}|pretrained|FILE",
     show_default=recipes.RECIPE["model"],
-    help="flow: pose flow; residual: RPT-GAN; unet: pix2pix.",
+    help="flow: pose flow; residual: RPT-GAN; unet: pix2pix. pretrained, or a FILE: begin with the "
+    "model that comes along, or with a checkpoint.",
 )
 @click.option(
     "--descriptor",
@@ -276,10 +277,13 @@ def train(ctx, resume, **settings) -> None:
     posegan train
     posegan train --data market1501
     posegan train --data market1501 --resume
+    posegan train --data mine --model pretrained
     """
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     model = settings["model"] or recipes.RECIPE["model"]
-    settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{model}"
+    settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{Path(model).stem}"
+    if model not in recipes.MODELS:
+        settings |= settings_of_start(ctx, model)
     check_run(Path(settings["run"]), resume)
     settings = saved_settings(ctx, settings) if resume else new_settings(ctx, settings)
     from posegan import training
@@ -377,6 +381,22 @@ def new_settings(ctx: click.Context, settings: dict) -> dict:
     if settings["model"] == "residual" and settings["batch_size"] == 1:
         raise click.UsageError("--batch-size 1: residual normalises over the batch; give 2 or more")
     return settings
+
+
+def settings_of_start(ctx: click.Context, model: str) -> dict:
+    """The settings that the model says which a run begins with: pretrained, or a checkpoint."""
+    refuse(ctx, ("channels", "descriptor"), f"--model {model} has its own")
+    from posegan import checkpoints
+
+    path = checkpoints.BUILT_IN if model == "pretrained" else Path(model)
+    if not path.is_file():
+        known = ", ".join(recipes.MODELS)
+        raise click.UsageError(
+            f"--model {model}: no such file; give one, pretrained, or of {known}"
+        )
+    shape = checkpoints.read_checkpoint(path)["config"]["shape"]
+    options = {name: shape["options"].get(name) for name in ("channels", "descriptor")}
+    return options | {"model": shape["model"], "start": str(path)}
 
 
 def saved_settings(ctx: click.Context, settings: dict) -> dict:

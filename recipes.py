@@ -25,6 +25,7 @@ RECIPE = {
 RESIDUAL = RECIPE | {"channels": 32, "steps": 2400}
 PAPER = RECIPE | {"features": "resnet50", "steps": None, "learning_rate": 2e-4}
 PAPER_EPOCHS = 60  # ours: the paper says how the learning rate falls, not when it ends
+START_RATE = 4e-4  # of a run that begins with a trained generator
 DEMO = RECIPE | {"features": "none", "steps": 200, "augment": ()}
 ADVERSARIAL_OF_FEATURES = {"adversarial": 0.3, "perceptual": 1.0}
 LOSS_WEIGHTS = {
@@ -65,6 +66,7 @@ class TrainConfig:
     compile: bool
     seed: int
     loss_weights: dict[str, float]
+    start: str = ""  # file of a checkpoint whose generator it begins with
     device: str = "auto"
     precision: str = "auto"  # or "float32", "bfloat16"; auto: what the device is quick in
 
@@ -102,6 +104,8 @@ def complete(given: dict) -> dict:
         known = PAPER if given.get("descriptor") == "vector" else RESIDUAL
     if given["data"] == "demo":
         known = DEMO
+    if given.get("start"):
+        known = known | {"learning_rate": START_RATE}
     settings = known | given
     names = settings["model"], settings["descriptor"], settings["features"]
     weights = LOSS_WEIGHTS["paper" if to_the_letter(*names) else settings["model"]]

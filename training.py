@@ -255,6 +255,20 @@ def read_run(run: Path) -> dict:
         return content
 
 
+def begin_with(path: Path, state: State) -> None:
+    """Put the averaged generator of a checkpoint into a freshly built state.
+
+    Raises ClickException where it doesn't fit.
+    """
+    try:
+        state.generator.load_state_dict(read_checkpoint(path)["state"]["average"])
+    except (RuntimeError, TypeError, AttributeError):
+        raise ClickException(
+            f"{path}: doesn't fit --features or the size of the data; train with those of its run"
+        ) from None
+    state.average.load_state_dict(state.generator.state_dict())
+
+
 def restore(state: State, content: dict, run: Path) -> None:
     """Put a checkpoint's values into a freshly built state.
 
@@ -287,8 +301,13 @@ def learning_rate(config: TrainConfig, step: int, pairs_trained: int) -> float:
     if config.to_the_letter:
         epoch = step * config.batch_size // pairs_trained
         return config.learning_rate * 0.1 ** (epoch // DECAY_EPOCHS)
-    rise = min(1, (step + 1) / (min(WARM_UP, config.steps // 10) + 1))
+    rise = min(1, (step + 1) / (warm_up(config) + 1))
     return config.learning_rate * rise * (1 + math.cos(math.pi * step / config.steps)) / 2
+
+
+def warm_up(config: TrainConfig) -> int:
+    """The steps in which the learning rate rises."""
+    return min(WARM_UP, config.steps // 10)
 
 
 def train(
@@ -326,6 +345,8 @@ def train(
             restore(state, content, run)
         else:
             load_descriptor(config, state)
+            if config.start:
+                begin_with(Path(config.start), state)
         batches.described = describe_sources(config, state, batches, device)
         if rank == 0:
             open_log(run, state.step)
@@ -458,7 +479,8 @@ def train_step(
     """
     batch = losses.complete(augment.augment(batch, config.augment), state.step)
     objective = losses.OBJECTIVES[config.model]
-    if networks.features is not None and state.step < ADVERSARY_FROM * config.steps:
+    early = state.step < ADVERSARY_FROM * config.steps and not config.start
+    if networks.features is not None and early:
         networks = networks._replace(discriminator=None)
     state.generator.train()
     state.discriminator.train()
@@ -508,10 +530,15 @@ def update_average(state: State) -> None:
 
 
 def set_rates(config: TrainConfig, state: State, rate: float) -> None:
-    """Set the learning rates of a step."""
+    """Set the learning rates of a step.
+
+    A trained generator waits until its new discriminator has warmed up: a fresh one spoils it.
+    """
+    waits = config.start and state.step < warm_up(config)
     factor = losses.OBJECTIVES[config.model].discriminator_rate
-    optimizers = (state.generator_optimizer, rate), (state.discriminator_optimizer, factor * rate)
-    for optimizer, one in optimizers:
+    rates = 0 if waits else rate, factor * rate
+    optimizers = state.generator_optimizer, state.discriminator_optimizer
+    for optimizer, one in zip(optimizers, rates):
         for group in optimizer.param_groups:
             group["lr"] = one
 

@@ -122,6 +122,23 @@ def test_resuming_by_the_run_alone_takes_its_own_settings(few_people, tmp_path, 
         assert "the run has" in run("train", "--run", "run", "--resume", *other, code=2)
 
 
+def test_a_run_begins_with_a_trained_model(few_people, tmp_path):
+    base = ["train", "--root", few_people.path.parent, "--batch-size", "4", "--steps", "1"]
+    run(*base, "--run", tmp_path / "first", "--channels", "4", "--model", "unet")
+    model = tmp_path / "first" / "generator.pt"
+    more = [*base, "--run", tmp_path / "second", "--model", model]
+    assert "demo, unet, step 1" in run(*more)
+    settings = checkpoints.read_checkpoint(tmp_path / "second" / "latest.pt")["config"]["train"]
+    named = ("model", "channels", "start", "learning_rate")
+    assert [settings[name] for name in named] == ["unet", 4, str(model), recipes.START_RATE]
+    assert "unet, step 2" in run(*more[:-4], *more[-4:], "--steps", "2", "--resume")
+    third = [*base, "--run", tmp_path / "third", "--model"]
+    assert "has its own" in run(*third, model, "--channels", "8", code=2)
+    assert "no such file; give one, pretrained, or of" in run(*third, "mine.pt", code=2)
+    (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
+    assert "bad.pt" in run(*third, tmp_path / "bad.pt", code=1)
+
+
 def test_options_a_model_has_no_use_for_are_refused(few_people, tmp_path):
     base = ["train", "--root", few_people.path.parent, "--run", tmp_path / "run", "--steps", "1"]
     assert "multiple of 4" in run(*base, "--model", "flow", "--channels", "9", code=2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click import ClickException
-from conftest import average_in_one_process, config_for, same, stop_at, values_of
+from conftest import average_in_one_process, config_for, fails, same, stop_at, values_of
 from PIL import Image
 
 from posegan import checkpoints, losses, metrics, models, pairs, recipes, scoring, training
@@ -239,6 +239,27 @@ def test_every_model_has_its_name_its_objective_and_its_weights():
     assert list(models.GENERATORS) == list(losses.OBJECTIVES) == list(recipes.MODELS)
     assert tuple(metrics.RECIPE_NOTES) == scoring.SCORES
     assert list(recipes.LOSS_WEIGHTS) == ["paper", *recipes.MODELS]
+
+
+def test_a_trained_generator_waits_for_its_new_discriminator(few_people, tmp_path):
+    """And what a run begins with must fit it."""
+    settings = {"model": "flow", "channels": 8, "steps": 40}
+    first = config_for(few_people, tmp_path / "first", **settings)
+    training.train(first, few_people, False, stop_at(1))
+    start = tmp_path / "first" / "generator.pt"
+    config = config_for(few_people, tmp_path / "second", start=str(start), **settings)
+    training.train(config, few_people, False, stop_at(1))
+    known, values = values_of(start)["average"], values_of(tmp_path / "second" / "latest.pt")
+    weights = [name for name in known if "running" not in name]
+    assert all(torch.equal(values["generator"][name], known[name].float()) for name in weights)
+    fresh = training.build(config, training.describe(config, few_people), torch.device("cpu"))
+    assert not same(values["discriminator"], fresh.discriminator.state_dict())
+    training.train(config, few_people, True, stop_at(4))
+    values = values_of(tmp_path / "second" / "latest.pt")
+    assert not all(torch.equal(values["generator"][name], known[name].float()) for name in weights)
+    other = config_for(few_people, tmp_path / "third", start=str(start), model="unet", channels=8)
+    with fails("generator.pt: doesn't fit --features or the size of the data"):
+        training.train(other, few_people, False, lambda figures: None)
 
 
 @pytest.mark.parametrize(
