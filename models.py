@@ -399,6 +399,14 @@ def twice(maps: Tensor) -> Tensor:
     return F.interpolate(maps, scale_factor=2, mode="bilinear")
 
 
+def joined(*maps: Tensor) -> Tensor:
+    """Maps (B, C, H, W) as one with all their channels, channels last: as convolutions want it.
+
+    Look-ups are not, and one among them would make the whole be copied.
+    """
+    return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
+
+
 def convolution(before: int, after: int) -> nn.Sequential:
     """A convolution, batch norm, leaky ReLU; the size stays."""
     return nn.Sequential(
@@ -421,7 +429,7 @@ class RefiningBlock(nn.Module):
         nn.init.zeros_(self.layers[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.layers(x), 0.1)
+        return F.leaky_relu_(self.layers(x).add_(x), 0.1)
 
 
 class Features(NamedTuple):
@@ -509,14 +517,14 @@ class PoseFlow(nn.Module):
         logit = torch.logit(visibility, eps=0.01)
 
         flow = 2 * twice(flow)
-        x = self.at_quarter(torch.cat([warp(source.quarter, flow), pose.quarter], dim=1))
+        x = self.at_quarter(joined(warp(source.quarter, flow), pose.quarter))
         step = self.quarter_step(x).float()  # (B, 3, H/4, W/4)
         flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
         flows.append(flow)
         visibilities.append(logit.sigmoid())
 
         flow = 2 * twice(flow)
-        x = self.at_half(torch.cat([warp(source.half, flow), twice(x)], dim=1))
+        x = self.at_half(joined(warp(source.half, flow), twice(x)))
         step = self.half_step(x).float()  # (B, 3, H/2, W/2)
         flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
         flows += [flow, 2 * twice(flow)]
@@ -573,11 +581,9 @@ class GarmentNet(nn.Module):
         dressed = looks @ layout.flatten(2).softmax(1).to(looks.dtype)  # (B, 2C, N)
         moved = warp(source.eighth, found.flows[0]) * found.visibilities[0]
         attended, dressed = (x.view_as(source.eighth) for x in (attended, dressed))
-        x = self.at_eighth(torch.cat([pose.eighth, attended, moved, dressed], dim=1))
+        x = self.at_eighth(joined(pose.eighth, attended, moved, dressed))
         moved = warp(source.quarter, found.flows[1]) * found.visibilities[1]
-        x = self.at_quarter(
-            torch.cat([twice(x), pose.quarter, moved], dim=1)
-        )  # (B, 3C/2, H/4, W/4)
+        x = self.at_quarter(joined(twice(x), pose.quarter, moved))  # (B, 3C/2, H/4, W/4)
         return x, torch.tanh(self.picture(x)), layout
 
 
@@ -604,12 +610,10 @@ class SynthesisNet(nn.Module):
         self, garment: Tensor, source: Tensor, features: Features, found: Correspondence
     ) -> tuple[Tensor, Tensor, Tensor]:
         moved = warp(features.half, found.flows[2]) * found.visibilities[2]
-        x = self.at_half(
-            torch.cat([twice(self.grow(garment)), moved], dim=1)
-        )  # (B, 3C/4, H/2, W/2)
+        x = self.at_half(joined(twice(self.grow(garment)), moved))  # (B, 3C/4, H/2, W/2)
         warped = warp(source, found.flows[3])
-        x = self.full(torch.cat([twice(self.grow_again(x)), warped], dim=1))  # (B, C/4, H, W)
-        x = self.picture(x).float()
+        x = self.full(joined(twice(self.grow_again(x)), warped))  # (B, C/4, H, W)
+        x = self.picture(x).float().contiguous()
         return torch.tanh(x[:, :3]), warped, x[:, 3:].sigmoid()
 
 
