@@ -259,7 +259,7 @@ def describe(prepared: "pairs.Prepared") -> None:
     metavar="STEPS",
     help="Steps between checkpoints, each with samples, and scores of people held out.",
 )
-@click.option("--compile", is_flag=True, help="Compile the networks: slower to begin.")
+@click.option("--compile", is_flag=True, help="Compile the networks: for GPUs, slower to begin.")
 @click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of all draws.")
 @click.option(
     "--resume",
