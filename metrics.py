@@ -5,14 +5,13 @@ The scores of pairs come as (B,) float64; those of a whole set (Inception Score,
 All of it runs on the device of the images. Images that can't be scored raise ValueError.
 """
 
-import contextlib
 import math
 import socket
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from copy import copy
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posegan.features import find_poses, inception_2015, inception_imagenet
-from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput
+from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK
 
 LEVELS = 255.0  # the range of an image, in grey levels
-BLOCK = {torch.float32: 16, torch.float64: 12}  # outputs of one matrix product: a tile of the BLAS
+BLOCK = 12  # outputs of one matrix product: a tile of the BLAS
 CPU_PIXELS = 2**14  # of the images scored at once: what stays in the cache
 ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 GB
-EXACT_FLOAT32 = 2**24  # whole numbers below it, and their sums, are exact in float32
 SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
+INCEPTION_SIZE = 299
 PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
 MASK_RADIUS, MASK_CLOSING = 4, 5  # pixels: of joints, half a limb; the square that closes gaps
 MASK_LIMBS = (  # PG2's, which its followers use
@@ -67,34 +66,10 @@ RECIPES = {
 }
 
 
-class Note(NamedTuple):
-    """How a score was computed, and what is better: "higher", "lower", "target 1" or nothing."""
-
-    text: str
-    better: str
-
-
-RECIPE_NOTES = {
-    "ssim_dscf": Note("Gaussian 11 taps, range of the generated image", "higher"),
-    "ssim_wang": Note("Gaussian 11 taps, range 255", "higher"),
-    "ssim_pg2": Note("uniform 7x7, sample covariance, range 255", "higher"),
-    "ssim_gfla": Note("uniform 51x51, sample covariance, range 1", "higher"),
-    "mask_ssim": Note("ssim_dscf of both images times the target pose's mask", "higher"),
-    "ms_ssim": Note("Wang 2003: 5 scales, Gaussian 11 taps, range 255", "higher"),
-    "psnr": Note("dB; identical images count 100", "higher"),
-    "l1": Note("absolute error, range [0, 1]", "lower"),
-    "detail": Note("gradient ratio; 0.5 is fog", "target 1"),
-    "lpips": Note("AlexNet, v0.1, images in [-1, 1]", "lower"),
-    "pck": Note("PCKh@0.5: joints within half a head of the target's", "higher"),
-    "pose_error": Note("pixels, of the joints found", "lower"),
-    "inception_score": Note("Inception of 2015-12-05, 10 splits; ± is theirs", "higher"),
-    "inception_score_std": Note("population standard deviation over the splits", ""),
-    "fid": Note("pytorch-fid: Inception of 2015-12-05, to these targets", "lower"),
-    "fid_gfla": Note("GFLA: torchvision's Inception, to the training images", "lower"),
-}
-OF_ALL_PAIRS = ("inception_score", "inception_score_std", "fid", "fid_gfla")  # no single pair's
-PIXEL_SCORES = (*(f"ssim_{name}" for name in RECIPES), "mask_ssim", "ms_ssim", "psnr", "l1")
-PIXEL_SCORES += ("detail",)
+PIXEL_SCORES = (
+    *(f"ssim_{name}" for name in RECIPES),
+    *("mask_ssim", "ms_ssim", "psnr", "l1", "detail"),
+)
 SMALLEST_SIDES = {  # pixels that an image needs: a window must fit, for MS-SSIM at the fifth scale
     **{f"ssim_{name}": recipe.window.taps for name, recipe in RECIPES.items()},
     **{"mask_ssim": GAUSSIAN.taps, "ms_ssim": (GAUSSIAN.taps - 1) * 2**4 + 1, "lpips": 32},
@@ -130,11 +105,10 @@ def _sums(x: Tensor, y: Tensor, window: Window) -> Tensor:
     need four planes where x and y need five, and make the SSIM of an image with itself exactly 1.
     """
     H, W = x.shape[0], x.shape[3]
-    like = (x.dtype, x.device)
     # One product on accelerators, and for gradients, which blocks that overlap make slow.
     whole = torch.is_grad_enabled() or x.device.type != "cpu"
-    block = max(H, W) if whole else BLOCK[x.dtype]
-    rows, columns = (_bands(window, size, block, *like) for size in (H, W))
+    block = max(H, W) if whole else BLOCK
+    rows, columns = (_bands(window, size, block, x.dtype, x.device) for size in (H, W))
     total, difference = x + y, x - y
     planes = torch.stack([total, difference, total.square(), difference.square()], dim=1)
     lines = planes.reshape(-1, W)  # (H * 4 * B * 3, W)
@@ -168,31 +142,23 @@ def similarity(x: Tensor, y: Tensor, recipe: Recipe, data_range: float) -> Tenso
 
 
 def _similarities(x: Tensor, y: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """SSIM (B,) float64 of images (B, 3, H, W) by each recipe; windows that fit several, once."""
+    """SSIM (B,) of grey levels (H, B, 3, W) by recipes; a window that serves several, once."""
+    extent = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)  # (B,)
     result, sums = {}, {}
-    extent = x.amax((1, 2, 3)).double() - x.amin((1, 2, 3))
-    extent = extent if x.dtype == torch.uint8 else extent * (LEVELS / 2)
-    extent = extent.clamp(min=SMALLEST_RANGE)[:, None, None]  # (B, 1, 1)
-    whole = x.dtype == y.dtype == torch.uint8
     for name in names:
         recipe = RECIPES[name]
-        window = recipe.window
-        if window not in sums:
-            largest = (2 * LEVELS * window.taps) ** 2  # a sum of squares
-            small = whole and not window.sigma and largest < EXACT_FLOAT32
-            # In float32 at half the cost; CUDA might compute it in TF32, which is not exact.
-            dtype = torch.float32 if small and x.device.type == "cpu" else torch.float64
-            sums[window] = _sums(_levels(x, dtype), _levels(y, dtype), window).double()
-        luminance, structure = _factors(sums[window], recipe, recipe.data_range or extent)
+        if recipe.window not in sums:
+            sums[recipe.window] = _sums(x, y, recipe.window)
+        data_range = recipe.data_range or extent[:, None, None]
+        luminance, structure = _factors(sums[recipe.window], recipe, data_range)
         result[name] = (luminance * structure).mean((0, 2, 3))
     return result
 
 
-def _levels(images: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Images (B, 3, H, W) as grey levels (H, B, 3, W)."""
-    levels = images.permute(2, 0, 1, 3).to(dtype)
-    levels = levels if images.dtype == torch.uint8 else (levels + 1) * (LEVELS / 2)
-    return levels.contiguous()
+def _levels(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) as grey levels (H, B, 3, W) float64."""
+    levels = images.permute(2, 0, 1, 3).double().contiguous()
+    return levels if images.dtype == torch.uint8 else (levels + 1) * (LEVELS / 2)
 
 
 def _multiscale(x: Tensor, y: Tensor) -> Tensor:
@@ -274,16 +240,14 @@ def _score_chunk(
     names: Collection[str], x: Tensor, y: Tensor, pose: Tensor | None
 ) -> dict[str, Tensor]:
     """The named scores, each (B,), of images (B, 3, H, W) and poses (B, 25, 3)."""
+    height, width = x.shape[2:]
+    x, y = _levels(x), _levels(y)  # (H, B, 3, W)
     found = _similarities(x, y, [recipe for recipe in RECIPES if f"ssim_{recipe}" in names])
     result = {f"ssim_{recipe}": score for recipe, score in found.items()}
     if "mask_ssim" in names:
-        mask = pose_mask(pose, *x.shape[2:])  # (B, 1, H, W)
-        masked = (image.where(mask, 0 if image.dtype == torch.uint8 else -1) for image in (x, y))
-        score = _similarities(*masked, ["dscf"])["dscf"]
-        result["mask_ssim"] = score.where(mask.flatten(1).any(1), torch.nan)
-    if result.keys() >= set(names):
-        return result
-    x, y = _levels(x), _levels(y)  # (H, B, 3, W)
+        mask = pose_mask(pose, height, width).permute(2, 0, 1, 3)  # (H, B, 1, W)
+        score = _similarities(x * mask, y * mask, ["dscf"])["dscf"]
+        result["mask_ssim"] = score.where(mask.any((0, 2, 3)), torch.nan)
     error = x - y
     if "ms_ssim" in names:
         result["ms_ssim"] = _multiscale(x, y)
@@ -378,11 +342,9 @@ class Means:
 
 # ------------------------------------------------------------------------------ Inception
 
-INCEPTION_URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth"
-)
-INCEPTION_SIZE = 299
+
+# No TF32, in which CUDA's convolutions keep three digits and scores depend on the device.
+full_float32 = partial(torch.backends.cudnn.flags, enabled=True, allow_tf32=False)
 
 
 @torch.inference_mode()
@@ -406,66 +368,37 @@ def features(network: nn.Module, images: Tensor, resize: str) -> Tensor:
         return network(x.contiguous(memory_format=torch.channels_last))
 
 
-def class_probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """What the Inception Score is made of (B, 1008), float64: the classifier without its bias."""
-    logits = features(network, images, "tensorflow") @ network.classifier.T
-    return logits.double().softmax(1)
+def class_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """What the Inception Score is made of (B, 1008): the classifier without its bias."""
+    return features(network, images, "tensorflow") @ network.classifier.T
 
 
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """No TF32, in which CUDA's convolutions keep three digits and scores depend on the device."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
-
-
-@cache
 def _resize_matrix(size: int, device: torch.device) -> Tensor:
     """TensorFlow 1's way, without half-pixel centres: the matrix (299, size) that looks up between
     pixel i * size / 299 and the next.
     """
-    at = torch.arange(INCEPTION_SIZE, dtype=torch.float32) * (size / INCEPTION_SIZE)
-    low = at.floor().long()
-    share = at - low
-    matrix = torch.zeros(INCEPTION_SIZE, size)
-    matrix.scatter_add_(1, low[:, None], 1 - share[:, None])
-    matrix.scatter_add_(1, (low + 1).clamp(max=size - 1)[:, None], share[:, None])
-    return matrix.to(device)
+    at = torch.arange(INCEPTION_SIZE, device=device) * (size / INCEPTION_SIZE)
+    distance = at.clamp(max=size - 1)[:, None] - torch.arange(size, device=device)
+    return (1 - distance.abs()).clamp(min=0)
 
 
-class InceptionScore:
-    """The Inception Score of `count` images, batch after batch; keeps sums only.
+def inception_score(probabilities: Tensor, splits: int = SPLITS) -> tuple[float, float]:
+    """Inception Score of class probabilities (N, classes): mean and population standard deviation.
 
     Salimans et al. 2016 as the papers compute it: exp of the mean KL divergence between images'
     class probabilities and their mean, in each of `splits` contiguous parts in the pairs' order.
     Raises ValueError for fewer images than splits.
     """
-
-    def __init__(self, count: int, splits: int = SPLITS):
-        if not 1 <= splits <= count:
-            raise ValueError(f"{count} images can't be split into {splits} parts")
-        self.ends = [count * (i + 1) // splits for i in range(splits)]
-        self.seen = 0
-        self._parts = [[0, 0.0, 0.0] for _ in self.ends]  # images, sums of p and of p log p
-
-    def add(self, probabilities: Tensor) -> None:
-        """Add the probabilities (B, classes) of the next images."""
-        probabilities = probabilities.double()
-        for part, start, end in zip(self._parts, [0, *self.ends], self.ends):
-            rows = probabilities[max(start - self.seen, 0) : max(end - self.seen, 0)]
-            part[0] += len(rows)
-            part[1] = part[1] + rows.sum(0)
-            part[2] = part[2] + torch.special.xlogy(rows, rows).sum()  # 0 log 0 is 0
-        self.seen += len(probabilities)
-
-    def value(self) -> tuple[float, float]:
-        """Mean and population standard deviation over the splits."""
-        divergences = []
-        for images, total, negentropy in self._parts:
-            mean = total / images
-            divergences.append(negentropy / images - torch.special.xlogy(mean, mean).sum())
-        scores = torch.stack(divergences).exp()
-        return scores.mean().item(), scores.std(correction=0).item()
+    count, divergences = len(probabilities), []
+    if not 1 <= splits <= count:
+        raise ValueError(f"{count} images can't be split into {splits} parts")
+    ends = [count * i // splits for i in range(1, splits)]
+    for part in probabilities.double().tensor_split(ends):
+        mean = part.mean(0)
+        information = torch.special.xlogy(part, part).sum(1).mean()  # 0 log 0 is 0
+        divergences.append(information - torch.special.xlogy(mean, mean).sum())
+    scores = torch.stack(divergences).exp()
+    return scores.mean().item(), scores.std(correction=0).item()
 
 
 class FeatureStatistics:
@@ -546,11 +479,13 @@ NEEDS = {  # score to the network it needs
     **dict.fromkeys(("inception_score", "inception_score_std", "fid"), "inception"),
     **{"fid_gfla": "imagenet", "lpips": "lpips", "pck": "keypoints", "pose_error": "keypoints"},
 }
-
-
+OF_PYTORCH_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 RELEASED = "https://download.pytorch.org/models/"  # torchvision's
 WEIGHTS = {  # network to its title and the address of its weights
-    "inception": ("Inception of 2015-12-05", INCEPTION_URL),
+    "inception": (
+        "Inception of 2015-12-05",
+        f"{OF_PYTORCH_FID}pt_inception-2015-12-05-6726825d.pth",
+    ),
     "imagenet": ("torchvision's Inception", f"{RELEASED}inception_v3_google-0cc3c7bd.pth"),
     "lpips": ("AlexNet", f"{RELEASED}alexnet-owt-7be5be79.pth"),
     "keypoints": ("Keypoint R-CNN", f"{RELEASED}keypointrcnn_resnet50_fpn_coco-fc266e95.pth"),
@@ -565,12 +500,11 @@ def load_networks(names: Collection[str], device: torch.device) -> tuple[dict, d
     loaded, missing, patience = {}, {}, socket.getdefaulttimeout()
     socket.setdefaulttimeout(FETCH_SECONDS)  # torch would wait for a silent server for ever
     try:
-        for network in {NEEDS[name]: None for name in names if name in NEEDS}:  # each once
+        for network in {NEEDS[name] for name in names if name in NEEDS}:
             try:
-                with _weights_of(*WEIGHTS[network]):
-                    loaded[network] = _load(network, device)
-            except BadInput as error:
-                missing[network] = error.message
+                loaded[network] = _load(network, device)
+            except Exception as error:  # of urllib, ssl, pickle, hashing: they share no base class
+                missing[network] = _in_one_line(error, *WEIGHTS[network])
     finally:
         socket.setdefaulttimeout(patience)
     return loaded, {name: missing[NEEDS[name]] for name in names if NEEDS.get(name) in missing}
@@ -599,21 +533,16 @@ def _found_poses(images: Tensor) -> Tensor:
         return torch.from_numpy(find_poses(pictures, None, images.device)).to(images.device)
 
 
-@contextlib.contextmanager
-def _weights_of(title: str, url: str) -> Iterator[None]:
-    """Turn whatever keeps weights from being fetched, read or used into one line."""
+def _in_one_line(error: Exception, title: str, url: str) -> str:
+    """Why weights can't be fetched, read or used, and what to do."""
+    if isinstance(error, ImportError):
+        return "lpips: the package is not installed; pip install 'posegan[lpips]'"
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    try:
-        yield
-    except ImportError:
-        remedy = "pip install 'posegan[lpips]'"
-        raise BadInput("lpips", "the package is not installed", remedy) from None
-    except Exception as error:  # urllib's, ssl's, pickle's and hashing's errors share no base class
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        what, problem = f"the weights of {title}", f"can't be fetched ({line})"
-        if file.exists():
-            raise BadInput(file, f"not {what} ({line})", "delete it to fetch it again") from None
-        raise BadInput(what, problem, f"put {file.name} into {file.parent}") from None
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    if file.exists():
+        return f"{file}: not the weights of {title} ({line}); delete it to fetch it again"
+    remedy = f"put {file.name} into {file.parent}"
+    return f"the weights of {title}: can't be fetched ({line}); {remedy}"
 
 
 # ------------------------------------------------------------------------------ all of them
@@ -626,12 +555,12 @@ def _of_each(compute: Callable, images: Tensor) -> Tensor:
 
 
 class Scorer:
-    """The named scores of one system, batch after batch; memory does not grow with the pairs.
+    """The named scores of one system, batch after batch.
 
-    `count` is the number of pairs to come, which the splits of the Inception Score need, `size`
-    their height and width; `networks` and `missing`, scores that are known to be unavailable and
-    the reasons, as `load_networks` gives them. `fid_gfla` compares with the features of training
-    images that `add_reference` is given. Everything is computed on `device`.
+    `count` is the number of pairs to come and `size` their height and width, which some scores
+    need; `networks` and `missing`, scores known to be unavailable and the reasons, are as
+    `load_networks` gives them. `fid_gfla` compares with the features of training images that
+    `add_reference` is given. Everything is computed on `device`; a pair leaves 4 kB behind.
     """
 
     def __init__(
@@ -643,20 +572,17 @@ class Scorer:
         networks: dict | None = None,
         missing: dict[str, str] | None = None,
     ):
-        self.count, self.device = count, device
+        self.names, self.device = names, device
         self.networks, self.missing = networks or {}, dict(missing or {})
-        self.names = [name for name in RECIPE_NOTES if name in names]
-        for name in self.names:
+        for name in names:
             if min(size) < (pixels := SMALLEST_SIDES.get(name, 1)):
                 self.missing[name] = f"needs images of at least {pixels} pixels a side"
             if name.startswith("inception_score") and count < SPLITS:
                 self.missing[name] = f"needs at least {SPLITS} pairs, one a split"
             if name.startswith("fid") and count < 2:
                 self.missing[name] = "needs at least 2 pairs"
-        self.seen, self.means, self._beside = 0, Means(), False  # beside a scorer of these targets
-        self._features = defaultdict(FeatureStatistics)
-        self._inception_score = InceptionScore(count) if self.computes("inception_score") else None
-        self._known = (-1, {})  # the values at a number of pairs, as a distance takes seconds
+        self.seen, self.means, self._logits = 0, Means(), []
+        self._features, self._beside = defaultdict(FeatureStatistics), False
 
     def computes(self, *names: str) -> bool:
         """Whether one of these scores is asked for and, as far as is known, available."""
@@ -667,11 +593,9 @@ class Scorer:
         features from here.
         """
         other = copy(self)
-        other.seen, other.means, other._beside, other._known = 0, Means(), True, (-1, {})
+        other.seen, other.means, other._logits, other._beside = 0, Means(), [], True
         shared = {part: self._features[part] for part in ("target", "reference")}
         other._features = defaultdict(FeatureStatistics, shared)
-        if self._inception_score is not None:
-            other._inception_score = InceptionScore(self.count)
         return other
 
     def add_reference(self, images: Tensor) -> None:
@@ -702,47 +626,41 @@ class Scorer:
         return single
 
     def _add_features(self, generated: Tensor, target: Tensor) -> None:
-        if self._inception_score is not None:
-            classes = partial(class_probabilities, self.networks["inception"])
-            self._inception_score.add(_of_each(classes, generated))
+        if self.computes("inception_score", "inception_score_std"):
+            classes = partial(class_logits, self.networks["inception"])
+            self._logits.append(_of_each(classes, generated).cpu())
         if self.computes("fid"):
             pool3 = partial(features, self.networks["inception"], resize="pytorch-fid")
             self._features["generated"].add(_of_each(pool3, generated))
-            if not self._beside:
+            if not self._beside:  # else the scorer of these targets has added them
                 self._features["target"].add(pool3(target))
         if self.computes("fid_gfla"):
             pooled = partial(features, self.networks["imagenet"], resize="gfla")
             self._features["generated_gfla"].add(_of_each(pooled, generated))
 
+    @cached_property
     def values(self) -> dict[str, float]:
-        """Name to score, of those that are available."""
-        if self._known[0] != self.seen:
-            self._known = (self.seen, self._computed())
-        return self._known[1]
-
-    def _computed(self) -> dict[str, float]:
+        """Name to score, of those that are available, once all pairs are added."""
         values = self.means.values()
-        if self._inception_score is not None:
-            names = ("inception_score", "inception_score_std")
-            values |= dict(zip(names, self._inception_score.value()))
+        if self._logits:
+            mean, deviation = inception_score(torch.cat(self._logits).double().softmax(1))
+            values |= {"inception_score": mean, "inception_score_std": deviation}
         pairs = {"fid": ("generated", "target"), "fid_gfla": ("generated_gfla", "reference")}
         for name, parts in pairs.items():
             sides = [self._features[part] for part in parts]
             if min(side.count for side in sides) > 1:
                 values[name] = fid(*sides[0].moments(), *sides[1].moments())
-        return {name: x for name, x in values.items() if name in self.names and math.isfinite(x)}
+        known = (name for name in self.names if math.isfinite(values.get(name, math.nan)))
+        return {name: values[name] for name in known}
 
-    def recipe(self, name: str) -> str:
-        """How a score was computed, and of how many pairs where some have none."""
-        text, count = RECIPE_NOTES[name].text, self.means.counts.get(name, 0)
-        return f"{text}; only {count:,} pairs have it" if 0 < count < self.seen else text
-
+    @property
     def reasons(self) -> dict[str, str]:
         """The reason for each score that is asked for and unavailable."""
-        known = dict.fromkeys(self.names, "the result is not finite")
-        known["detail"] = "the targets are flat"
-        known["pose_error"] = "no target joint was found in the images"
-        known["pck"] = "no target pose shows nose and neck, or the spine, for the head's size"
-        known["mask_ssim"] = "no target pose lies inside its image"
-        known |= self.missing
-        return {name: known[name] for name in self.names if name not in self.values()}
+        known = {
+            "detail": "the targets are flat",
+            "pose_error": "no target joint was found in the images",
+            "pck": "no target pose shows nose and neck, or the spine, for the head's size",
+            "mask_ssim": "no target pose lies inside its image",
+        } | self.missing
+        lacking = (name for name in self.names if name not in self.values)
+        return {name: known.get(name, "the result is not finite") for name in lacking}

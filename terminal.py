@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
+
+from posegan.files import printable
 
 # rich is imported inside the functions: help and usage errors answer at once.
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ class Size(click.ParamType):
 
     def convert(self, value, param, ctx) -> tuple[int, int]:
         """Parse "128x64" to (128, 64). Fails for anything that is no such size."""
-        if isinstance(value, tuple):
-            return value
         height, _, width = value.lower().partition("x")
         if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
             self.fail(f"{value!r} is not a size; write height x width, such as 128x64", param, ctx)
@@ -66,7 +65,7 @@ class Names(click.ParamType):
 
     def convert(self, value, param, ctx) -> tuple[str, ...]:
         """Parse "b,a" to ("a", "b"), in the list's order. Fails for names that are not known."""
-        names = value.split(",") if isinstance(value, str) else value
+        names = value.split(",")
         if self.none and value == "none":
             return ()
         for name in names:
@@ -82,8 +81,6 @@ class Box(click.ParamType):
 
     def convert(self, value, param, ctx) -> tuple[int, ...]:
         """Parse "10,20,110,220". Fails for anything that is no box."""
-        if isinstance(value, tuple):
-            return value
         try:
             left, top, right, bottom = map(int, value.split(","))
         except ValueError:
@@ -95,10 +92,11 @@ class Box(click.ParamType):
         return left, top, right, bottom
 
 
+PATH, FOLDER = Place(), Place(file_okay=False)
+FILE = Place(dir_okay=False, path_type=Path)
 data_option = click.option(
     "--data",
     default="demo",
-    show_default=True,
     metavar="NAME",
     help="Prepared data set; train also takes several: NAME,NAME or NAME:SHARE,NAME:SHARE.",
 )
@@ -106,29 +104,24 @@ root_option = click.option(
     "--root",
     default="data",
     envvar="POSEGAN_DATA",
-    show_default=True,
     show_envvar=True,
-    metavar="DIR",
-    type=Place(file_okay=False),
+    type=FOLDER,
     help="Folder of the prepared data sets.",
 )
 device_option = click.option(
     "--device",
     default="auto",
-    show_default=True,
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="Where to compute; auto takes CUDA where there is one.",
 )
 checkpoint_option = click.option(
     "--checkpoint",
-    type=Place(dir_okay=False, path_type=Path),
-    metavar="FILE",
+    type=FILE,
     help="Checkpoint to use.  [default: the newest below runs/, else the one that comes along]",
 )
 pose_weights_option = click.option(
     "--pose-weights",
-    type=Place(dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
@@ -178,8 +171,6 @@ def open_streams() -> None:
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """Turn all that ends a command into one line; POSEGAN_DEBUG=1 shows the traceback instead."""
-    from posegan.files import printable
-
     try:
         yield
     except (click.exceptions.Exit, click.Abort):
@@ -209,8 +200,6 @@ def stoppable() -> Iterator[None]:
         raise KeyboardInterrupt(number)
 
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    if threading.current_thread() is not threading.main_thread():  # no other hears them
-        numbers = ()
     previous = {one: signal.getsignal(one) for one in numbers}
     for one in numbers:
         if previous[one] is not signal.SIG_IGN:  # as nohup wants it
@@ -246,8 +235,6 @@ class Commands(click.Group):
 
 def say(*lines: object, err: bool = False) -> None:
     """Print lines that hold names; of several processes, one does."""
-    from posegan.files import printable
-
     for line in lines if os.environ.get("RANK", "0") == "0" else ():
         click.echo(printable(str(line)), err=err)
 
@@ -255,20 +242,14 @@ def say(*lines: object, err: bool = False) -> None:
 @contextlib.contextmanager
 def progress_line(description: str, unit: str) -> Iterator[Callable]:
     """A progress line on stderr; gives what moves it: update(completed=, total=, note=)."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = [TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()]
-    columns += [TextColumn(unit), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
+    columns = [progress.BarColumn(10), progress.MofNCompleteColumn(), unit, "{task.fields[note]}"]
+    columns = ["{task.description}", *columns, progress.TimeRemainingColumn()]
     silent = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
-    with Progress(*columns, console=Console(stderr=True), disable=silent) as progress:
-        yield partial(progress.update, progress.add_task(description, total=None, note=""))
+    with progress.Progress(*columns, console=Console(stderr=True), disable=silent) as line:
+        yield partial(line.update, line.add_task(description, total=None, note=""))
 
 
 @contextlib.contextmanager
@@ -295,13 +276,10 @@ def plain_lines(config: "TrainConfig") -> Callable[[dict], None]:
         ended = figures["step"] == config.steps
         if "reconstruction" in figures and (ended or time.monotonic() - last > PLAIN_SECONDS):
             last = time.monotonic()
-            steps = config.steps - figures["step"]
-            left = steps * config.batch_size / max(figures["images_per_second"], 1e-9)
-            click.echo(
-                f"step {figures['step']:,} of {config.steps:,}, {describe_losses(figures)}, "
-                f"{left / 60:.0f} min left",
-                err=True,
-            )
+            images = (config.steps - figures["step"]) * config.batch_size
+            left = images / max(figures["images_per_second"], 1e-9) / 60
+            done = f"step {figures['step']:,} of {config.steps:,}"
+            say(f"{done}, {describe_losses(figures)}, {left:.0f} min left", err=True)
 
     return report
 
@@ -322,8 +300,6 @@ def show(table: "Table") -> None:
     """
     from rich.console import Console
     from rich.measure import Measurement
-
-    from posegan.files import printable
 
     table.title = table.title and printable(table.title)
     for column in table.columns:

@@ -841,8 +841,8 @@ def test_the_python_of_the_readme_runs(trained, photo, pose_file, tmp_path, monk
 
 
 def test_extremes_keep_the_lowest_and_the_highest():
-    kept = scoring.Extremes(2)
+    kept = []
     for scores in ([0.5, 0.1, float("nan")], [0.9, 0.3], [0.7, 0.2]):
-        kept.add(scores, [["a", "b"]] * len(scores), [[np.array(score)] for score in scores])
-    rows = [row for half in kept.halves() for _, _, _, row in half]
-    assert [row[0].item() for row in rows] == [0.1, 0.2, 0.7, 0.9]
+        found = ((score, ["a", "b"], [np.array(score)]) for score in scores)
+        kept = scoring.keep_extremes(kept, found, 2)
+    assert [row[0].item() for _, _, row in kept] == [0.1, 0.2, 0.7, 0.9]
