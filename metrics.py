@@ -190,27 +190,21 @@ def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
     The mask of DSCF's and PATN's programs, of the joints of COCO-18 and PG2's limbs: limbs 8 px
     wide with their rims, discs of radius 4 without. Missing joints and their limbs are not drawn.
     """
-    joint, seen = pose[..., :2].double(), pose[..., 2] > 0
+    joint, seen = pose[..., :2, None, None].double(), pose[..., 2, None, None] > 0
     xs, ys = (torch.arange(size, device=pose.device) for size in (width, height))
-    start, end = (list(joints) for joints in zip(*MASK_LIMBS))
-    way, middle = joint[:, end] - joint[:, start], (joint[:, end] + joint[:, start]) / 2
-    length = way.norm(dim=2)  # (B, 23)
-    ux, uy = (way / length.clamp(min=1e-6)[..., None])[..., None].unbind(2)  # (B, 23, 1)
-    x, y = xs - middle[..., :1], ys - middle[..., 1:]  # (B, 23, W), (B, 23, H)
-    columns = torch.stack([ux * x, -uy * x])[..., None, :]  # along and across the limb
-    rows = torch.stack([uy * y, ux * y])[..., None]  # (2, B, 23, H, 1)
-    drawn = seen[:, start] & seen[:, end] & (length > 0)
-    half = (length / 2).where(drawn, -1)
-    # The allowances keep rounding from deciding which pixels of a rim belong.
-    reach = torch.stack([half, torch.full_like(half, MASK_RADIUS)])[..., None, None] + 1e-4
     mask = torch.zeros(len(pose), height, width, dtype=torch.bool, device=pose.device)
-    for limb in range(len(MASK_LIMBS)):  # all at once would need 23 times the memory
-        inside = (rows[:, :, limb] + columns[:, :, limb]).abs() <= reach[:, :, limb]
-        mask |= inside[0] & inside[1]
-    x, y = ((size - joint[..., i, None]).square() for i, size in enumerate((xs, ys)))
-    x = x.where(seen[..., None], torch.inf)  # (B, 25, W)
+    # The allowances keep rounding from deciding which pixels of a rim belong.
+    for a, b in MASK_LIMBS:
+        way, middle = joint[:, b] - joint[:, a], (joint[:, b] + joint[:, a]) / 2  # (B, 2, 1, 1)
+        length = way.norm(dim=1)  # (B, 1, 1)
+        ux, uy = (way / length[:, None].clamp(min=1e-6)).unbind(1)
+        x, y = xs - middle[:, 0], ys[:, None] - middle[:, 1]  # (B, 1, W), (B, H, 1)
+        along, across = (ux * x + uy * y).abs(), (ux * y - uy * x).abs()  # (B, H, W)
+        inside = (along <= length / 2 + 1e-4) & (across <= MASK_RADIUS + 1e-4)
+        mask |= inside & seen[:, a] & seen[:, b] & (length > 0)
     for a in COCO18:
-        mask |= x[:, a, None] + y[:, a, :, None] < MASK_RADIUS**2 - 1e-3
+        x, y = xs - joint[:, a, 0], ys[:, None] - joint[:, a, 1]
+        mask |= (x.square() + y.square() < MASK_RADIUS**2 - 1e-3) & seen[:, a]
     margin = MASK_CLOSING // 2
     dilated = F.max_pool2d(mask[:, None].float(), MASK_CLOSING, 1, margin)
     return F.max_pool2d(-dilated, MASK_CLOSING, 1, margin) < 0  # outside belongs to it

