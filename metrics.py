@@ -1,7 +1,7 @@
 """Scores of generated images against their targets: functions of tensors, and their running means.
 
 Images are (B, 3, H, W), either uint8 or float in [-1, 1], which is taken as 0 to 255 unrounded.
-The scores of pairs come as (B,) float64; those of a whole set (Inception Score, FID) keep sums.
+The scores of pairs come as (B,) float64; FID keeps sums, the Inception Score the logits.
 All of it runs on the device of the images. Images that can't be scored raise ValueError.
 """
 
@@ -42,37 +42,25 @@ HEAD_SHARE = 0.5  # of the head that a joint may be off to count as right: PCKh@
 FETCH_SECONDS = 15  # that a server of weights may be silent
 
 
-class Window(NamedTuple):
-    """A separable SSIM window of `taps` pixels a side: Gaussian, or uniform where sigma is None."""
-
-    taps: int
-    sigma: float | None = None
-
-
 class Recipe(NamedTuple):
     """What distinguishes one SSIM of the field from another."""
 
-    window: Window
+    taps: int  # of its separable window, pixels a side
+    sigma: float | None  # of a Gaussian window, pixels; None: a uniform one
     data_range: float | None  # grey levels; None: max - min of the generated image, all channels
     sample_covariance: bool
 
 
-GAUSSIAN = Window(11, 1.5)
 RECIPES = {
-    "dscf": Recipe(GAUSSIAN, None, False),
-    "wang": Recipe(GAUSSIAN, LEVELS, False),
-    "pg2": Recipe(Window(7), LEVELS, True),
-    "gfla": Recipe(Window(51), LEVELS, True),
+    "dscf": Recipe(11, 1.5, None, False),
+    "wang": Recipe(11, 1.5, LEVELS, False),
+    "pg2": Recipe(7, None, LEVELS, True),
+    "gfla": Recipe(51, None, LEVELS, True),
 }
-
-
-PIXEL_SCORES = (
-    *(f"ssim_{name}" for name in RECIPES),
-    *("mask_ssim", "ms_ssim", "psnr", "l1", "detail"),
-)
+PIXEL_SCORES = (*map("ssim_{}".format, RECIPES), "mask_ssim", "ms_ssim", "psnr", "l1", "detail")
 SMALLEST_SIDES = {  # pixels that an image needs: a window must fit, for MS-SSIM at the fifth scale
-    **{f"ssim_{name}": recipe.window.taps for name, recipe in RECIPES.items()},
-    **{"mask_ssim": GAUSSIAN.taps, "ms_ssim": (GAUSSIAN.taps - 1) * 2**4 + 1, "lpips": 32},
+    **{f"ssim_{name}": recipe.taps for name, recipe in RECIPES.items()},
+    **{"mask_ssim": 11, "ms_ssim": 10 * 2**4 + 1, "lpips": 32},
 }
 
 
@@ -81,25 +69,26 @@ SMALLEST_SIDES = {  # pixels that an image needs: a window must fit, for MS-SSIM
 
 @cache
 def _bands(
-    window: Window, length: int, block: int, dtype: torch.dtype, device: torch.device
+    window: tuple, length: int, block: int, dtype: torch.dtype, device: torch.device
 ) -> list[tuple[slice, Tensor]]:
-    """A window along `length` pixels, wherever it fits, as matrix products: for every `block`
-    outputs the inputs they read, and the weights (outputs, inputs), 1 in a uniform window.
+    """A window (taps, sigma) along `length` pixels, wherever it fits, as matrix products: for every
+    `block` outputs the inputs they read, and the weights (outputs, inputs), 1 in a uniform window.
     """
+    taps, sigma = window
     with torch.inference_mode(False):  # or training could not use them later
         places = torch.arange(length, dtype=torch.float64, device=device)
-        count = length - window.taps + 1
-        offsets = places - places[:count, None] - window.taps // 2  # (count, length)
-        weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2) if window.sigma else 1.0
-        band = weights * (offsets.abs() <= window.taps // 2)
-        band = (band / band[0].sum() if window.sigma else band).to(dtype)
+        count = length - taps + 1
+        offsets = places - places[:count, None] - taps // 2  # (count, length)
+        weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else 1.0
+        band = weights * (offsets.abs() <= taps // 2)
+        band = (band / band[0].sum() if sigma else band).to(dtype)
         spans = [(start, min(start + block, count)) for start in range(0, count, block)]
-        inputs = [slice(start, end + window.taps - 1) for start, end in spans]
+        inputs = [slice(start, end + taps - 1) for start, end in spans]
         return [(read, band[slice(*span), read].contiguous()) for span, read in zip(spans, inputs)]
 
 
-def _sums(x: Tensor, y: Tensor, window: Window) -> Tensor:
-    """Weighted sums (H', 2, 2, B, 3, W') of x + y, x - y and their squares under a window.
+def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
+    """Weighted sums (H', 2, 2, B, 3, W') of x + y, x - y and their squares under its window.
 
     Of levels (H, B, 3, W): rows first, both products read memory as it lies. Sum and difference
     need four planes where x and y need five, and make the SSIM of an image with itself exactly 1.
@@ -108,7 +97,7 @@ def _sums(x: Tensor, y: Tensor, window: Window) -> Tensor:
     # One product on accelerators, and for gradients, which blocks that overlap make slow.
     whole = torch.is_grad_enabled() or x.device.type != "cpu"
     block = max(H, W) if whole else BLOCK
-    rows, columns = (_bands(window, size, block, x.dtype, x.device) for size in (H, W))
+    rows, columns = (_bands(recipe[:2], size, block, x.dtype, x.device) for size in (H, W))
     total, difference = x + y, x - y
     planes = torch.stack([total, difference, total.square(), difference.square()], dim=1)
     lines = planes.reshape(-1, W)  # (H * 4 * B * 3, W)
@@ -123,7 +112,7 @@ def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[
 
     SSIM is their product. `data_range` is a number or (B, 1, 1).
     """
-    area = 1 if recipe.window.sigma else recipe.window.taps**2  # the sum of its weights
+    area = 1 if recipe.sigma else recipe.taps**2  # the sum of its weights
     c1, c2 = (2 * (share * data_range) ** 2 for share in (0.01, 0.03))
     if recipe.sample_covariance:  # all variances take the same correction, so c2 takes its inverse
         c2 = c2 * (area - 1) / area
@@ -137,20 +126,21 @@ def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[
 
 def similarity(x: Tensor, y: Tensor, recipe: Recipe, data_range: float) -> Tensor:
     """SSIM (B,) of levels (H, B, 3, W), in their own type, with gradients: for losses."""
-    luminance, structure = _factors(_sums(x, y, recipe.window), recipe, data_range)
+    luminance, structure = _factors(_sums(x, y, recipe), recipe, data_range)
     return (luminance * structure).mean((0, 2, 3))
 
 
 def _similarities(x: Tensor, y: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """SSIM (B,) of grey levels (H, B, 3, W) by recipes; a window that serves several, once."""
+    """SSIMs (B,) of grey levels (H, B, 3, W) by name; a window that serves several, once."""
     extent = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)  # (B,)
     result, sums = {}, {}
     for name in names:
-        recipe = RECIPES[name]
-        if recipe.window not in sums:
-            sums[recipe.window] = _sums(x, y, recipe.window)
+        recipe = RECIPES[name.removeprefix("ssim_")]
+        window = recipe[:2]
+        if window not in sums:
+            sums[window] = _sums(x, y, recipe)
         data_range = recipe.data_range or extent[:, None, None]
-        luminance, structure = _factors(sums[recipe.window], recipe, data_range)
+        luminance, structure = _factors(sums[window], recipe, data_range)
         result[name] = (luminance * structure).mean((0, 2, 3))
     return result
 
@@ -165,9 +155,9 @@ def _multiscale(x: Tensor, y: Tensor) -> Tensor:
     """MS-SSIM (B,) of grey levels (H, B, 3, W), mean over channels: contrast and structure of five
     scales, multiplied, with the luminance of the coarsest (Wang 2003). Negative factors count as 0.
     """
-    product = 1.0
+    wang, product = RECIPES["wang"], 1.0
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        luminance, factor = _factors(_sums(x, y, GAUSSIAN), RECIPES["wang"], LEVELS)
+        luminance, factor = _factors(_sums(x, y, wang), wang, LEVELS)
         if scale == len(MS_SSIM_WEIGHTS) - 1:
             factor = factor * luminance
         product = product * factor.mean((0, 3)).clamp(min=0) ** weight  # (B, 3)
@@ -217,10 +207,12 @@ def _check(generated: Tensor, target: Tensor, pose: Tensor | None) -> None:
     if generated.ndim != 4 or generated.shape[1] != 3 or 0 in generated.shape:
         raise ValueError(f"images must be (B, 3, H, W) and not empty, not {tuple(target.shape)}")
     for name, images in (("generated", generated), ("target", target)):
-        if images.dtype != torch.uint8 and not images.is_floating_point():
+        if images.dtype == torch.uint8:
+            continue
+        if not images.is_floating_point():
             raise ValueError(f"the {name} images must be uint8 or float, not {images.dtype}")
         low, high = (level.item() for level in images.aminmax())
-        if images.dtype != torch.uint8 and not -1.001 <= low <= high <= 1.001:  # nor NaN
+        if not -1.001 <= low <= high <= 1.001:  # nor NaN
             span = f"the {name} ones reach from {low:g} to {high:g}"
             raise ValueError(f"float images must lie in [-1, 1]; {span}")
     shape = (len(target), len(JOINTS), 3)
@@ -234,13 +226,11 @@ def _score_chunk(
     names: Collection[str], x: Tensor, y: Tensor, pose: Tensor | None
 ) -> dict[str, Tensor]:
     """The named scores, each (B,), of images (B, 3, H, W) and poses (B, 25, 3)."""
-    height, width = x.shape[2:]
     x, y = _levels(x), _levels(y)  # (H, B, 3, W)
-    found = _similarities(x, y, [recipe for recipe in RECIPES if f"ssim_{recipe}" in names])
-    result = {f"ssim_{recipe}": score for recipe, score in found.items()}
+    result = _similarities(x, y, [name for name in names if name.startswith("ssim_")])
     if "mask_ssim" in names:
-        mask = pose_mask(pose, height, width).permute(2, 0, 1, 3)  # (H, B, 1, W)
-        score = _similarities(x * mask, y * mask, ["dscf"])["dscf"]
+        mask = pose_mask(pose, x.shape[0], x.shape[3]).permute(2, 0, 1, 3)  # (H, B, 1, W)
+        (score,) = _similarities(x * mask, y * mask, ["ssim_dscf"]).values()
         result["mask_ssim"] = score.where(mask.any((0, 2, 3)), torch.nan)
     error = x - y
     if "ms_ssim" in names:
@@ -368,9 +358,7 @@ def class_logits(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def _resize_matrix(size: int, device: torch.device) -> Tensor:
-    """TensorFlow 1's way, without half-pixel centres: the matrix (299, size) that looks up between
-    pixel i * size / 299 and the next.
-    """
+    """TensorFlow 1's matrix (299, size), linear between pixel i * size / 299 and the next."""
     at = torch.arange(INCEPTION_SIZE, device=device) * (size / INCEPTION_SIZE)
     distance = at.clamp(max=size - 1)[:, None] - torch.arange(size, device=device)
     return (1 - distance.abs()).clamp(min=0)
@@ -487,10 +475,7 @@ WEIGHTS = {  # network to its title and the address of its weights
 
 
 def load_networks(names: Collection[str], device: torch.device) -> tuple[dict, dict[str, str]]:
-    """The networks that the named scores need, by name, and the reason for each missing score.
-
-    Their weights come from torch's cache, into which they are fetched once.
-    """
+    """The networks that scores need, their weights fetched once, and why scores are missing."""
     loaded, missing, patience = {}, {}, socket.getdefaulttimeout()
     socket.setdefaulttimeout(FETCH_SECONDS)  # torch would wait for a silent server for ever
     try:
@@ -542,19 +527,12 @@ def _in_one_line(error: Exception, title: str, url: str) -> str:
 # ------------------------------------------------------------------------------ all of them
 
 
-def _of_each(compute: Callable, images: Tensor) -> Tensor:
-    """What `compute` gives for images (B, ...); for one image B times, as the mean image, once."""
-    found = compute(images[:1] if images.stride(0) == 0 else images)
-    return found.expand(len(images), *found.shape[1:])
-
-
 class Scorer:
     """The named scores of one system, batch after batch.
 
-    `count` is the number of pairs to come and `size` their height and width, which some scores
-    need; `networks` and `missing`, scores known to be unavailable and the reasons, are as
-    `load_networks` gives them. `fid_gfla` compares with the features of training images that
-    `add_reference` is given. Everything is computed on `device`; a pair leaves 4 kB behind.
+    `count` pairs will come, of `size` (height, width); `networks` and `missing`, scores known to be
+    unavailable and the reasons, are as `load_networks` gives them. `fid_gfla` compares with the
+    training images of `add_reference`. Computed on `device`; the Inception Score keeps 4 kB a pair.
     """
 
     def __init__(
@@ -583,9 +561,7 @@ class Scorer:
         return any(name in self.names and name not in self.missing for name in names)
 
     def baseline(self) -> "Scorer":
-        """A scorer to be given the same targets, batch for batch after this one: it takes their
-        features from here.
-        """
+        """A scorer of the same targets, given after this one: it takes their features from here."""
         other = copy(self)
         other.seen, other.means, other._logits, other._beside = 0, Means(), [], True
         shared = {part: self._features[part] for part in ("target", "reference")}
@@ -603,6 +579,7 @@ class Scorer:
         """Add images uint8 (B, 3, H, W) and target poses (B, 25, 3); gives the scores (B,)."""
         generated, target = generated.to(self.device), target.to(self.device)
         pose = pose if pose is None else pose.to(self.device)
+        once = generated[:1] if generated.stride(0) == 0 else generated  # the mean image, once
         names, weights = [name for name in PIXEL_SCORES if self.computes(name)], {}
         single = scores(generated, target, pose, names)
         if "detail" in single:  # so its mean is the ratio of the means: flat targets don't upset it
@@ -612,25 +589,28 @@ class Scorer:
             with torch.inference_mode(), full_float32():
                 single["lpips"] = self.networks["lpips"](*images).flatten()
         if self.computes("pck", "pose_error") and pose is not None:
-            found = pose_scores(_of_each(self.networks["keypoints"], generated), pose)
+            found = self.networks["keypoints"](once).expand_as(pose)
+            found = pose_scores(found, pose)
             single |= {name: score for name, score in found.items() if name in self.names}
         self.means.add(single, weights)
-        self._add_features(generated, target)
+        self._add_features(once, target)
         self.seen += len(target)
         return single
 
     def _add_features(self, generated: Tensor, target: Tensor) -> None:
+        # Of images (B, 3, H, W), or of one that stands for all.
+        count = len(target)
         if self.computes("inception_score", "inception_score_std"):
-            classes = partial(class_logits, self.networks["inception"])
-            self._logits.append(_of_each(classes, generated).cpu())
+            logits = class_logits(self.networks["inception"], generated)
+            self._logits.append(logits.expand(count, -1).cpu())
         if self.computes("fid"):
             pool3 = partial(features, self.networks["inception"], resize="pytorch-fid")
-            self._features["generated"].add(_of_each(pool3, generated))
+            self._features["generated"].add(pool3(generated).expand(count, -1))
             if not self._beside:  # else the scorer of these targets has added them
                 self._features["target"].add(pool3(target))
         if self.computes("fid_gfla"):
-            pooled = partial(features, self.networks["imagenet"], resize="gfla")
-            self._features["generated_gfla"].add(_of_each(pooled, generated))
+            found = features(self.networks["imagenet"], generated, "gfla")
+            self._features["generated_gfla"].add(found.expand(count, -1))
 
     @cached_property
     def values(self) -> dict[str, float]:
