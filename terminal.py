@@ -5,20 +5,18 @@ import os
 import signal
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
+from posegan.files import printable
+
 # rich is imported inside the functions: help and usage errors answer at once.
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from posegan.recipes import TrainConfig
 
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
@@ -27,111 +25,53 @@ PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 # ------------------------------------------------------------------------------ options
 
 
-class Size(click.ParamType):
-    """HxW in pixels, multiples of 16."""
+def parse_size(value: str) -> tuple[int, int]:
+    """Height and width of "128x64", pixels. Raises BadParameter for what no model takes."""
+    height, _, width = value.lower().partition("x")
+    if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
+        raise click.BadParameter(f"{value!r} is not a size; write height x width, such as 128x64")
+    size = int(height), int(width)
+    if any(side % 16 for side in size) or min(size) < 16:
+        raise click.BadParameter(f"{value}: both must be multiples of 16, such as 128x64")
+    if max(size) > 1024:
+        raise click.BadParameter(f"{value}: at most 1024 pixels a side")
+    return size
 
-    name = "HxW"
 
-    def convert(self, value, param, ctx) -> tuple[int, int]:
-        """Parse "128x64" to (128, 64). Fails for anything that is no such size."""
-        if isinstance(value, tuple):
-            return value
-        height, _, width = value.lower().partition("x")
-        if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
-            self.fail(f"{value!r} is not a size; write height x width, such as 128x64", param, ctx)
-        if int(height) % 16 or int(width) % 16 or min(int(height), int(width)) < 16:
-            self.fail(f"{value}: height and width must be multiples of 16, such as 128x64")
-        if max(int(height), int(width)) > 1024:
-            self.fail(f"{value}: at most 1024 pixels a side", param, ctx)
-        return int(height), int(width)
+def parse_box(value: str) -> tuple[int, ...]:
+    """Left, top, right and bottom of "10,20,110,220". Raises BadParameter for what is no box."""
+    try:
+        left, top, right, bottom = box = tuple(map(int, value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a box; write it as 10,20,110,220") from None
+    if left >= right or top >= bottom:
+        raise click.BadParameter(f"{value}: right and bottom must be more than left and top")
+    if max(map(abs, box)) > 10**6:
+        raise click.BadParameter(f"{value}: no photo is that large")
+    return box
+
+
+def names_of(known: Collection[str], none: bool = False) -> Callable[[str], tuple[str, ...]]:
+    """What parses names with commas between, in the order of `known`; `none`: or "none"."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        names = [] if none and value == "none" else value.split(",")
+        for name in names:
+            if name and name not in known:
+                raise click.BadParameter(f"{name}: choose from {', '.join(known)}")
+        return tuple(name for name in known if name in names)
+
+    return parse
 
 
 class Place(click.Path):
-    """A path, which is not empty."""
+    """A path, which is not empty: that would mean here."""
 
     def convert(self, value, param, ctx):
         """Check a path as click does. Fails for an empty one, which would mean here."""
         if not str(value):
             self.fail("is empty; give a path", param, ctx)
         return super().convert(value, param, ctx)
-
-
-class Names(click.ParamType):
-    """Names from a list, with commas between."""
-
-    name = "NAMES"
-
-    def __init__(self, known: tuple[str, ...], none: bool = False):
-        self.known, self.none = known, none
-
-    def convert(self, value, param, ctx) -> tuple[str, ...]:
-        """Parse "b,a" to ("a", "b"), in the list's order. Fails for names that are not known."""
-        names = value.split(",") if isinstance(value, str) else value
-        if self.none and value == "none":
-            return ()
-        for name in names:
-            if name and name not in self.known:
-                self.fail(f"{name}: choose from {', '.join(self.known)}", param, ctx)
-        return tuple(name for name in self.known if name in names)
-
-
-class Box(click.ParamType):
-    """LEFT,TOP,RIGHT,BOTTOM in pixels."""
-
-    name = "LEFT,TOP,RIGHT,BOTTOM"
-
-    def convert(self, value, param, ctx) -> tuple[int, ...]:
-        """Parse "10,20,110,220". Fails for anything that is no box."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            left, top, right, bottom = map(int, value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a box; write it as 10,20,110,220", param, ctx)
-        if left >= right or top >= bottom:
-            self.fail(f"{value}: right and bottom must be more than left and top", param, ctx)
-        if max(map(abs, (left, top, right, bottom))) > 10**6:
-            self.fail(f"{value}: no photo is that large", param, ctx)
-        return left, top, right, bottom
-
-
-data_option = click.option(
-    "--data",
-    default="demo",
-    show_default=True,
-    metavar="NAME",
-    help="Prepared data set; train also takes several: NAME,NAME or NAME:SHARE,NAME:SHARE.",
-)
-root_option = click.option(
-    "--root",
-    default="data",
-    envvar="POSEGAN_DATA",
-    show_default=True,
-    show_envvar=True,
-    metavar="DIR",
-    type=Place(file_okay=False),
-    help="Folder of the prepared data sets.",
-)
-device_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to compute; auto takes CUDA where there is one.",
-)
-checkpoint_option = click.option(
-    "--checkpoint",
-    type=Place(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Checkpoint to use.  [default: the newest below runs/, else the one that comes along]",
-)
-pose_weights_option = click.option(
-    "--pose-weights",
-    type=Place(dir_okay=False),
-    metavar="FILE",
-    help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
-)
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 
 
 def refuse(ctx: click.Context, names: Iterable[str], reason: str) -> None:
@@ -178,8 +118,6 @@ def open_streams() -> None:
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
     """Turn all that ends a command into one line; POSEGAN_DEBUG=1 shows the traceback instead."""
-    from posegan.files import printable
-
     try:
         yield
     except (click.exceptions.Exit, click.Abort):
@@ -209,8 +147,6 @@ def stoppable() -> Iterator[None]:
         raise KeyboardInterrupt(number)
 
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    if threading.current_thread() is not threading.main_thread():  # no other hears them
-        numbers = ()
     previous = {one: signal.getsignal(one) for one in numbers}
     for one in numbers:
         if previous[one] is not signal.SIG_IGN:  # as nohup wants it
@@ -246,64 +182,45 @@ class Commands(click.Group):
 
 def say(*lines: object, err: bool = False) -> None:
     """Print lines that hold names; of several processes, one does."""
-    from posegan.files import printable
-
     for line in lines if os.environ.get("RANK", "0") == "0" else ():
         click.echo(printable(str(line)), err=err)
 
 
 @contextlib.contextmanager
-def progress_line(description: str, unit: str) -> Iterator[Callable]:
+def progress_line(description: str, unit: str, silent: bool = False) -> Iterator[Callable]:
     """A progress line on stderr; gives what moves it: update(completed=, total=, note=)."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
-    columns = [TextColumn("{task.description}"), BarColumn(10), MofNCompleteColumn()]
-    columns += [TextColumn(unit), TextColumn("{task.fields[note]}"), TimeRemainingColumn()]
-    silent = os.environ.get("RANK", "0") != "0"  # of several processes one speaks
-    with Progress(*columns, console=Console(stderr=True), disable=silent) as progress:
-        yield partial(progress.update, progress.add_task(description, total=None, note=""))
+    columns = [progress.BarColumn(10), progress.MofNCompleteColumn(), unit, "{task.fields[note]}"]
+    columns = ["{task.description}", *columns, progress.TimeRemainingColumn()]
+    silent |= os.environ.get("RANK", "0") != "0"  # of several processes one speaks
+    with progress.Progress(*columns, console=Console(stderr=True), disable=silent) as line:
+        yield partial(line.update, line.add_task(description, total=None, note=""))
 
 
 @contextlib.contextmanager
 def training_line(config: "TrainConfig") -> Iterator[Callable[[dict], None]]:
-    """What shows how training goes: a progress line, or where there is no terminal plain lines."""
-    if not sys.stderr.isatty():
-        yield plain_lines(config)
-        return
-    with progress_line("training", "") as update:
+    """What shows how training goes: a progress line, or without a terminal plain lines, with step,
+    images/s, losses and the time left, every PLAIN_SECONDS.
+    """
+    plain, last = not sys.stderr.isatty(), -float("inf")
+    with progress_line("training", "", silent=plain) as update:
 
         def report(figures: dict) -> None:
-            note = {"note": describe_losses(figures)} if "reconstruction" in figures else {}
-            update(completed=figures["step"], total=config.steps, **note)
+            nonlocal last
+            step, steps = figures["step"], config.steps
+            update(completed=step, total=steps)
+            if "reconstruction" not in figures:
+                return
+            said, now = describe_losses(figures), time.monotonic()
+            update(note=said)
+            if plain and (step == steps or now - last > PLAIN_SECONDS):
+                last, rate = now, max(figures["images_per_second"], 1e-9)
+                left = (steps - step) * config.batch_size / rate / 60
+                say(f"step {step:,} of {steps:,}, {said}, {left:.0f} min left", err=True)
 
         yield report
-
-
-def plain_lines(config: "TrainConfig") -> Callable[[dict], None]:
-    """What prints a line with step, images/s, losses and the time left every PLAIN_SECONDS."""
-    last = -float("inf")
-
-    def report(figures: dict) -> None:
-        nonlocal last
-        ended = figures["step"] == config.steps
-        if "reconstruction" in figures and (ended or time.monotonic() - last > PLAIN_SECONDS):
-            last = time.monotonic()
-            steps = config.steps - figures["step"]
-            left = steps * config.batch_size / max(figures["images_per_second"], 1e-9)
-            click.echo(
-                f"step {figures['step']:,} of {config.steps:,}, {describe_losses(figures)}, "
-                f"{left / 60:.0f} min left",
-                err=True,
-            )
-
-    return report
 
 
 def describe_losses(figures: dict) -> str:
@@ -315,42 +232,30 @@ def describe_losses(figures: dict) -> str:
     return ", ".join(parts)
 
 
-def show(table: "Table") -> None:
-    """Print a table, 80 columns wide where there is no terminal; its cells are plain text.
+def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
+    """Print a table of plain text, 80 columns wide where there is no terminal.
 
-    In a narrow terminal the lines break rather than a name or a number is cut.
+    Its first and last column hold words, the others numbers. In a narrow terminal the lines break
+    rather than a name or a number is cut.
     """
+    from rich import box
     from rich.console import Console
     from rich.measure import Measurement
+    from rich.table import Table
 
-    from posegan.files import printable
-
-    table.title = table.title and printable(table.title)
-    for column in table.columns:
-        if column.header == "recipe":
-            column.overflow = "fold"
-        else:
-            column.no_wrap = True
-            column.min_width = max(map(len, (column.header, *column.cells)))
+    style = {"title_justify": "left", "title_style": "", "box": box.SIMPLE_HEAD}
+    table = Table(title=printable(title), pad_edge=False, padding=(0, 1, 0, 0), **style)
+    for place, column in enumerate(zip(headings, *rows)):
+        side = "left" if place in (0, len(headings) - 1) else "right"
+        folds = column[0] == "recipe"
+        options = {"overflow": "fold"} if folds else {"min_width": max(map(len, column))}
+        table.add_column(column[0], justify=side, no_wrap=not folds, **options)
+    for row in rows:
+        table.add_row(*row)
     console = Console(width=None if os.isatty(1) else 80, markup=False, emoji=False)
     needed = Measurement.get(console, console.options.update(max_width=1000), table).minimum
     console.width = max(console.width, needed)
     console.print(table)
-
-
-def new_table(title: str, left: Iterable[str], right: Iterable[str], last: str) -> "Table":
-    """A table with its headings: those `left` and the `last` with words, the others numbers."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
-    table.pad_edge, table.padding = False, (0, 1, 0, 0)
-    for heading in left:
-        table.add_column(heading)
-    for heading in right:
-        table.add_column(heading, justify="right")
-    table.add_column(last)
-    return table
 
 
 def show_text(text: str) -> None:

@@ -19,7 +19,7 @@ from skimage.morphology import dilation, erosion
 from torchvision.models import AlexNet_Weights, Inception_V3_Weights, inception_v3
 from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
 
-from posegan import metrics
+from posegan import metrics, scoring
 from posegan.poses import COCO18, JOINTS
 
 EXPERIMENTS = Path(__file__).parents[1] / "EXPERIMENTS.md"
@@ -219,7 +219,7 @@ def test_detail_is_the_ratio_of_gradients():
     for generated, target in ((soft, sharp), (flat, flat), (sharp, soft)):
         scorer.add(batch(generated), batch(target))
     # The ratio of the means: (50 + 0 + 200) / (200 + 0 + 50), a flat pair upsets nothing.
-    assert scorer.values()["detail"] == pytest.approx(1)
+    assert scorer.values["detail"] == pytest.approx(1)
 
 
 def test_the_detail_of_the_published_outputs(shared_data):
@@ -228,7 +228,7 @@ def test_the_detail_of_the_published_outputs(shared_data):
     for path in sorted((folder / "generated").iterdir()):
         pair = [np.array(Image.open(folder / kind / path.name)) for kind in ("generated", "target")]
         scorer.add(*map(batch, pair))
-    assert scorer.values() == {"detail": pytest.approx(0.74, abs=0.005)}
+    assert scorer.values == {"detail": pytest.approx(0.74, abs=0.005)}
 
 
 def test_scores_do_not_depend_on_what_else_is_asked():
@@ -382,7 +382,7 @@ def test_the_published_table_is_that_of_the_paper():
     found = {model: tuple(map(float, cells)) for model, _, *cells in rows[2:]}
     assert found == table
     recipes = {recipe.strip("`") for _, recipe, *_ in rows[2:]}
-    assert recipes <= {"none of ours", *metrics.RECIPE_NOTES}
+    assert recipes <= {"none of ours", *scoring.SCORES}
 
 
 def test_means_run_over_batches_and_leave_out_nan():
@@ -466,8 +466,8 @@ def test_inception_agrees_with_torch_fidelity(network, peer, size):
     features, logits = peer(images)
     assert metrics.features(network, images, "tensorflow").shape == (2, 2048)
     assert relative(metrics.features(network, images, "tensorflow"), features) < 1e-4
-    probabilities = metrics.class_probabilities(network, images)
-    assert (probabilities - logits.double().softmax(1)).abs().max() < 1e-4
+    ours = metrics.class_logits(network, images)
+    assert (ours.double().softmax(1) - logits.double().softmax(1)).abs().max() < 1e-4
 
 
 def test_inception_features_for_fid_agree_with_pytorch_fid(network, inception_file, monkeypatch):
@@ -539,8 +539,8 @@ def test_gflas_fid_is_that_to_the_reference_not_to_the_targets():
         scorer.add(part, part)
         baselines = baselines or [scorer.baseline()]
         baselines[0].add(part - 51, part)
-    assert scorer.values() == {"fid_gfla": pytest.approx(3 * 0.2**2, rel=1e-4)}
-    assert baselines[0].values() == {"fid_gfla": pytest.approx(0, abs=1e-9)}
+    assert scorer.values == {"fid_gfla": pytest.approx(3 * 0.2**2, rel=1e-4)}
+    assert baselines[0].values == {"fid_gfla": pytest.approx(0, abs=1e-9)}
 
 
 @pytest.fixture
@@ -579,7 +579,7 @@ def test_missing_weights_say_which_file_to_put_where(cache, monkeypatch):
 
 
 def test_only_the_networks_that_are_needed_are_loaded(cache, inception_file):
-    shutil.copy(inception_file, cache / metrics.INCEPTION_URL.rpartition("/")[2])
+    shutil.copy(inception_file, cache / metrics.WEIGHTS["inception"][1].rpartition("/")[2])
     networks, reasons = metrics.load_networks(["fid", "ssim_dscf", "inception_score"], CPU)
     assert set(networks) == {"inception"}
     assert reasons == {}
@@ -587,7 +587,7 @@ def test_only_the_networks_that_are_needed_are_loaded(cache, inception_file):
 
 
 def test_files_that_are_not_the_weights_say_so(cache, inception_file):
-    file = cache / metrics.INCEPTION_URL.rpartition("/")[2]
+    file = cache / metrics.WEIGHTS["inception"][1].rpartition("/")[2]
     state = torch.load(inception_file, weights_only=True)
     whole = inception_file.read_bytes()
     wrong = {
@@ -624,25 +624,18 @@ def test_weights_are_fetched_once_and_checked(inception_file, tmp_path, monkeypa
     assert metrics.load_networks(["fid"], CPU)[0]
 
 
-def inception_score(probabilities: torch.Tensor, splits: int = 10) -> tuple[float, float]:
-    score = metrics.InceptionScore(len(probabilities), splits)
-    for part in probabilities.split(7):
-        score.add(part)
-    return score.value()
-
-
 def test_the_inception_score_has_its_closed_forms():
     certain = torch.eye(7).repeat(10, 1)  # every class once in each split
-    assert inception_score(certain) == pytest.approx((7, 0))
+    assert metrics.inception_score(certain) == pytest.approx((7, 0))
     uniform = torch.full((40, 5), 0.2)
-    assert inception_score(uniform) == pytest.approx((1, 0))
+    assert metrics.inception_score(uniform) == pytest.approx((1, 0))
     # Two splits: one certain and balanced over 2 classes, one all of one class.
     two = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]])
-    assert inception_score(two, splits=2) == pytest.approx((1.5, 0.5))
+    assert metrics.inception_score(two, splits=2) == pytest.approx((1.5, 0.5))
     with pytest.raises(ValueError, match="9 images can't be split into 10 parts"):
-        metrics.InceptionScore(9)
+        metrics.inception_score(torch.ones(9, 1))
     with pytest.raises(ValueError, match="3 images can't be split into 0 parts"):
-        metrics.InceptionScore(3, splits=0)
+        metrics.inception_score(torch.ones(3, 1), splits=0)
 
 
 def test_the_inception_score_is_torch_fidelitys():
@@ -650,10 +643,10 @@ def test_the_inception_score_is_torch_fidelitys():
 
     logits = 3 * torch.randn(103, 1008, generator=torch.Generator().manual_seed(0))
     theirs = isc_features_to_metric(logits, splits=10, shuffle=False)
-    mean, deviation = inception_score(logits.double().softmax(1))
+    mean, deviation = metrics.inception_score(logits.double().softmax(1))
     assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
     assert deviation == pytest.approx(theirs["inception_score_std"], rel=1e-6)
-    other, _ = inception_score(logits.flip(0).double().softmax(1))
+    other, _ = metrics.inception_score(logits.flip(0).double().softmax(1))
     assert other != pytest.approx(mean, rel=1e-9)  # the order matters: that is the recipe
 
 

@@ -82,7 +82,7 @@ def test_every_command_and_option_has_help():
 def test_the_settings_of_a_run_are_the_options_of_train():
     names = {one.name for one in posegan.main.commands["train"].params}
     fields = set(recipes.TrainConfig.__dataclass_fields__)
-    assert names - {"resume"} == fields - {"loss_weights", "device", "precision"}
+    assert names - {"resume"} == fields - {"loss_weights", "start", "device", "precision"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--steps", "0"], ["score", "--x"]])
@@ -858,8 +858,8 @@ def test_the_python_of_the_readme_runs(trained, photo, pose_file, tmp_path, monk
 
 
 def test_extremes_keep_the_lowest_and_the_highest():
-    kept = scoring.Extremes(2)
+    kept = []
     for scores in ([0.5, 0.1, float("nan")], [0.9, 0.3], [0.7, 0.2]):
-        kept.add(scores, [["a", "b"]] * len(scores), [[np.array(score)] for score in scores])
-    rows = [row for half in kept.halves() for _, _, _, row in half]
-    assert [row[0].item() for row in rows] == [0.1, 0.2, 0.7, 0.9]
+        found = ((score, ["a", "b"], [np.array(score)]) for score in scores)
+        kept = scoring.keep_extremes(kept, found, 2)
+    assert [row[0].item() for _, _, row in kept] == [0.1, 0.2, 0.7, 0.9]

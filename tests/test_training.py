@@ -237,7 +237,7 @@ def test_gradients_are_averaged_over_processes(tmp_path):
 
 def test_every_model_has_its_name_its_objective_and_its_weights():
     assert list(models.GENERATORS) == list(losses.OBJECTIVES) == list(recipes.MODELS)
-    assert tuple(metrics.RECIPE_NOTES) == scoring.SCORES
+    assert {*metrics.PIXEL_SCORES, *metrics.NEEDS} == {*scoring.SCORES}
     assert list(recipes.LOSS_WEIGHTS) == ["paper", *recipes.MODELS]
 
 
