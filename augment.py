@@ -120,8 +120,7 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
 def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
     """A flow (B, 2, height, width) through knots (B, 2, rows, columns), bicubic between them.
 
-    Knots move by that share of the way to the next; up to a quarter of it, random knots hardly ever
-    fold a picture.
+    Knots move by that share of the way to the next; up to a quarter hardly ever folds a picture.
     """
     rows, columns = knots.shape[-2:]
     way = constant((width / (columns - 1), height / (rows - 1)), knots.device)
@@ -139,28 +138,6 @@ def bicubic(count: int, size: int, device: torch.device) -> Tensor:
         return lines[0, :, :, 0].T.contiguous()
 
 
-def move_pose(pose: Tensor, flow: Tensor) -> Tensor:
-    """Poses (B, 25, 3) in the pictures that `warp` makes by a smooth flow (B, 2, H, W).
-
-    A joint at s comes to where t + flow(t) = s, found by iteration: to 0.1 pixels for the wildest
-    flow that does not fold.
-    """
-    scale, origin = sampling(*flow.shape[-2:], flow.device)
-    place = torch.addcmul(origin, pose[..., :2], scale)[:, :, None]  # (B, 25, 1, 2)
-    step, flow = 0, flow * scale[:, None, None]
-    for _ in range(16):
-        step = sample(flow, place - step).permute(0, 2, 3, 1)  # (B, 25, 1, 2)
-    xy = torch.addcdiv(pose[..., :2], step.squeeze(2), scale, value=-1)
-    return torch.cat([xy, pose[..., 2:]], dim=2)
-
-
-def drop_outside(pose: Tensor, height: int, width: int) -> Tensor:
-    """Poses (B, 25, 3) whose joints outside the frame are missing, all zeros."""
-    extent = constant((width, height), pose.device)
-    low, high = pose[..., :2] >= -0.5, pose[..., :2] <= extent - 0.5
-    return pose * ((low & high).all(-1) & (pose[..., 2] > 0))[..., None]
-
-
 def flip_pose(pose: Tensor, width: int) -> Tensor:
     """Poses (B, 25, 3) of the mirrored pictures: x mirrored, left and right joints swapped."""
     pose = pose.index_select(1, constant(FLIP, pose.device))
@@ -171,7 +148,7 @@ def flip_pose(pose: Tensor, width: int) -> Tensor:
 # ------------------------------------------------------------------------------ draws
 
 
-def mix(x: "int | Tensor") -> "int | Tensor":
+def mix(x: int | Tensor) -> int | Tensor:
     """Scramble 32-bit numbers, in int64 or Python's: a bijection whose bits depend on all bits."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
@@ -179,10 +156,7 @@ def mix(x: "int | Tensor") -> "int | Tensor":
 
 
 def uniforms(seed: int, step: int, samples: Tensor, count: int) -> Tensor:
-    """Uniform numbers in [0, 1), (B, count) float32, that follow from seed, step and sample (B,).
-
-    Computed where `samples` is, the same on every device.
-    """
+    """Numbers in [0, 1), (B, count) float32, by seed, step and sample (B,), on its device."""
     state = mix(mix(mix(seed & 0xFFFFFFFF) ^ (seed >> 32)) ^ step)
     state = mix(mix(samples + 1) ^ state)[:, None]  # (B, 1)
     places = torch.arange(1, count + 1, device=samples.device)
@@ -213,9 +187,8 @@ def parameters(draws: Tensor, names: Collection[str]) -> dict[str, Tensor]:
     shares = tuple(SHARES[name] if name in names else 0.0 for name in whose)
     places = tuple(map(AUGMENTATIONS.index, whose))
     spans = tuple(end - start for start, end in zip(low, high))
-    low, spans, others, shares, places = (
-        constant(one, draws.device) for one in (low, spans, others, shares, places)
-    )
+    numbers = (low, spans, others, shares, places)
+    low, spans, others, shares, places = (constant(one, draws.device) for one in numbers)
     taking = draws.index_select(1, places) < shares  # (B, P)
     own = draws[:, len(AUGMENTATIONS) : DRAWS]
     values = torch.addcmul(low, own, spans).where(taking, others)
@@ -251,12 +224,20 @@ class Geometry(NamedTuple):
         return sample(images + 1, at.unflatten(1, (H, W)), "zeros").sub_(1)
 
     def move_pose(self, pose: Tensor, height: int, width: int) -> Tensor:
-        """Their poses (B, 25, 3); joints that leave the frame are missing."""
+        """Their poses (B, 25, 3); joints that leave the frame are missing.
+
+        A joint at s comes to where t + flow(t) = s, found to 0.1 pixels for any flow without folds.
+        """
         scale, origin = sampling(height, width, pose.device)
         place = (torch.addcmul(origin, pose[..., :2], scale) - self.shift) / self.scale
-        moved = torch.cat([(place - origin) / scale, pose[..., 2:]], dim=2)
-        moved = moved if self.flow is None else move_pose(moved, self.flow)
-        return drop_outside(moved, height, width)
+        if self.flow is not None:
+            step, flow = 0, self.flow * scale[:, None, None]
+            for _ in range(16):
+                at = (place - step)[:, :, None]  # (B, 25, 1, 2)
+                step = sample(flow, at).squeeze(3).transpose(1, 2)  # (B, 25, 2)
+            place = place - step
+        there = (place.abs() <= 1).all(-1) & (pose[..., 2] > 0)  # (B, 25)
+        return torch.cat([(place - origin) / scale, pose[..., 2:]], dim=2) * there[..., None]
 
 
 def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
@@ -271,38 +252,33 @@ def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
 def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
     """Brightness, contrast, saturation (factors (B,), 1: none) and hue (turns, 0: none) at once.
 
-    All four are linear in red, green and blue but for the mean grey that contrast turns about, so
-    a picture needs one 3x3 matrix and one offset. Hue turns about the grey axis.
+    All are linear in red, green and blue but for the mean grey that contrast turns about: one 3x3
+    matrix and one offset a picture. Hue turns about the grey axis.
     """
-    B = len(images)
-    grey = constant(GREY, images.device)
-    eye = torch.eye(3, device=images.device)
-    to_grey = grey.expand(3, 3)
-    column = lambda name: factors[name][:, None, None]  # noqa: E731
-    angle = column("hue") * (2 * torch.pi)
+    names = ("brightness", "contrast", "saturation", "hue")
+    brightness, contrast, saturation, hue = (factors[name][:, None, None] for name in names)
+    grey, eye = constant(GREY, images.device), torch.eye(3, device=images.device)
+    angle = hue * (2 * torch.pi)
     axis = torch.full_like(eye, 1 / 3)
     cross = constant(((0, -1, 1), (1, 0, -1), (-1, 1, 0)), images.device) / 3**0.5
     turn = axis + angle.cos() * (eye - axis) + angle.sin() * cross  # (B, 3, 3), Rodrigues
-    saturate = column("saturation") * eye + (1 - column("saturation")) * to_grey
-    linear = column("brightness") * (turn @ saturate)  # of pictures in [0, 1]
-    mean = (linear @ (images.mean((2, 3)) + 1)[..., None]).squeeze(2) @ grey  # (B,), twice it
-    offset = (1 - factors["contrast"]) * mean  # (B,)
-    linear = column("contrast") * linear
-    # In [0, 1] the result is linear @ (images + 1) / 2 + offset / 2; here it is taken to [-1, 1].
-    offset = (offset - 1)[:, None] + linear.sum(2)  # (B, 3)
+    linear = brightness * (turn @ (saturation * eye + (1 - saturation) * grey))
+    mean = (linear @ (images.mean((2, 3)) + 1)[..., None]).squeeze(2) @ grey  # (B,), in [0, 2]
+    linear = contrast * linear
+    # Of pictures in [0, 2] it is linear @ picture + (1 - contrast) * mean.
+    offset = linear.sum(2) + ((1 - factors["contrast"]) * mean - 1)[:, None]  # (B, 3)
     changed = (linear @ images.flatten(2)).add_(offset[..., None]).clamp_(-1, 1)  # (B, 3, H * W)
-    return changed.view(B, 3, *images.shape[2:])
+    return changed.view_as(images)
 
 
 # ------------------------------------------------------------------------------ augmentation
 
 
 def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """A batch (`source`, `target`, `source_pose`, `target_pose`) with the named AUGMENTATIONS.
+    """A batch (`source`, `target`, their `_pose`s, what `draw` gives) with the named AUGMENTATIONS.
 
-    It holds what `draw` gives as well; every sample has its own draws. All geometry is one look-up,
-    all colour one matrix product; what is not named costs nothing. A flip is a mirrored copy
-    instead: exact, and all the target needs, which nothing else moves.
+    All geometry is one look-up, all colour one matrix product; what is not named costs nothing. A
+    flip is a mirrored copy instead: exact, and all the target needs, which nothing else moves.
     """
     if not names:
         return batch
@@ -336,8 +312,7 @@ def geometry_of(
 ) -> Geometry:
     """The geometry of the named augmentations: cropped, then shrunk, then all of it distorted.
 
-    One map of the whole source: around a crop, shrinking shows what the crop left out before it
-    shows black.
+    Of the whole source: around a crop, shrinking shows what that left out before it shows black.
     """
     geometry = Geometry()
     for name, factor in (("crop", drawn["cropped"]), ("shrinking", 1 / drawn["shrunk"])):
@@ -364,8 +339,8 @@ def boxes_of(drawn: dict[str, Tensor], height: int, width: int) -> Tensor:
 
 # ------------------------------------------------------------------------------ corruption
 
-# What happens to a source at severities 1 to 5; the target stays as it is. Ours throughout: the
-# paper claims robustness against these four and measures none.
+# What happens to a source at severities 1 to 5. Ours: the paper claims robustness against these
+# four and measures none.
 SEVERITIES = 5
 CORRUPTIONS = {
     "occlusion": (0.05, 0.1, 0.2, 0.35, 0.5),  # of the picture, under one box of noise
@@ -385,13 +360,11 @@ def corrupt(
 ) -> tuple[Tensor, Tensor]:
     """Sources (B, 3, H, W) and their poses (B, 25, 3) under one of CORRUPTIONS.
 
-    Severity 0 changes nothing; a sample's number alone decides what it draws, and a higher severity
-    of the same sample is more of the same. Raises ValueError for other kinds and severities.
+    A sample's number alone decides what it draws; a higher severity is more of the same. Raises
+    ValueError for other kinds and severities.
     """
-    if kind not in CORRUPTIONS or severity not in range(SEVERITIES + 1):
+    if (kind, severity) not in every_corruption():
         raise ValueError(f"there is no corruption {kind!r} of severity {severity}")
-    if not severity:
-        return source, pose
     H, W = source.shape[-2:]
     strength = CORRUPTIONS[kind][severity - 1]
     numbers = uniforms(0, list(CORRUPTIONS).index(kind), samples, 2 + 2 * KNOTS[0] * KNOTS[1])
@@ -403,14 +376,14 @@ def corrupt(
         corner = (spare * (numbers[:, :2] + 0.5) / 2).round()  # (B, 2)
         boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)
         return erase(source, boxes, draw(0, 0, samples, (H, W))["noise"]), pose
-    factor = torch.full_like(numbers[:, 0], strength)
+    strengths = torch.full_like(numbers[:, 0], strength)
+    factor = strengths.where(even, 1 / strength)
     if kind == "illumination":
         one = torch.ones_like(factor)
-        factors = {"brightness": factor.where(even, 1 / factor), "contrast": one}
-        factors |= {"saturation": factor.sqrt(), "hue": 0 * one}
-        return recolour(source, factors), pose
+        factors = {"contrast": one, "saturation": strengths.sqrt(), "hue": 0 * one}
+        return recolour(source, factors | {"brightness": factor}), pose
     if kind == "scale":
-        geometry = Geometry().zoomed(factor.where(even, 1 / factor), numbers[:, :2] - 0.5)
+        geometry = Geometry().zoomed(factor, numbers[:, :2] - 0.5)
     else:
         geometry = Geometry(flow=smooth_flow(strength * as_knots(numbers[:, 2:]), H, W))
     return geometry.move(source), geometry.move_pose(pose, H, W)
@@ -426,14 +399,13 @@ def offsets(points: Tensor, height: int, width: int, scale: int) -> tuple[Tensor
     return x[0] - points[..., :1], y[:, 0] - points[..., 1:]
 
 
-def heatmaps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
-    """A Gaussian around each joint of poses (B, 25, 3): (B, 25, height / scale, width / scale).
+def heatmaps(pose: Tensor, height: int, width: int) -> Tensor:
+    """A Gaussian around each joint of poses (B, 25, 3): (B, 25, height, width) in [0, 1].
 
-    In [0, 1]; the deviation is a 32nd of the height; a missing joint's map is empty.
+    The deviation is a 32nd of the height; a missing joint's map is empty.
     """
-    deviation = height / scale / 32
-    both = offsets(pose[..., :2], height, width, scale)
-    x, y = (torch.exp(d.square() * (-0.5 / deviation**2)) for d in both)
+    sharpness = -0.5 / (height / 32) ** 2
+    x, y = (torch.exp(d.square() * sharpness) for d in offsets(pose[..., :2], height, width, 1))
     y = y * (pose[..., 2:] > 0)
     return y[..., None] * x[..., None, :]  # (B, 25, h, w)
 
@@ -469,7 +441,8 @@ def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:
     order 1, and flagged, as a missing joint must not look like one in the corner.
     """
     present = (pose[..., 2:] > 0).to(pose.dtype)  # (B, 25, 1)
-    xy = (pose[..., :2] + 0.5) / pose.new_tensor([width, height]) * 2 - 1  # (B, 25, 2)
+    scale, origin = sampling(height, width, pose.device)
+    xy = torch.addcmul(origin, pose[..., :2], scale)  # (B, 25, 2)
     return torch.cat([xy * present, present], dim=-1).flatten(1)  # (B, 75)
 
 

@@ -56,10 +56,10 @@ def gradient_loss(generated: Tensor, target: Tensor) -> Tensor:
 
 
 def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> Tensor:
-    """Does the flow bring source pixels to where the target has the same? With what is hidden.
+    """Does the flow bring source pixels to where the target has the same?
 
-    Brightness constancy as in UnFlow, at 1/8, 1/4 and 1/2: a visible place pays the absolute
-    difference, a hidden one HIDDEN_PRICE, so that visibility learns to tell them apart.
+    As in UnFlow, at 1/8, 1/4 and 1/2; a visible place pays the absolute difference, a hidden one
+    HIDDEN_PRICE, so that visibility learns to tell them apart.
     """
     losses = []
     for scale, flow, visibility in zip((8, 4, 2), found.flows, found.visibilities):
@@ -78,14 +78,13 @@ def smoothness_loss(found: Correspondence) -> Tensor:
 def deformation_error(generator: models.FlowGenerator, batch: dict) -> Tensor:
     """The flow's mean end-point error in pixels on the body, for a known deformation of the source.
 
-    The estimator is asked how the source, in its own pose, comes into the deformed one. It can't
-    know what happens to the background, so only the body counts. The deformation goes through 4x3
-    knots that move by up to a quarter of the way to the next.
+    It is asked for the flow from the source's own pose to the deformed one, by 4x3 knots that move
+    up to a quarter of the way to the next. The background's can't be known, so the body counts.
     """
     H, W = batch["source"].shape[-2:]
     knots = batch["draws"][:, KNOTS:].unflatten(1, (2, 4, 3))
     truth = augment.smooth_flow((2 * knots - 1) / 4, H, W)  # (B, 2, H, W)
-    moved = augment.drop_outside(augment.move_pose(batch["source_pose"], truth), H, W)
+    moved = augment.Geometry(flow=truth).move_pose(batch["source_pose"], H, W)
     known = batch["maps"][:, :POSE_MAPS]  # of the source's pose
     found = generator.correspondence(batch["source"], generator.maps(moved), known)[2]
     error = 0
@@ -99,8 +98,7 @@ def deformation_error(generator: models.FlowGenerator, batch: dict) -> Tensor:
 def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
     """Cross-entropy of a part layout (B, PARTS, h, w) with parsing maps uint8 (B, H, W).
 
-    Each place counts as the pixel in its middle; places of unknown part don't count. Parts beyond
-    PARTS - 1 are taken for the last.
+    Each place is the pixel in its middle; unknown ones don't count, parts too many are the last.
     """
     scale = parsing.shape[1] // layout.shape[2]
     wanted = parsing[:, scale // 2 :: scale, scale // 2 :: scale].long()  # (B, h, w)
@@ -165,10 +163,7 @@ def synthesise_described(generator: models.ResidualGenerator, batch: dict) -> tu
 
 
 def synthesise_all(generator: models.FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
-    """The image of a batch and its Synthesis; of some sources the pose is not told.
-
-    So the generator learns to do without, as its user may have no source pose.
-    """
+    """The image of a batch and its Synthesis; some sources' poses are untold, as by their users."""
     told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE)[:, None, None, None]
     of_source, of_target = batch["maps"].chunk(2, dim=1)  # (B, POSE_MAPS, H/4, W/4)
     made = generator.synthesise_from(batch["source"], of_target, of_source * told)

@@ -122,9 +122,8 @@ class ResidualBlock(nn.Module):
 class Join(nn.Module):
     """Concatenate the descriptor (B, N) and the pose vector (B, M) to (B, N + M).
 
-    Ours: every entry is batch-normalised and the pose's raised to POSE_GAIN times the descriptor's
-    total deviation. 2,048 entries, which differ little between people, outweigh 75: joined as they
-    are, the generator draws one mean person in one mean pose for a long time.
+    Ours: batch-normalised, the pose with POSE_GAIN times the descriptor's total deviation. 2,048
+    entries outweigh 75: as they are, the generator draws one mean person in one mean pose for long.
     """
 
     def __init__(self, entries: int, pose_entries: int):
@@ -140,8 +139,8 @@ class Join(nn.Module):
 def opening(entries: int, channels: int, rows: int, aspect: float) -> nn.Sequential:
     """Transposed convolutions that open a vector (B, N, 1, 1) to a map of `rows` rows.
 
-    512 channels at 4 rows ... 64 at 64 and 128 rows: the first author's widths. Ours: the first
-    kernel has the image's aspect where his is square and squeezed later.
+    The first author's widths, 512 at 4 rows ... 64 at 64 and 128. Ours: the first kernel has the
+    image's aspect where his is square and squeezed later.
     """
     doublings = min(max(round(math.log2(rows / 4)), 0), 5)
     widths = [channels * times for times in (8, 6, 4, 2, 1, 1)[: doublings + 1]]
@@ -153,9 +152,8 @@ def opening(entries: int, channels: int, rows: int, aspect: float) -> nn.Sequent
 class OpenedVector(nn.Module):
     """The literal reading of RPT-GAN: descriptor and pose, both vectors, opened to a map.
 
-    A descriptor (B, N) and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). Widths and order are
-    those of the first author's snippets; ours: the 7x7 convolution stands before the resize, which
-    gives the same reach at a quarter of the cost.
+    A descriptor (B, N) and poses (B, 25, 3) to (B, 4C, H / scale, W / scale), as in the author's
+    snippets; ours: the 7x7 convolution before the resize, for its reach at a quarter of the cost.
     """
 
     def __init__(self, entries: int, height: int, width: int, widths: list[int]):
@@ -180,9 +178,8 @@ class OpenedVector(nn.Module):
 class JoinedMaps(nn.Module):
     """Ours: the descriptor's maps, joined with the pose at every place.
 
-    Maps at four scales and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). A pooled vector knows
-    no pattern and no place; maps do. Each place sees the vector of coordinates from where it is
-    (`pose_from_places`): fused at the bottleneck, coordinates give wrong poses (PG2).
+    Maps at four scales and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). Each place sees the
+    pose from where it is: fused at the bottleneck, coordinates give wrong poses (PG2).
     """
 
     def __init__(self, maps: tuple[int, ...], height: int, width: int, scale: int, channels: int):
@@ -206,11 +203,8 @@ class JoinedMaps(nn.Module):
     def forward(self, maps: list[Tensor], pose: Tensor) -> Tensor:
         x = self.pose(augment.pose_from_places(pose, *self.size))
         for layer, found in zip(self.maps, maps):
-            found = layer(found)
-            if found.shape[2] > x.shape[2]:
-                x = x + F.adaptive_avg_pool2d(found, x.shape[2:])
-            else:
-                x = x + F.interpolate(found, x.shape[2:], mode="bilinear")
+            mode = "area" if found.shape[2] > x.shape[2] else "bilinear"
+            x = x + F.interpolate(layer(found), x.shape[2:], mode=mode)
         return F.leaky_relu(x, 0.1)  # (B, 4C, H/4, W/4)
 
 
@@ -220,15 +214,11 @@ class ResidualGenerator(nn.Module):
     source (B, 3, H, W) and target_pose (B, 25, 3) to (B, 3, H, W); the source pose is accepted and
     not used, as in the paper. Raises ValueError for sizes that are no multiples of 16.
 
-    The paper gives the parts: a frozen ResNet-50's "image vector" and a pose vector, convolutions
-    and transposed convolutions, 9 residual blocks; the first author's snippets give widths (of
-    which `channels` is the narrowest) and order. `descriptor` is "vector", the literal reading
-    (OpenedVector), or "map" (JoinedMaps): the paper also says that the blocks pass colour, texture
-    and background on, which no pooled vector holds. `network` is "resnet50" or "lite0".
-
-    Ours: batch norm where he has instance norm, which takes from every picture the colours it
-    should tell from others'; a third stride-2 convolution at 256 rows, so that the blocks work at
-    32 rows as they do for 128; kernels of 3 and 4 in the blocks.
+    The paper gives the parts, the first author's snippets widths (the narrowest is `channels`) and
+    order. `descriptor` is "vector", the literal reading, or "map": the paper also says that the
+    blocks pass colour, texture and background on, which no pooled vector holds. Ours: batch norm,
+    as instance norm takes from every picture its colours; a third stride-2 convolution at 256 rows,
+    so that the blocks work at 32 rows as they do for 128; kernels of 3 and 4 in the blocks.
     """
 
     def __init__(
@@ -271,11 +261,11 @@ class ResidualGenerator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """RPT-GAN's discriminator: Conv-ReLU-Pool, then real/fake (B,) and identity (B, identities).
+    """RPT-GAN's discriminator: Conv-ReLU-Pool, then logits of real/fake (B,) and identity (B, N).
 
-    Both are logits. Widths, instance norm and the slope of the leaky ReLU are the first author's.
-    Ours: kernels of 3, average pooling (max pooling hides most of the image from the gradient),
-    and a last pool to at most 4 rows, so that the fully connected part fits every image size.
+    Widths, instance norm and the slope of the leaky ReLU are the first author's. Ours: kernels of
+    3, average pooling (max pooling hides most of the image from the gradient), and a last pool to
+    4 rows, so that the fully connected part fits every size.
     """
 
     def __init__(self, height: int, width: int, identities: int, channels: int = 64):
@@ -310,12 +300,9 @@ class UNetGenerator(nn.Module):
     """pix2pix's generator (Isola et al., CVPR 2017): the first row of RPT-GAN's Table 1.
 
     source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W): a U-Net over the
-    source and both poses' heat maps. Raises ValueError for sizes that are no multiples of 16.
-    Convolutions halve the map until its smaller side is 1, at most eight times; widths are 1, 2, 4,
-    8, 8, … times `channels`, of which the paper has 64.
-
-    Ours: no dropout, as we want one picture for one pose, and sizes that can't be halved so often
-    are padded with zeros.
+    source and both poses' heat maps, which halves them until the smaller side is 1, at most eight
+    times. Raises ValueError for sizes that are no multiples of 16. Ours: no dropout, as we want one
+    picture for one pose, and sizes that can't be halved so often are padded with zeros.
     """
 
     def __init__(self, height: int, width: int, channels: int = 64):
@@ -369,10 +356,7 @@ def twice(maps: Tensor) -> Tensor:
 
 
 def joined(*maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) as one with all their channels, channels last, as convolutions want it.
-
-    Look-ups are not, and one among them would make the whole be copied.
-    """
+    """Maps (B, C, H, W) as one, channels last, which look-ups are not: else all would be copied."""
     return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
 
 
@@ -444,10 +428,9 @@ class Correspondence(NamedTuple):
 class PoseFlow(nn.Module):
     """PFL's pose flow, learned without correspondences: Features of source and target pose in.
 
-    Ours throughout: at 1/8 every place of the target looks at every place of the source, and at
-    one place more, "nowhere". Where it looks on average is the flow, what it does not give to
-    nowhere is the visibility. Bilinear lookup alone has gradients that reach one pixel; this one
-    finds an arm that was raised on the other side. At 1/4 and 1/2 convolutions over the features,
+    Ours: at 1/8 every place of the target looks at all of the source, and "nowhere". Where it looks
+    on average is the flow, what it does not give to nowhere the visibility; so gradients reach
+    farther than the one pixel of a bilinear look-up. At 1/4 and 1/2 convolutions over the features,
     warped by the flow so far, add what is missing to both.
     """
 
@@ -505,9 +488,8 @@ class GarmentNet(nn.Module):
     """PFL's coarse network: where clothing and body parts go and how they look there.
 
     Gives features (B, 3C/2, H/4, W/4), a coarse picture (B, 3, H/4, W/4) and the logits of the
-    target's part layout (B, PARTS, H/8, W/8). A part's look is the mean of the source's features
-    over the part there; the layout puts it where the target pose wants the part. Ours: no parser is
-    at hand, so both layouts are learned as the pictures ask for.
+    target's part layout (B, PARTS, H/8, W/8), where each part shows the mean of the source's
+    features over it. Ours: without a parser both layouts are learned as the pictures ask for.
     """
 
     def __init__(self, channels: int):
@@ -546,9 +528,7 @@ class GarmentNet(nn.Module):
 class SynthesisNet(nn.Module):
     """PFL's fine network: GarmentNet's features and the aligned source to the picture.
 
-    Gives what it painted (B, 3, H, W), the source as warped (B, 3, H, W), and how far the picture
-    trusts it (B, 1, H, W): there it shows the warped source itself, whose texture no decoder would
-    invent.
+    Gives `painted`, `warped` and `trust` of Synthesis; no decoder invents a source's texture.
     """
 
     def __init__(self, channels: int):
@@ -595,10 +575,9 @@ def painting(image: Tensor) -> Synthesis:
 class FlowGenerator(nn.Module):
     """The generator of Pose Flow Learning: flow, GarmentNet, SynthesisNet.
 
-    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W); without a source
-    pose the source alone must do. Raises ValueError for sizes that are no multiples of 16. The
-    paper gives the parts and that both networks align features at several scales; every size and
-    width is ours. `channels` is the width at a quarter of the size.
+    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W); the latter may be
+    left out. Raises ValueError for sizes that are no multiples of 16. The paper gives the parts;
+    every size and width is ours. `channels` is the width at a quarter of the size.
     """
 
     def __init__(self, height: int, width: int, channels: int = 64):
@@ -616,10 +595,7 @@ class FlowGenerator(nn.Module):
     def correspondence(
         self, source: Tensor, target_maps: Tensor, source_maps: Tensor
     ) -> tuple[Features, Features, Correspondence]:
-        """Features of source and target pose, and the flow between them.
-
-        One source for all poses is read once.
-        """
+        """Features of source and target pose, and the flow; one source for all is read once."""
         features, pose = self.source_encoder(source, source_maps), self.pose_encoder(target_maps)
         features = Features(*(x.expand(len(target_maps), -1, -1, -1) for x in features))
         return features, pose, self.pose_flow(features, pose)
@@ -652,25 +628,23 @@ class FlowGenerator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Judges patches of an image beside its source and both poses: (B, 1, H/8, W/8) logits.
 
-    pix2pix's discriminator, with spectral normalisation. A discriminator that sees the poses is
-    future work of RPT-GAN. Ours: the poses join at a quarter of the size, where their maps
-    (B, 2 * POSE_MAPS, H/4, W/4) are small. Gives the features on the way as well, for matching.
+    pix2pix's, with spectral normalisation. Ours: the poses join at a quarter of the size, where
+    their maps (B, 2 * POSE_MAPS, H/4, W/4) are small. Gives its features as well, for matching.
     """
 
     def __init__(self, channels: int = 64):
         super().__init__()
-        norm = spectral_norm
-        self.at_half = norm(nn.Conv2d(6, channels // 2, 4, stride=2, padding=1))
-        self.at_quarter = norm(nn.Conv2d(channels // 2, channels, 4, stride=2, padding=1))
-        self.poses = norm(nn.Conv2d(2 * POSE_MAPS, channels, 3, padding=1))
-        self.at_eighth = norm(nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1))
-        self.wide = norm(nn.Conv2d(2 * channels, 4 * channels, 3, padding=1))
-        self.real = norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
+        self.at_half = spectral_norm(nn.Conv2d(6, channels // 2, 4, stride=2, padding=1))
+        self.at_quarter = spectral_norm(nn.Conv2d(channels // 2, channels, 4, stride=2, padding=1))
+        self.poses = spectral_norm(nn.Conv2d(2 * POSE_MAPS, channels, 3, padding=1))
+        self.at_eighth = spectral_norm(nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1))
+        self.wide = spectral_norm(nn.Conv2d(2 * channels, 4 * channels, 3, padding=1))
+        self.real = spectral_norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
 
     def forward(self, image: Tensor, source: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
-        half = F.leaky_relu(self.at_half(torch.cat([image, source], dim=1)), 0.2)
-        quarter = F.leaky_relu(self.at_quarter(half) + self.poses(maps), 0.2)
-        eighth = F.leaky_relu(self.at_eighth(quarter), 0.2)
+        half = F.leaky_relu(self.at_half(torch.cat([image, source], 1)), 0.2)  # (B, C/2, H/2, W/2)
+        quarter = F.leaky_relu(self.at_quarter(half) + self.poses(maps), 0.2)  # (B, C, H/4, W/4)
+        eighth = F.leaky_relu(self.at_eighth(quarter), 0.2)  # (B, 2C, H/8, W/8)
         wide = F.leaky_relu(self.wide(eighth), 0.2)  # (B, 4C, H/8, W/8)
         return self.real(wide), [half, quarter, eighth, wide]
 
@@ -678,18 +652,14 @@ class PatchDiscriminator(nn.Module):
 class ProjectedDiscriminator(nn.Module):
     """Judges an image by frozen features of it, beside those of its source and both poses' maps.
 
-    Projected GANs (Sauer et al., NeurIPS 2021): features at several scales are mixed across
-    channels and scales by random convolutions that never change, and a small head judges each
-    scale. Ours: the heads are told the source and the poses, so that they judge whether this is
-    that person in that pose; features have unit length before they are mixed.
-
-    Takes features as `mix` gives them, and the poses' maps (B, 2 * POSE_MAPS, H/4, W/4); gives
-    logits (B, 1, h, w) at each scale.
+    Projected GANs (Sauer et al., NeurIPS 2021): features are mixed across channels and scales by
+    random convolutions that never change, and a small head judges each scale. Ours: the heads are
+    told the source and the poses; features have unit length before they are mixed. Takes features
+    as `mix` gives them, and maps (B, 2 * POSE_MAPS, H/4, W/4); gives logits (B, 1, h, w) per scale.
     """
 
     def __init__(self, widths: tuple[int, ...], channels: int = 64):
         super().__init__()
-        norm = spectral_norm
         self.across_channels, self.across_scales = nn.ModuleList(), nn.ModuleList()
         self.heads = nn.ModuleList()
         for place, width in enumerate(widths):
@@ -700,22 +670,20 @@ class ProjectedDiscriminator(nn.Module):
                 kept.append(layer.requires_grad_(False))
             # The coarsest maps have no place to halve.
             kernel, stride = (4, 2) if place < 2 else (3, 1)
-            self.heads.append(
-                nn.Sequential(
-                    norm(nn.Conv2d(2 * channels + 2 * POSE_MAPS, channels, 3, padding=1)),
-                    nn.LeakyReLU(0.2, inplace=True),
-                    norm(nn.Conv2d(channels, 2 * channels, kernel, stride=stride, padding=1)),
-                    nn.LeakyReLU(0.2, inplace=True),
-                    norm(nn.Conv2d(2 * channels, 1, 3, padding=1)),
-                )
+            head = nn.Sequential(
+                spectral_norm(nn.Conv2d(2 * channels + 2 * POSE_MAPS, channels, 3, padding=1)),
+                nn.LeakyReLU(0.2, inplace=True),
+                spectral_norm(nn.Conv2d(channels, 2 * channels, kernel, stride=stride, padding=1)),
+                nn.LeakyReLU(0.2, inplace=True),
+                spectral_norm(nn.Conv2d(2 * channels, 1, 3, padding=1)),
             )
+            self.heads.append(head)
 
     def mix(self, features: list[Tensor]) -> list[Tensor]:
         """Unit features mixed across channels, and from the coarsest scale to the finest."""
         mixed: list[Tensor] = []
-        for found, across, spread in zip(
-            reversed(features), reversed(self.across_channels), reversed(self.across_scales)
-        ):
+        scales = zip(features, self.across_channels, self.across_scales)
+        for found, across, spread in reversed(list(scales)):
             x = across(found * found.shape[1] ** 0.5)  # entries of order 1
             if mixed:
                 x = x + F.interpolate(mixed[-1], x.shape[-2:], mode="bilinear")

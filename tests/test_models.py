@@ -115,7 +115,7 @@ def test_heat_maps_peak_at_the_joints_and_are_empty_for_missing_ones():
     assert maps.sum() == maps[0, 4].sum()
     assert maps[0, 4, 54, 20].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 4 pixels
     pose[0, 4, :2] = torch.tensor([9.5, 5.5])  # between pixels; in the middle of one at 1/4
-    assert augment.heatmaps(pose, 128, 64, 4)[0, 4, 1, 2].item() == pytest.approx(1, abs=1e-6)
+    assert augment.pose_maps(pose, 128, 64, 4)[0, 4, 1, 2].item() == pytest.approx(1, abs=1e-6)
 
 
 def test_limb_maps_follow_the_limb():
