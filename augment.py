@@ -297,7 +297,7 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
     if "jitter" in names:
         source = recolour(source, drawn)
     if {"shrinking", "crop", "distortion"} & set(names):
-        geometry = geometry_of(drawn, batch["draws"], names, (H, W))
+        geometry = geometry_of(batch, drawn, names)
         source = geometry.move(source)
         batch["source_pose"] = geometry.move_pose(batch["source_pose"], H, W)
     if "erasing" in names:
@@ -307,9 +307,7 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
     return batch | {"source": source.contiguous(**keep), "target": target.contiguous(**keep)}
 
 
-def geometry_of(
-    drawn: dict[str, Tensor], draws: Tensor, names: Collection[str], size: tuple[int, int]
-) -> Geometry:
+def geometry_of(batch: dict, drawn: dict[str, Tensor], names: Collection[str]) -> Geometry:
     """The geometry of the named augmentations: cropped, then shrunk, then all of it distorted.
 
     Of the whole source: around a crop, shrinking shows what that left out before it shows black.
@@ -320,9 +318,9 @@ def geometry_of(
             place = torch.stack([drawn[f"{name}_x"], drawn[f"{name}_y"]], 1)
             geometry = geometry.zoomed(factor, place)
     if "distortion" in names:
-        knots = as_knots(draws[:, DRAWS : DRAWS + 2 * KNOTS[0] * KNOTS[1]])
+        knots = as_knots(batch["draws"][:, DRAWS : DRAWS + 2 * KNOTS[0] * KNOTS[1]])
         knots = knots * drawn["bent"][:, None, None, None]
-        geometry = geometry._replace(flow=smooth_flow(knots, *size))
+        geometry = geometry._replace(flow=smooth_flow(knots, *batch["source"].shape[-2:]))
     return geometry
 
 

@@ -340,11 +340,10 @@ class UNetGenerator(nn.Module):
             x = layer(x)
             skips.append(x)  # (B, C, H / 2, W / 2), (B, 2 * C, H / 4, W / 4), …
         skips.pop()
-        for layer in self.up:
-            x = layer(x)
-            if skips:
-                x = torch.cat([x, skips.pop()], dim=1)
-        return x[:, :, :H, :W]  # (B, 3, H, W)
+        *layers, last = self.up
+        for layer in layers:
+            x = torch.cat([layer(x), skips.pop()], dim=1)
+        return last(x)[:, :, :H, :W]  # (B, 3, H, W)
 
 
 # ------------------------------------------------------------------------------ pose flow
@@ -494,19 +493,17 @@ class GarmentNet(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        wide, narrow = 3 * channels, 3 * channels // 2
+        wide, half = 3 * channels, 3 * channels // 2
         self.source_layout = nn.Conv2d(2 * channels, PARTS, 1)
         self.target_layout = nn.Conv2d(2 * channels, PARTS, 1)
         self.at_eighth = nn.Sequential(
             convolution(8 * channels, wide),
             RefiningBlock(wide),
             RefiningBlock(wide),
-            convolution(wide, narrow),
+            convolution(wide, half),
         )
-        self.at_quarter = nn.Sequential(
-            convolution(7 * channels // 2, narrow), RefiningBlock(narrow)
-        )
-        self.picture = nn.Conv2d(narrow, 3, 3, padding=1)
+        self.at_quarter = nn.Sequential(convolution(7 * channels // 2, half), RefiningBlock(half))
+        self.picture = nn.Conv2d(half, 3, 3, padding=1)
 
     def forward(
         self, source: Features, pose: Features, found: Correspondence
@@ -533,12 +530,10 @@ class SynthesisNet(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        width, narrow = 3 * channels // 4, channels // 4
-        self.grow = convolution(3 * channels // 2, width)
-        self.at_half = nn.Sequential(
-            convolution(width + channels // 2, width), RefiningBlock(width)
-        )
-        self.grow_again = convolution(width, narrow)
+        wide, narrow = 3 * channels // 4, channels // 4
+        self.grow = convolution(3 * channels // 2, wide)
+        self.at_half = nn.Sequential(convolution(wide + channels // 2, wide), RefiningBlock(wide))
+        self.grow_again = convolution(wide, narrow)
         self.full = convolution(narrow + 3, narrow)
         self.picture = nn.Conv2d(narrow, 4, 3, padding=1)
 
