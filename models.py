@@ -460,7 +460,8 @@ class PoseFlow(nn.Module):
             (source.quarter, self.at_quarter, self.quarter_step),
             (source.half, self.at_half, self.half_step),
         ):
-            flow, beside = 2 * twice(flow), pose.quarter if x is None else twice(x)
+            flow = 2 * twice(flow)
+            beside = pose.quarter if x is None else twice(x)
             x = layers(joined(warp(features, flow), beside))
             step = last(x).float()  # (B, 3, H/4, W/4), (B, 3, H/2, W/2)
             flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
