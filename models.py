@@ -11,17 +11,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from posegan.augment import (
-    POSE_MAPS,
-    heatmaps,
-    in_float32,
-    pixel_grid,
-    pose_from_places,
-    pose_maps,
-    pose_vector,
-    warp,
-)
+from posegan import augment
+from posegan.augment import POSE_MAPS, warp
 from posegan.features import features_of
 from posegan.poses import JOINTS
 
@@ -30,24 +23,59 @@ POSE_GAIN = 3.0  # of the pose vector over the descriptor; found on demo people 
 PARTS = 16  # of clothing and body that GarmentNet tells apart; about as many as parsers do
 
 
+# ------------------------------------------------------------------------------ what all share
+
+
+def check_size(height: int, width: int) -> None:
+    """Raise ValueError for sizes that the networks can't halve four times."""
+    if height % 16 or width % 16:
+        raise ValueError(f"height and width must be multiples of 16, not {height}x{width}")
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm without a count of its batches, which nobody reads."""
+    norm = nn.BatchNorm2d(channels)
+    norm.num_batches_tracked = None
+    return norm
+
+
+def normed(layer: nn.Module) -> nn.Sequential:
+    """A convolution, batch norm, leaky ReLU."""
+    return nn.Sequential(layer, batch_norm(layer.out_channels), nn.LeakyReLU(0.1, inplace=True))
+
+
+def convolution(before: int, after: int) -> nn.Sequential:
+    """A convolution, normed; the size stays."""
+    return normed(nn.Conv2d(before, after, 3, padding=1, bias=False))
+
+
+def down(before: int, after: int) -> nn.Sequential:
+    """A convolution that halves the map, normed."""
+    return normed(nn.Conv2d(before, after, 3, stride=2, padding=1))
+
+
+def up(before: int, after: int) -> nn.Sequential:
+    """A transposed convolution that doubles the map, and batch norm."""
+    # A kernel of 3 would paint a checkerboard: it reaches every other pixel more often.
+    layer = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
+    return nn.Sequential(layer, batch_norm(after))
+
+
 # ------------------------------------------------------------------------------ RPT-GAN
 
 
 class Descriptor(nn.Module):
-    """RPT-GAN's image descriptor: the maps of an ImageNet network, or the mean of the last.
+    """RPT-GAN's image descriptor: the maps of an ImageNet network, or `pooled` the last one's mean.
 
     (B, 3, H, W) in [-1, 1] to four maps (B, widths[i], h / 4 / 2**i, w / 4 / 2**i), of an image of
-    h x w. Frozen, as in the paper, it passes no gradients, keeps its batch statistics and sees the
-    image at the paper's 256 rows; trained along, at its own size, since nothing it learned asks for
-    another.
-
-    With `square` a frozen one pads a narrow image to a square, as the paper does. Ours: the others
-    keep the aspect, as black columns double the cost and show nothing.
+    h x w, or to (B, widths[-1]). Frozen, as in the paper, it passes no gradients, keeps its batch
+    statistics and sees 256 rows, pooled of a narrow image padded to a square; ours: maps are of its
+    own aspect, as black columns double the cost. Trained along, it sees the image's own size.
     """
 
-    def __init__(self, network: str, frozen: bool, square: bool = False):
+    def __init__(self, network: str, frozen: bool, pooled: bool = False):
         super().__init__()
-        self.frozen, self.square = frozen, square and frozen
+        self.frozen, self.pooled = frozen, pooled
         self.features = features_of(network)()
         self.widths = self.features.widths
         for block in self.features.modules() if not frozen else ():
@@ -62,67 +90,29 @@ class Descriptor(nn.Module):
         """Set training mode, except that frozen batch norm never follows the batches it sees."""
         return super().train(mode and not self.frozen)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         H, W = image.shape[-2:]
         if self.frozen and H != IMAGENET_ROWS:
             size = (IMAGENET_ROWS, round(IMAGENET_ROWS * W / H))
             image = F.interpolate(image, size, mode="bilinear", antialias=IMAGENET_ROWS < H)
-        if self.square and (spare := image.shape[2] - image.shape[3]) > 0:
+        spare = image.shape[2] - image.shape[3]
+        if self.frozen and self.pooled and spare > 0:
             image = F.pad(image, (spare // 2, spare - spare // 2), value=-1)  # black
-        return self.features(image)
-
-    def vector(self, image: Tensor) -> Tensor:
-        """The mean of the last map: (B, widths[-1])."""
-        return self(image)[-1].mean((2, 3))
-
-
-def check_size(height: int, width: int) -> None:
-    """Raise ValueError for sizes that the networks can't halve four times."""
-    if height % 16 or width % 16:
-        raise ValueError(f"height and width must be multiples of 16, not {height}x{width}")
-
-
-def instance_norm(channels: int) -> nn.GroupNorm:
-    # One group a channel is instance norm; PyTorch's own is up to five times slower on the CPU.
-    return nn.GroupNorm(channels, channels, affine=False)
-
-
-def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm without a count of its batches, which nobody reads."""
-    norm = nn.BatchNorm2d(channels)
-    norm.num_batches_tracked = None
-    return norm
-
-
-def down(channels: int, channels_out: int) -> nn.Sequential:
-    """A convolution that halves the map, batch norm, leaky ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels_out, 3, stride=2, padding=1),
-        batch_norm(channels_out),
-        nn.LeakyReLU(0.1, inplace=True),
-    )
-
-
-def up(channels: int, channels_out: int) -> nn.Sequential:
-    """A transposed convolution that doubles the map, and batch norm."""
-    return nn.Sequential(
-        # A kernel of 3 would paint a checkerboard: it reaches every other pixel more often.
-        nn.ConvTranspose2d(channels, channels_out, 4, stride=2, padding=1),
-        batch_norm(channels_out),
-    )
+        maps = self.features(image)
+        return maps[-1].mean((2, 3)) if self.pooled else maps
 
 
 class ResidualBlock(nn.Module):
     """RPT-GAN's block: a convolution halves the map, a transposed one doubles it, the input added.
 
-    (B, C, H, W) to the same, H and W even.
+    (B, C, H, W) to the same, H and W even. Ours: it begins as the identity, so that nine blocks
+    learn as soon as one.
     """
 
     def __init__(self, channels: int):
         super().__init__()
         self.down = down(channels, channels)
         self.up = up(channels, channels)
-        # Ours: a block begins as the identity, so that nine of them learn as soon as one.
         nn.init.zeros_(self.up[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,10 +122,8 @@ class ResidualBlock(nn.Module):
 class Join(nn.Module):
     """Concatenate the descriptor (B, N) and the pose vector (B, M) to (B, N + M).
 
-    Ours: every entry is batch-normalised and the pose's raised to POSE_GAIN times the descriptor's
-    total deviation. Descriptors of different people share most of their value, and 2,048 entries
-    outweigh 75: joined as they are, the generator draws one mean person in one mean pose for a long
-    time.
+    Ours: batch-normalised, the pose with POSE_GAIN times the descriptor's total deviation. 2,048
+    entries outweigh 75: as they are, the generator draws one mean person in one mean pose for long.
     """
 
     def __init__(self, entries: int, pose_entries: int):
@@ -148,32 +136,24 @@ class Join(nn.Module):
         return torch.cat([self.norm(descriptor), self.gain * self.pose_norm(pose)], dim=1)
 
 
-class Opening(nn.Sequential):
-    """Transposed convolutions that open a vector (B, N, 1, 1) to a map of `rows` rows."""
+def opening(entries: int, channels: int, rows: int, aspect: float) -> nn.Sequential:
+    """Transposed convolutions that open a vector (B, N, 1, 1) to a map of `rows` rows.
 
-    def __init__(self, entries: int, channels: int, rows: int, aspect: float):
-        # 512 channels at 4 rows ... 64 at 64 and 128 rows: the first author's widths. Ours: the
-        # first kernel has the image's aspect where his is square and squeezed later.
-        doublings = min(max(round(math.log2(rows / 4)), 0), 5)
-        widths = [channels * times for times in (8, 6, 4, 2, 1, 1)[: doublings + 1]]
-        layers = [nn.ConvTranspose2d(entries, widths[0], (4, max(round(4 * aspect), 1)))]
-        for before, after in pairwise(widths):
-            layers += [
-                batch_norm(before),
-                nn.LeakyReLU(0.1, inplace=True),
-                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1),
-            ]
-        super().__init__(*layers)
-        self.channels = widths[-1]
+    The first author's widths, 512 at 4 rows ... 64 at 64 and 128. Ours: the first kernel has the
+    image's aspect where his is square and squeezed later.
+    """
+    doublings = min(max(round(math.log2(rows / 4)), 0), 5)
+    widths = [channels * times for times in (8, 6, 4, 2, 1, 1)[: doublings + 1]]
+    layers = [nn.ConvTranspose2d(entries, widths[0], (4, max(round(4 * aspect), 1)))]
+    layers += [nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths)]
+    return nn.Sequential(*(part for one in layers[:-1] for part in normed(one)), layers[-1])
 
 
 class OpenedVector(nn.Module):
     """The literal reading of RPT-GAN: descriptor and pose, both vectors, opened to a map.
 
-    A descriptor (B, N) and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). Widths and order are
-    those of the first author's snippets: opening to half the image's rows, bilinear resize, 7x7
-    convolution, stride-2 convolutions. Ours: the 7x7 convolution stands before the resize, which
-    gives the same reach at a quarter of the cost.
+    A descriptor (B, N) and poses (B, 25, 3) to (B, 4C, H / scale, W / scale), as in the author's
+    snippets; ours: the 7x7 convolution before the resize, for its reach at a quarter of the cost.
     """
 
     def __init__(self, entries: int, height: int, width: int, widths: list[int]):
@@ -182,16 +162,14 @@ class OpenedVector(nn.Module):
         pose_entries = 3 * len(JOINTS)
         self.join = Join(entries, pose_entries)
         channels = widths[-1] // 4
-        self.opening = Opening(entries + pose_entries, channels, height // 2, width / height)
-        self.spread = nn.Sequential(
-            nn.Conv2d(self.opening.channels, widths[0], 7, padding=3, padding_mode="reflect"),
-            batch_norm(widths[0]),
-            nn.LeakyReLU(0.1, inplace=True),
-        )
+        self.opening = opening(entries + pose_entries, channels, height // 2, width / height)
+        opened = self.opening[-1].out_channels
+        self.spread = normed(nn.Conv2d(opened, widths[0], 7, padding=3, padding_mode="reflect"))
         self.down = nn.Sequential(*(down(a, b) for a, b in pairwise(widths)))
 
     def forward(self, descriptor: Tensor, pose: Tensor) -> Tensor:
-        z = self.join(descriptor, pose_vector(pose, self.height, self.width))  # (B, N + 75)
+        pose = augment.pose_vector(pose, self.height, self.width)
+        z = self.join(descriptor, pose)  # (B, N + 75)
         x = self.spread(self.opening(z[:, :, None, None]))  # (B, C, H/2, W/2)
         x = F.interpolate(x, (self.height, self.width), mode="bilinear")  # (B, C, H, W)
         return self.down(x)  # (B, 4C, H/4, W/4)
@@ -200,15 +178,13 @@ class OpenedVector(nn.Module):
 class JoinedMaps(nn.Module):
     """Ours: the descriptor's maps, joined with the pose at every place.
 
-    Maps at four scales and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). A pooled vector knows
-    no pattern and no place; maps do. The pose is still the vector of coordinates, but each place
-    sees it from where it is (`pose_from_places`): fused at the bottleneck, coordinates give wrong
-    poses (PG2).
+    Maps at four scales and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). Each place sees the
+    pose from where it is: fused at the bottleneck, coordinates give wrong poses (PG2).
     """
 
     def __init__(self, maps: tuple[int, ...], height: int, width: int, scale: int, channels: int):
         super().__init__()
-        self.height, self.width, self.scale = height, width, scale
+        self.size = height, width, scale
         # Normalised, as the maps of an ImageNet network differ in size a hundredfold.
         self.maps = nn.ModuleList(
             nn.Sequential(nn.Conv2d(entries, channels, 1, bias=False), batch_norm(channels))
@@ -225,13 +201,10 @@ class JoinedMaps(nn.Module):
         )
 
     def forward(self, maps: list[Tensor], pose: Tensor) -> Tensor:
-        x = self.pose(pose_from_places(pose, self.height, self.width, self.scale))
+        x = self.pose(augment.pose_from_places(pose, *self.size))
         for layer, found in zip(self.maps, maps):
-            found = layer(found)
-            if found.shape[2] > x.shape[2]:
-                x = x + F.adaptive_avg_pool2d(found, x.shape[2:])
-            else:
-                x = x + F.interpolate(found, x.shape[2:], mode="bilinear")
+            mode = "area" if found.shape[2] > x.shape[2] else "bilinear"
+            x = x + F.interpolate(layer(found), x.shape[2:], mode=mode)
         return F.leaky_relu(x, 0.1)  # (B, 4C, H/4, W/4)
 
 
@@ -239,19 +212,13 @@ class ResidualGenerator(nn.Module):
     """The generator of RPT-GAN: descriptor and pose vector in, the person in that pose out.
 
     source (B, 3, H, W) and target_pose (B, 25, 3) to (B, 3, H, W); the source pose is accepted and
-    not used, as in the paper. Height and width are multiples of 16.
+    not used, as in the paper. Raises ValueError for sizes that are no multiples of 16.
 
-    The paper gives the parts: a frozen ResNet-50's "image vector" and a pose vector, convolutions
-    and transposed convolutions, 9 residual blocks, each down, up and add. The first author's
-    snippets give widths and order; behind the blocks transposed convolutions, a 7x7 convolution and
-    tanh. `descriptor` is "vector", the literal reading (OpenedVector), or "map" (JoinedMaps): the
-    paper also says that the blocks pass colour, texture and background on, which no pooled vector
-    holds.
-
-    Ours: batch norm where he has instance norm, which takes from every picture the colours it
-    should tell from others'; 256 rows get a third stride-2 convolution, of 32 channels, so that the
-    blocks work at 32 rows as they do for 128; kernels of 3 and 4 in the blocks. `channels` scales
-    all widths; 64 are the first author's. `network` is the descriptor's: "resnet50" or "lite0".
+    The paper gives the parts, the first author's snippets widths (the narrowest is `channels`) and
+    order. `descriptor` is "vector", the literal reading, or "map": the paper also says that the
+    blocks pass colour, texture and background on, which no pooled vector holds. Ours: batch norm,
+    as instance norm takes from every picture its colours; a third stride-2 convolution at 256 rows,
+    so that the blocks work at 32 rows as they do for 128; kernels of 3 and 4 in the blocks.
     """
 
     def __init__(
@@ -266,13 +233,12 @@ class ResidualGenerator(nn.Module):
         super().__init__()
         check_size(height, width)
         self.height, self.width = height, width
-        self.pooled = descriptor == "vector"
-        self.descriptor = Descriptor(network, frozen, square=self.pooled)
+        self.descriptor = Descriptor(network, frozen, pooled=descriptor == "vector")
         stages = min(max(round(math.log2(height / 32)), 2), 3)
         # At 128 rows: 64, 128, 256.
         widths = [4 * channels >> stage for stage in range(stages, -1, -1)]
         maps = self.descriptor.widths
-        if self.pooled:
+        if self.descriptor.pooled:
             self.joined = OpenedVector(maps[-1], height, width, widths)
         else:
             self.joined = JoinedMaps(maps, height, width, 2**stages, 4 * channels)
@@ -283,27 +249,23 @@ class ResidualGenerator(nn.Module):
         )
         self.image = nn.Conv2d(widths[-1], 3, 7, padding=3, padding_mode="reflect")
 
-    def describe(self, source: Tensor) -> Tensor | list[Tensor]:
-        """What the descriptor says of sources: a vector (B, N), or its maps."""
-        return self.descriptor.vector(source) if self.pooled else self.descriptor(source)
-
     def draw(self, described: Tensor | list[Tensor], target_pose: Tensor) -> Tensor:
-        """The picture (B, 3, H, W) of what was described, in another pose."""
+        """The picture (B, 3, H, W) in another pose, of what the descriptor gives of a source."""
         x = self.blocks(self.joined(described, target_pose))  # (B, 256, H/4, W/4) at 128 rows
         return torch.tanh(self.image(self.up(x)))  # (B, 3, H, W)
 
     def forward(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
     ) -> Tensor:
-        return self.draw(self.describe(source), target_pose)
+        return self.draw(self.descriptor(source), target_pose)
 
 
 class Discriminator(nn.Module):
-    """RPT-GAN's discriminator: Conv-ReLU-Pool, then real/fake (B,) and identity (B, identities).
+    """RPT-GAN's discriminator: Conv-ReLU-Pool, then logits of real/fake (B,) and identity (B, N).
 
-    Both are logits. Widths, instance norm and the slope of the leaky ReLU are the first author's.
-    Ours: kernels of 3, average pooling (max pooling hides most of the image from the gradient),
-    and a last pool to at most 4 rows, so that the fully connected part fits every image size.
+    Widths, instance norm and the slope of the leaky ReLU are the first author's. Ours: kernels of
+    3, average pooling (max pooling hides most of the image from the gradient), and a last pool to
+    4 rows, so that the fully connected part fits every size.
     """
 
     def __init__(self, height: int, width: int, identities: int, channels: int = 64):
@@ -313,7 +275,8 @@ class Discriminator(nn.Module):
         for before, after in pairwise(widths):
             layers += [
                 nn.Conv2d(before, after, 3, padding=1),
-                instance_norm(after) if before > 3 else nn.Identity(),
+                # Instance norm: PyTorch's own is up to five times slower on the CPU.
+                nn.GroupNorm(after, after, affine=False) if before > 3 else nn.Identity(),
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.AvgPool2d(2, ceil_mode=True),
             ]
@@ -337,12 +300,9 @@ class UNetGenerator(nn.Module):
     """pix2pix's generator (Isola et al., CVPR 2017): the first row of RPT-GAN's Table 1.
 
     source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W): a U-Net over the
-    source and both poses' heat maps, stacked. Convolutions of kernel 4 halve the map until its
-    smaller side is 1, at most eight times; widths are 1, 2, 4, 8, 8, … times `channels`, of which
-    the paper has 64.
-
-    Ours: no dropout, as we want one picture for one pose, and sizes that can't be halved so often
-    are padded with zeros.
+    source and both poses' heat maps, which halves them until the smaller side is 1, at most eight
+    times. Raises ValueError for sizes that are no multiples of 16. Ours: no dropout, as we want one
+    picture for one pose, and sizes that can't be halved so often are padded with zeros.
     """
 
     def __init__(self, height: int, width: int, channels: int = 64):
@@ -363,20 +323,16 @@ class UNetGenerator(nn.Module):
         for level in reversed(range(levels)):
             inner = widths[level] * (1 if level == levels - 1 else 2)
             outer = widths[level - 1] if level else 3
-            self.up.append(
-                nn.Sequential(
-                    nn.ReLU(),
-                    nn.ConvTranspose2d(inner, outer, 4, stride=2, padding=1),
-                    batch_norm(outer) if level else nn.Tanh(),
-                )
-            )
+            layer = nn.ConvTranspose2d(inner, outer, 4, stride=2, padding=1)
+            last = batch_norm(outer) if level else nn.Tanh()
+            self.up.append(nn.Sequential(nn.ReLU(), layer, last))
 
     def forward(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
     ) -> Tensor:
         H, W = self.height, self.width
         source_pose = torch.zeros_like(target_pose) if source_pose is None else source_pose
-        maps = [heatmaps(pose, H, W) for pose in (target_pose, source_pose)]
+        maps = [augment.heatmaps(pose, H, W) for pose in (target_pose, source_pose)]
         x = torch.cat([source, *maps], dim=1)  # (B, 53, H, W)
         x = F.pad(x, (0, -W % self.multiple, 0, -H % self.multiple))
         skips = []
@@ -384,11 +340,10 @@ class UNetGenerator(nn.Module):
             x = layer(x)
             skips.append(x)  # (B, C, H / 2, W / 2), (B, 2 * C, H / 4, W / 4), …
         skips.pop()
-        for layer in self.up:
-            x = layer(x)
-            if skips:
-                x = torch.cat([x, skips.pop()], dim=1)
-        return x[:, :, :H, :W]  # (B, 3, H, W)
+        *layers, last = self.up
+        for layer in layers:
+            x = torch.cat([layer(x), skips.pop()], dim=1)
+        return last(x)[:, :, :H, :W]  # (B, 3, H, W)
 
 
 # ------------------------------------------------------------------------------ pose flow
@@ -400,20 +355,8 @@ def twice(maps: Tensor) -> Tensor:
 
 
 def joined(*maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) as one with all their channels, channels last: as convolutions want it.
-
-    Look-ups are not, and one among them would make the whole be copied.
-    """
+    """Maps (B, C, H, W) as one, channels last, which look-ups are not: else all would be copied."""
     return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
-
-
-def convolution(before: int, after: int) -> nn.Sequential:
-    """A convolution, batch norm, leaky ReLU; the size stays."""
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1, bias=False),
-        batch_norm(after),
-        nn.LeakyReLU(0.1, inplace=True),
-    )
 
 
 class RefiningBlock(nn.Module):
@@ -421,15 +364,18 @@ class RefiningBlock(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.layers = nn.Sequential(
-            convolution(channels, channels),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            batch_norm(channels),
-        )
-        nn.init.zeros_(self.layers[-1].weight)
+        first, (second, norm, _) = (convolution(channels, channels) for _ in range(2))
+        self.layers = nn.Sequential(first, second, norm)
+        nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu_(self.layers(x).add_(x), 0.1)
+
+
+def halving(channels: int) -> nn.Sequential:
+    """(B, C, H, W) to (B, 2C, H/2, W/2)."""
+    refined = (RefiningBlock(2 * channels) for _ in range(2))
+    return nn.Sequential(down(channels, 2 * channels), *refined)
 
 
 class Features(NamedTuple):
@@ -449,9 +395,7 @@ class SourceEncoder(nn.Module):
         self.at_quarter = down(channels // 2, channels)
         self.pose = nn.Conv2d(POSE_MAPS, channels, 3, padding=1)
         self.refine = RefiningBlock(channels)
-        self.at_eighth = nn.Sequential(
-            down(channels, 2 * channels), RefiningBlock(2 * channels), RefiningBlock(2 * channels)
-        )
+        self.at_eighth = halving(channels)
 
     def forward(self, source: Tensor, maps: Tensor) -> Features:
         half = self.at_half(source)
@@ -465,9 +409,7 @@ class PoseEncoder(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.at_quarter = nn.Sequential(convolution(POSE_MAPS, channels), RefiningBlock(channels))
-        self.at_eighth = nn.Sequential(
-            down(channels, 2 * channels), RefiningBlock(2 * channels), RefiningBlock(2 * channels)
-        )
+        self.at_eighth = halving(channels)
 
     def forward(self, maps: Tensor) -> Features:
         quarter = self.at_quarter(maps)
@@ -485,10 +427,9 @@ class Correspondence(NamedTuple):
 class PoseFlow(nn.Module):
     """PFL's pose flow, learned without correspondences: Features of source and target pose in.
 
-    Ours throughout: at 1/8 every place of the target looks at every place of the source, and at
-    one place more, "nowhere". Where it looks on average is the flow, what it does not give to
-    nowhere is the visibility. Bilinear lookup alone has gradients that reach one pixel; this one
-    finds an arm that was raised on the other side. At 1/4 and 1/2 convolutions over the features,
+    Ours: at 1/8 every place of the target looks at all of the source, and "nowhere". Where it looks
+    on average is the flow, what it does not give to nowhere the visibility; so gradients reach
+    farther than the one pixel of a bilinear look-up. At 1/4 and 1/2 convolutions over the features,
     warped by the flow so far, add what is missing to both.
     """
 
@@ -511,24 +452,23 @@ class PoseFlow(nn.Module):
     def forward(self, source: Features, pose: Features) -> Correspondence:
         query, key = self.query(pose.eighth), self.key(source.eighth)
         # In bfloat16 a flow of 64 pixels would know only every second half pixel.
-        with in_float32(query):
+        with augment.in_float32(query):
             attention, flow, visibility = self.look(query.float(), key.float())
         flows, visibilities = [flow], [visibility]
-        logit = torch.logit(visibility, eps=0.01)
-
-        flow = 2 * twice(flow)
-        x = self.at_quarter(joined(warp(source.quarter, flow), pose.quarter))
-        step = self.quarter_step(x).float()  # (B, 3, H/4, W/4)
-        flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
-        flows.append(flow)
-        visibilities.append(logit.sigmoid())
-
-        flow = 2 * twice(flow)
-        x = self.at_half(joined(warp(source.half, flow), twice(x)))
-        step = self.half_step(x).float()  # (B, 3, H/2, W/2)
-        flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
-        flows += [flow, 2 * twice(flow)]
-        visibilities += [logit.sigmoid(), twice(logit).sigmoid()]
+        x, logit = None, torch.logit(visibility, eps=0.01)
+        for features, layers, last in (
+            (source.quarter, self.at_quarter, self.quarter_step),
+            (source.half, self.at_half, self.half_step),
+        ):
+            flow = 2 * twice(flow)
+            beside = pose.quarter if x is None else twice(x)
+            x = layers(joined(warp(features, flow), beside))
+            step = last(x).float()  # (B, 3, H/4, W/4), (B, 3, H/2, W/2)
+            flow, logit = flow + step[:, :2], twice(logit) + step[:, 2:]
+            flows.append(flow)
+            visibilities.append(logit.sigmoid())
+        flows.append(2 * twice(flow))
+        visibilities.append(twice(logit).sigmoid())
         return Correspondence(attention, tuple(flows), tuple(visibilities))
 
     def look(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -538,43 +478,39 @@ class PoseFlow(nn.Module):
         affinity = torch.cat([affinity, self.nowhere.expand(B, h * w, 1)], dim=2)
         attention = affinity.softmax(dim=2)[..., :-1]  # (B, N, N)
         visibility = attention.sum(2, keepdim=True)  # (B, N, 1)
-        places = pixel_grid(h, w, query.device).flatten(1).T  # (N, 2)
+        places = augment.pixel_grid(h, w, query.device).flatten(1).T  # (N, 2)
         flow = attention @ places / visibility.clamp(min=1e-6) - places  # (B, N, 2)
-        as_map = lambda x: x.transpose(1, 2).unflatten(2, (h, w))  # noqa: E731
-        return attention, as_map(flow), as_map(visibility)
+        flow, visibility = (x.transpose(1, 2).unflatten(2, (h, w)) for x in (flow, visibility))
+        return attention, flow, visibility  # (B, 2, h, w), (B, 1, h, w)
 
 
 class GarmentNet(nn.Module):
     """PFL's coarse network: where clothing and body parts go and how they look there.
 
     Gives features (B, 3C/2, H/4, W/4), a coarse picture (B, 3, H/4, W/4) and the logits of the
-    target's part layout (B, PARTS, H/8, W/8). A part's look is the mean of the source's features
-    over the part there; the layout puts it where the target pose wants the part. Ours: no parser is
-    at hand, so both layouts are learned as the pictures ask for.
+    target's part layout (B, PARTS, H/8, W/8), where each part shows the mean of the source's
+    features over it. Ours: without a parser both layouts are learned as the pictures ask for.
     """
 
     def __init__(self, channels: int):
         super().__init__()
+        wide, half = 3 * channels, 3 * channels // 2
         self.source_layout = nn.Conv2d(2 * channels, PARTS, 1)
         self.target_layout = nn.Conv2d(2 * channels, PARTS, 1)
         self.at_eighth = nn.Sequential(
-            convolution(8 * channels, 3 * channels),
-            RefiningBlock(3 * channels),
-            RefiningBlock(3 * channels),
-            convolution(3 * channels, 3 * channels // 2),
+            convolution(8 * channels, wide),
+            RefiningBlock(wide),
+            RefiningBlock(wide),
+            convolution(wide, half),
         )
-        self.at_quarter = nn.Sequential(
-            convolution(7 * channels // 2, 3 * channels // 2), RefiningBlock(3 * channels // 2)
-        )
-        self.picture = nn.Conv2d(3 * channels // 2, 3, 3, padding=1)
+        self.at_quarter = nn.Sequential(convolution(7 * channels // 2, half), RefiningBlock(half))
+        self.picture = nn.Conv2d(half, 3, 3, padding=1)
 
     def forward(
         self, source: Features, pose: Features, found: Correspondence
     ) -> tuple[Tensor, Tensor, Tensor]:
         places = source.eighth.flatten(2)  # (B, 2C, N)
-        attended = (places @ found.attention.transpose(1, 2).to(places.dtype)).view_as(
-            source.eighth
-        )
+        attended = places @ found.attention.transpose(1, 2).to(places.dtype)  # (B, 2C, N)
         shares = self.source_layout(source.eighth).flatten(2).softmax(2)  # (B, PARTS, N)
         looks = places @ shares.transpose(1, 2).to(places.dtype)  # (B, 2C, PARTS)
         layout = self.target_layout(pose.eighth)  # (B, PARTS, H/8, W/8)
@@ -590,21 +526,17 @@ class GarmentNet(nn.Module):
 class SynthesisNet(nn.Module):
     """PFL's fine network: GarmentNet's features and the aligned source to the picture.
 
-    Gives what it painted (B, 3, H, W), the source as warped (B, 3, H, W), and how far the picture
-    trusts it (B, 1, H, W): there it shows the warped source itself, whose texture no decoder would
-    invent.
+    Gives `painted`, `warped` and `trust` of Synthesis; no decoder invents a source's texture.
     """
 
     def __init__(self, channels: int):
         super().__init__()
-        width = 3 * channels // 4
-        self.grow = convolution(3 * channels // 2, width)
-        self.at_half = nn.Sequential(
-            convolution(width + channels // 2, width), RefiningBlock(width)
-        )
-        self.grow_again = convolution(width, channels // 4)
-        self.full = convolution(channels // 4 + 3, channels // 4)
-        self.picture = nn.Conv2d(channels // 4, 4, 3, padding=1)
+        wide, narrow = 3 * channels // 4, channels // 4
+        self.grow = convolution(3 * channels // 2, wide)
+        self.at_half = nn.Sequential(convolution(wide + channels // 2, wide), RefiningBlock(wide))
+        self.grow_again = convolution(wide, narrow)
+        self.full = convolution(narrow + 3, narrow)
+        self.picture = nn.Conv2d(narrow, 4, 3, padding=1)
 
     def forward(
         self, garment: Tensor, source: Tensor, features: Features, found: Correspondence
@@ -639,10 +571,9 @@ def painting(image: Tensor) -> Synthesis:
 class FlowGenerator(nn.Module):
     """The generator of Pose Flow Learning: flow, GarmentNet, SynthesisNet.
 
-    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W); without a source
-    pose the source alone must do. Height and width are multiples of 16. The paper gives the parts
-    and that both networks align features at several scales; every size and width is ours.
-    `channels` is the width at a quarter of the size.
+    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W); the latter may be
+    left out. Raises ValueError for sizes that are no multiples of 16. The paper gives the parts;
+    every size and width is ours. `channels` is the width at a quarter of the size.
     """
 
     def __init__(self, height: int, width: int, channels: int = 64):
@@ -655,15 +586,12 @@ class FlowGenerator(nn.Module):
 
     def maps(self, pose: Tensor) -> Tensor:
         """Poses (B, 25, 3) as the maps that this network reads: (B, POSE_MAPS, H/4, W/4)."""
-        return pose_maps(pose, self.height, self.width, 4)
+        return augment.pose_maps(pose, self.height, self.width, 4)
 
     def correspondence(
         self, source: Tensor, target_maps: Tensor, source_maps: Tensor
     ) -> tuple[Features, Features, Correspondence]:
-        """Features of source and target pose, and the flow between them.
-
-        One source for all poses is read once.
-        """
+        """Features of source and target pose, and the flow; one source for all is read once."""
         features, pose = self.source_encoder(source, source_maps), self.pose_encoder(target_maps)
         features = Features(*(x.expand(len(target_maps), -1, -1, -1) for x in features))
         return features, pose, self.pose_flow(features, pose)
@@ -696,47 +624,38 @@ class FlowGenerator(nn.Module):
 class PatchDiscriminator(nn.Module):
     """Judges patches of an image beside its source and both poses: (B, 1, H/8, W/8) logits.
 
-    pix2pix's discriminator, with spectral normalisation. A discriminator that sees the poses is
-    future work of RPT-GAN. Ours: the poses join at a quarter of the size, where their maps
-    (B, 2 * POSE_MAPS, H/4, W/4) are small. Gives the features on the way as well, for matching.
+    pix2pix's, with spectral normalisation. Ours: the poses join at a quarter of the size, where
+    their maps (B, 2 * POSE_MAPS, H/4, W/4) are small. Gives its features as well, for matching.
     """
 
     def __init__(self, channels: int = 64):
         super().__init__()
-        norm = nn.utils.parametrizations.spectral_norm
-        self.at_half = norm(nn.Conv2d(6, channels // 2, 4, stride=2, padding=1))
-        self.at_quarter = norm(nn.Conv2d(channels // 2, channels, 4, stride=2, padding=1))
-        self.poses = norm(nn.Conv2d(2 * POSE_MAPS, channels, 3, padding=1))
-        self.at_eighth = norm(nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1))
-        self.wide = norm(nn.Conv2d(2 * channels, 4 * channels, 3, padding=1))
-        self.real = norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
+        self.at_half = spectral_norm(nn.Conv2d(6, channels // 2, 4, stride=2, padding=1))
+        self.at_quarter = spectral_norm(nn.Conv2d(channels // 2, channels, 4, stride=2, padding=1))
+        self.poses = spectral_norm(nn.Conv2d(2 * POSE_MAPS, channels, 3, padding=1))
+        self.at_eighth = spectral_norm(nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1))
+        self.wide = spectral_norm(nn.Conv2d(2 * channels, 4 * channels, 3, padding=1))
+        self.real = spectral_norm(nn.Conv2d(4 * channels, 1, 3, padding=1))
 
     def forward(self, image: Tensor, source: Tensor, maps: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x = F.leaky_relu(self.at_half(torch.cat([image, source], dim=1)), 0.2)
-        features = [x]  # (B, C/2, H/2, W/2)
-        x = F.leaky_relu(self.at_quarter(x) + self.poses(maps), 0.2)
-        features.append(x)  # (B, C, H/4, W/4)
-        for layer in (self.at_eighth, self.wide):
-            x = F.leaky_relu(layer(x), 0.2)
-            features.append(x)  # (B, 2C, H/8, W/8), (B, 4C, H/8, W/8)
-        return self.real(x), features
+        half = F.leaky_relu(self.at_half(torch.cat([image, source], 1)), 0.2)  # (B, C/2, H/2, W/2)
+        quarter = F.leaky_relu(self.at_quarter(half) + self.poses(maps), 0.2)  # (B, C, H/4, W/4)
+        eighth = F.leaky_relu(self.at_eighth(quarter), 0.2)  # (B, 2C, H/8, W/8)
+        wide = F.leaky_relu(self.wide(eighth), 0.2)  # (B, 4C, H/8, W/8)
+        return self.real(wide), [half, quarter, eighth, wide]
 
 
 class ProjectedDiscriminator(nn.Module):
     """Judges an image by frozen features of it, beside those of its source and both poses' maps.
 
-    Projected GANs (Sauer et al., NeurIPS 2021): features at several scales are mixed across
-    channels and scales by random convolutions that never change, and a small head judges each
-    scale. Ours: the heads are told the source and the poses, so that they judge whether this is
-    that person in that pose; features have unit length before they are mixed.
-
-    Takes features as `features` gives them, and the poses' maps (B, 2 * POSE_MAPS, H/4, W/4); gives
-    logits (B, 1, h, w) at each scale.
+    Projected GANs (Sauer et al., NeurIPS 2021): features are mixed across channels and scales by
+    random convolutions that never change, and a small head judges each scale. Ours: the heads are
+    told the source and the poses; features have unit length before they are mixed. Takes features
+    as `mix` gives them, and maps (B, 2 * POSE_MAPS, H/4, W/4); gives logits (B, 1, h, w) per scale.
     """
 
     def __init__(self, widths: tuple[int, ...], channels: int = 64):
         super().__init__()
-        norm = nn.utils.parametrizations.spectral_norm
         self.across_channels, self.across_scales = nn.ModuleList(), nn.ModuleList()
         self.heads = nn.ModuleList()
         for place, width in enumerate(widths):
@@ -747,22 +666,20 @@ class ProjectedDiscriminator(nn.Module):
                 kept.append(layer.requires_grad_(False))
             # The coarsest maps have no place to halve.
             kernel, stride = (4, 2) if place < 2 else (3, 1)
-            self.heads.append(
-                nn.Sequential(
-                    norm(nn.Conv2d(2 * channels + 2 * POSE_MAPS, channels, 3, padding=1)),
-                    nn.LeakyReLU(0.2, inplace=True),
-                    norm(nn.Conv2d(channels, 2 * channels, kernel, stride=stride, padding=1)),
-                    nn.LeakyReLU(0.2, inplace=True),
-                    norm(nn.Conv2d(2 * channels, 1, 3, padding=1)),
-                )
+            head = nn.Sequential(
+                spectral_norm(nn.Conv2d(2 * channels + 2 * POSE_MAPS, channels, 3, padding=1)),
+                nn.LeakyReLU(0.2, inplace=True),
+                spectral_norm(nn.Conv2d(channels, 2 * channels, kernel, stride=stride, padding=1)),
+                nn.LeakyReLU(0.2, inplace=True),
+                spectral_norm(nn.Conv2d(2 * channels, 1, 3, padding=1)),
             )
+            self.heads.append(head)
 
     def mix(self, features: list[Tensor]) -> list[Tensor]:
         """Unit features mixed across channels, and from the coarsest scale to the finest."""
         mixed: list[Tensor] = []
-        for found, across, spread in zip(
-            reversed(features), reversed(self.across_channels), reversed(self.across_scales)
-        ):
+        scales = zip(features, self.across_channels, self.across_scales)
+        for found, across, spread in reversed(list(scales)):
             x = across(found * found.shape[1] ** 0.5)  # entries of order 1
             if mixed:
                 x = x + F.interpolate(mixed[-1], x.shape[-2:], mode="bilinear")

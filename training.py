@@ -203,7 +203,7 @@ def describe_sources(
 
     It does where sources are augmented; the maps of another reading would fill the memory.
     """
-    if config.model != "residual" or not state.generator.pooled or config.augment:
+    if config.model != "residual" or not state.generator.descriptor.pooled or config.augment:
         return None
     if not state.generator.descriptor.frozen:
         return None
@@ -214,7 +214,7 @@ def describe_sources(
         part = np.resize(sources[start:], config.batch_size)
         pictures = pairs.gather(batches.prepared, np.stack([part, part], 1))["source"]
         with autocast(device, config.precision):
-            found = state.generator.describe(pairs.normalise(pictures.to(device)))
+            found = state.generator.descriptor(pairs.normalise(pictures.to(device)))
         table[part] = found.float().cpu()
     return table
 

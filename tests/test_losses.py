@@ -144,16 +144,13 @@ def test_every_tenth_step_deforms_and_counts_ten_times():
 
 
 def test_losses_are_cross_entropies_and_mean_squared_error():
-    logits, identity = torch.zeros(2), torch.zeros(2, 10)
-    label, person = torch.ones(2), torch.tensor([3, 4])
-    loss = losses.discriminator_loss((logits, identity), (logits, identity), person, label)
-    assert loss.item() == pytest.approx(2 * torch.log(torch.tensor(20.0)).item())
+    networks = losses.Networks(None, lambda image: (torch.zeros(2), torch.zeros(2, 10)), None)
     image = torch.zeros(2, 3, 4, 4)
-    reconstruction, adversarial = losses.generator_loss(
-        image, image + 0.5, (logits, identity), person
-    )
-    assert reconstruction.item() == pytest.approx(0.25)
-    assert adversarial.item() == pytest.approx(torch.log(torch.tensor(20.0)).item())
+    batch = {"target": image + 0.5, "identity": torch.tensor([3, 4]), "draws": torch.ones(2, 30)}
+    loss, terms = losses.judge_identity(networks, batch, image, None)
+    assert loss.item() == pytest.approx(2 * torch.log(torch.tensor(20.0)).item())
+    assert terms["reconstruction"].item() == pytest.approx(0.25)
+    assert terms["adversarial"].item() == pytest.approx(torch.log(torch.tensor(20.0)).item())
 
 
 def test_the_layout_loss_is_a_cross_entropy_that_knows_what_it_does_not_know():

@@ -115,13 +115,13 @@ def test_heat_maps_peak_at_the_joints_and_are_empty_for_missing_ones():
     assert maps.sum() == maps[0, 4].sum()
     assert maps[0, 4, 54, 20].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 4 pixels
     pose[0, 4, :2] = torch.tensor([9.5, 5.5])  # between pixels; in the middle of one at 1/4
-    assert augment.heatmaps(pose, 128, 64, 4)[0, 4, 1, 2].item() == pytest.approx(1, abs=1e-6)
+    assert augment.pose_maps(pose, 128, 64, 4)[0, 4, 1, 2].item() == pytest.approx(1, abs=1e-6)
 
 
 def test_limb_maps_follow_the_limb():
     pose = torch.zeros(1, 25, 3)
     pose[0, 3], pose[0, 4] = torch.tensor([10.0, 20, 1]), torch.tensor([10.0, 60, 1])
-    maps = augment.limb_maps(pose, 128, 64)
+    maps = augment.pose_maps(pose, 128, 64)[:, len(poses.JOINTS) :]
     limb = poses.LIMBS.index((3, 4))
     assert torch.equal(maps[0, limb, 20:61, 10], torch.ones(41))
     assert maps[0, limb, 40, 16].item() == pytest.approx(0.6065, abs=1e-4)  # one deviation, 6
@@ -134,7 +134,7 @@ def test_the_published_widths_have_nine_blocks_of_256_channels():
     x = torch.rand(1, 256, 32, 16)
     assert generator.blocks[0](x).shape == x.shape
     assert generator.blocks[0].down(x).shape == (1, 256, 16, 8)
-    assert generator.joined.opening.channels == 64
+    assert generator.joined.opening[-1].out_channels == 64
 
 
 def test_the_source_pose_changes_nothing():
@@ -145,9 +145,9 @@ def test_the_source_pose_changes_nothing():
 
 
 def test_a_frozen_descriptor_keeps_its_weights_and_statistics():
-    descriptor = models.Descriptor("resnet50", frozen=True).train()
+    descriptor = models.Descriptor("resnet50", frozen=True, pooled=True).train()
     before = {name: value.clone() for name, value in descriptor.state_dict().items()}
-    vector = descriptor.vector(some_images(64, 32))
+    vector = descriptor(some_images(64, 32))
     assert vector.shape == (BATCH, 2048)
     assert not vector.requires_grad
     for name, value in descriptor.state_dict().items():
@@ -166,11 +166,12 @@ def test_the_descriptor_is_resnet50_on_imagenet_normalised_images():
     reference.fc = torch.nn.Identity()
     larger = F.interpolate(((image + 1) / 2 - mean) / std, (256, 128), mode="bilinear")
     with torch.inference_mode():
-        assert torch.allclose(descriptor.vector(image), reference(larger), atol=1e-4)
+        vector = descriptor(image)[-1].mean((2, 3))
+        assert torch.allclose(vector, reference(larger), atol=1e-4)
 
 
 def test_a_pooled_descriptor_sees_a_narrow_image_padded_to_a_black_square():
-    descriptor = models.Descriptor("resnet50", frozen=True, square=True)
+    descriptor = models.Descriptor("resnet50", frozen=True, pooled=True)
     seen = []
     descriptor.features.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
     image = some_images(128, 64)
@@ -179,8 +180,8 @@ def test_a_pooled_descriptor_sees_a_narrow_image_padded_to_a_black_square():
     assert (seen[0][..., :64] == -1).all() and (seen[0][..., -64:] == -1).all()
     wanted = F.interpolate(image, (256, 128), mode="bilinear")
     assert torch.equal(seen[0][..., 64:192], wanted)
-    assert not models.ResidualGenerator(16, 16, 4, "map").descriptor.square
-    assert models.ResidualGenerator(16, 16, 4, "vector").descriptor.square
+    assert not models.ResidualGenerator(16, 16, 4, "map").descriptor.pooled
+    assert models.ResidualGenerator(16, 16, 4, "vector").descriptor.pooled
 
 
 def test_weights_are_read_from_a_file_with_or_without_the_classifier(tmp_path):
@@ -270,9 +271,12 @@ def test_maps_carry_a_corner_of_the_source_to_that_corner(corner):
     assert there > other
 
 
-def test_instance_norm_equals_pytorchs():
-    x = torch.rand(2, 6, 5, 7, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(models.instance_norm(6)(x), F.instance_norm(x), atol=1e-5)
+def test_the_discriminator_has_instance_norm():
+    modules = models.Discriminator(64, 32, 2, channels=6).modules()
+    norms = [module for module in modules if isinstance(module, torch.nn.GroupNorm)]
+    x = torch.rand(2, 12, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert len(norms) == 4
+    assert torch.allclose(norms[0](x), F.instance_norm(x), atol=1e-5)
 
 
 def test_joining_weighs_descriptor_and_pose_as_said():

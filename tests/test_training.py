@@ -281,15 +281,15 @@ def test_each_reading_has_its_defaults(given, channels, steps, features):
 class Described(torch.nn.Module):
     """A descriptor that is quick: the mean colour of each third of the picture, a hundred times."""
 
-    widths, frozen = (900,), True
+    widths, frozen, pooled = (900,), True, True
 
-    def vector(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         return F.adaptive_avg_pool2d(image, (3, 1)).flatten(1).repeat(1, 100)
 
 
 def vector_run(prepared, run: Path, monkeypatch, **changes) -> list[dict]:
     """The log of a run of `residual` with a frozen descriptor that is pooled to a vector."""
-    monkeypatch.setattr(models, "Descriptor", lambda network, frozen, square: Described())
+    monkeypatch.setattr(models, "Descriptor", lambda network, frozen, pooled: Described())
     monkeypatch.setattr(training, "load_descriptor", lambda config, state: None)
     monkeypatch.setattr(training, "LOG_EVERY_STEPS", 1)
     settings = {"descriptor": "vector", "features": "frozen", "augment": (), "steps": 3}
@@ -313,7 +313,7 @@ def test_a_cached_descriptor_is_not_asked_again(few_people):
     settings = {"descriptor": "vector", "features": "none", "augment": ()}
     config = config_for(few_people, Path("run"), **settings)
     state = training.build(config, training.describe(config, few_people), torch.device("cpu"))
-    described = state.generator.describe(torch.zeros(2, 3, 64, 32))
+    described = state.generator.descriptor(torch.zeros(2, 3, 64, 32))
     state.generator.descriptor = None
     batch = {"described": described, "target_pose": torch.from_numpy(few_people.poses[:2])}
     image, _ = losses.synthesise_described(state.generator, batch)
