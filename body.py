@@ -146,11 +146,14 @@ class Carried(NamedTuple):
     still: Tensor  # (B, 1, H, W) in [0, 1]: nothing moves here
 
 
-def carry(own: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> Carried:
+def carry(own: np.ndarray | None, moved: np.ndarray, size: tuple[int, int]) -> Carried:
     """Carry the body of a pose (25, 3) into poses (B, 25, 3): each part turned, moved and scaled.
 
-    Poses are in pixels of `size` (height, width).
+    Poses are in pixels of `size` (height, width). Without a pose nothing is known, all is body.
     """
+    if own is None:
+        nothing = torch.zeros(len(moved), 1, *size)
+        return Carried(nothing.expand(-1, 2, -1, -1), nothing, nothing + 1, nothing + 1, nothing)
     source, target = skeleton(own[None]), skeleton(moved)
     from_source, to_target = distances(source, size), distances(target, size)
     both = (target.there * source.there)[..., None, None]  # (B, P, 1, 1)
@@ -275,16 +278,12 @@ def guided(guide: Tensor, values: Tensor, radius: int, smooth: float) -> Tensor:
     return (mean(slope) * guide).sum(1, keepdim=True) + mean(offset)
 
 
-def filled(image: Tensor, hole: Tensor) -> Tensor:
-    """Images (B, C, H, W) whose holes (B, 1, H, W) in [0, 1] are filled from around them.
+def filled(image: Tensor, known: Tensor, level: int = 0) -> Tensor:
+    """Images (B, C, H, W), where they are not `known` (B, 1, H, W) in [0, 1] filled from around.
 
     Push and pull: means of ever larger pieces of what is known, the smallest that knows something
     first. The pieces are wide, as what is behind a standing person goes on to the left and right.
     """
-    return _filled(image, 1 - hole, 0)
-
-
-def _filled(image: Tensor, known: Tensor, level: int) -> Tensor:
     H, W = image.shape[2:]
     if max(H, W) < 2:
         return image
@@ -292,5 +291,5 @@ def _filled(image: Tensor, known: Tensor, level: int) -> Tensor:
     weight = F.avg_pool2d(known, piece, ceil_mode=True)
     coarse = F.avg_pool2d(image * known, piece, ceil_mode=True) / weight.clamp(min=1e-4)
     if (weight < 0.5).any():
-        coarse = _filled(coarse, (2 * weight).clamp(0, 1), level + 1)
+        coarse = filled(coarse, (2 * weight).clamp(0, 1), level + 1)
     return torch.lerp(F.interpolate(coarse, (H, W), mode="bilinear"), image, known)

@@ -108,10 +108,11 @@ def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
             if name in here and there:
                 shift[axis] = here[name][axis] - scale * np.median(there)
                 break
-    return _similar(moved, scale, shift)
+    return similar(moved, scale, shift)
 
 
-def _similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
+def similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
+    """Poses (..., 25, 3) scaled, then shifted (2,); missing joints stay zeros."""
     present = pose[..., 2:] > 0
     points = (pose[..., :2] * scale + shift) * present
     return np.concatenate([points, pose[..., 2:]], -1).astype(np.float32)
@@ -138,7 +139,7 @@ def centre(moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     points = moved[moved[..., 2] > 0, :2].astype(np.float64)
     low, high, frame = points.min(0), points.max(0), np.array(size[::-1])
     scale = (frame * (0.9, 0.8) / np.maximum(high - low, 1e-6)).min()
-    return _similar(moved, scale, (frame - 1) / 2 - scale * (low + high) / 2)
+    return similar(moved, scale, (frame - 1) / 2 - scale * (low + high) / 2)
 
 
 def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bool:
