@@ -153,28 +153,12 @@ def frame_person(
 # ------------------------------------------------------------------------------ a model on photos
 
 
-class Scene(NamedTuple):
-    """A photograph taken apart, as far as a frame shows it; tensors of its window, in [-1, 1]."""
-
-    photo: Tensor  # (1, 3, h, w)
-    person: Tensor  # (1, 1, h, w) in [0, 1]
-    around: Tensor  # (1, 1, h, w): the same, generously
-    background: Tensor  # (1, 3, h, w), filled where the person is
-    places: Tensor  # (1, 2, h, w): where each pixel is at the model's size, x and y
-
-
-class Made(NamedTuple):
-    """What a model makes of a photograph, as far as it is put together from it."""
-
-    image: Tensor  # (B, 3, H, W) in [-1, 1], as are the pictures below
-    painted: Tensor  # (B, 3, H, W)
-    flow: Tensor  # (B, 2, H, W) in pixels
-    trust: Tensor  # (B, 1, H, W) in [0, 1]: the flow's, over what is painted
-
-
 @dataclass
 class Shot:
-    """A photograph uint8 (H, W, 3), the frame a model sees of it, and the person's pose in it."""
+    """A photograph uint8 (H, W, 3), the frame a model sees of it, and the person's pose in it.
+
+    It is taken apart as far as the frame shows it: tensors of that window, in [-1, 1].
+    """
 
     photo: np.ndarray
     frame: Frame
@@ -184,80 +168,76 @@ class Shot:
         self.rows, self.columns = self.frame.window(self.photo.shape[:2])
         self.source = torch.from_numpy(self.frame.cut(self.photo)).permute(2, 0, 1)[None]
         self.seen = None if self.own is None else self.frame.to_model(self.own)
-        self.scene = self.take_apart()
+        part = self.photo[self.rows, self.columns].copy()
+        self.grid = pixel_grid(*part.shape[:2], torch.device("cpu"))  # (2, h, w)
+        self.shown = pairs.normalise(torch.from_numpy(part).permute(2, 0, 1)[None])  # (1, 3, h, w)
+        self.background = self.shown  # filled where the person is
+        self.person = torch.zeros_like(self.shown[:, :1])  # (1, 1, h, w) in [0, 1]
+        self.around = self.person  # the same, generously
+        if self.own is not None:
+            here = self.in_window(self.own)
+            self.person = matte(part, here)
+            self.around, hole = surroundings(self.person, here)
+            self.background = filled(self.shown, 1 - hole)
 
     def in_window(self, pose: np.ndarray) -> np.ndarray:
         """Poses (..., 25, 3) of the photograph in pixels of the frame's window."""
         return poses.similar(pose, 1, (-self.columns.start, -self.rows.start))
-
-    def take_apart(self) -> Scene:
-        """Part the person from the background."""
-        part = self.photo[self.rows, self.columns].copy()
-        image = pairs.normalise(torch.from_numpy(part).permute(2, 0, 1)[None])
-        corner = self.columns.start - self.frame.left, self.rows.start - self.frame.top
-        grid = pixel_grid(*part.shape[:2], image.device) + torch.tensor(corner)[:, None, None]
-        places = ((grid + 0.5) / self.frame.scale - 0.5)[None]
-        if self.own is None:
-            nothing = torch.zeros_like(image[:, :1])
-            return Scene(image, nothing, nothing, image, places)
-        person = matte(part, self.in_window(self.own))
-        around, hole = surroundings(person, self.in_window(self.own))
-        return Scene(image, person, around, filled(image, 1 - hole), places)
 
     def pictures(self, generator: nn.Module, moved: np.ndarray) -> Iterator[np.ndarray]:
         """The person in poses (N, 25, 3) of the photograph: uint8 (h, w, 3) of the frame's window.
 
         The poses go through the generator in batches, the pictures are put together a few at once.
         """
-        h, w = self.scene.photo.shape[2:]
-        few = max(1, min(BATCH, FEW_PIXELS // (h * w)))
+        few = max(1, min(BATCH, FEW_PIXELS // self.person.numel()))
         moved = self.frame.to_model(moved)
         for start in range(0, len(moved), BATCH):
             batch = moved[start : start + BATCH]
             made = self.make(generator, batch)
             for first in range(0, len(batch), few):
                 part = slice(first, first + few)
-                few_made = Made(*(one[part] for one in made))
-                yield from checkpoints.to_pictures(self.compose(few_made, batch[part]))
+                few_made = (one[part] for one in made)
+                yield from checkpoints.to_pictures(self.compose(batch[part], *few_made))
 
-    def make(self, generator: nn.Module, moved: np.ndarray) -> Made:
-        """What a generator makes for poses (B, 25, 3) of its pixels."""
+    def make(self, generator: nn.Module, moved: np.ndarray) -> list[Tensor]:
+        """What a generator makes for poses (B, 25, 3) of its pixels: its picture, what of it is
+        painted (B, 3, H, W), its flow (B, 2, H, W) in pixels, and the trust in that (B, 1, H, W).
+        """
         size = self.frame.size
         own = None if self.seen is None else torch.from_numpy(within(self.seen, size))[None]
         target = torch.from_numpy(within(moved, size))
         made = checkpoints.synthesise(generator, self.source, target, own)
         parts = made.image, made.painted, made.found.flows[3], made.trust
-        return Made(*(one.float().cpu() for one in parts))
+        return [one.float().cpu() for one in parts]
 
     @torch.inference_mode()
-    def compose(self, made: Made, moved: np.ndarray) -> Tensor:
+    def compose(
+        self, moved: np.ndarray, image: Tensor, painted: Tensor, own_flow: Tensor, trust: Tensor
+    ) -> Tensor:
         """The person moved, before the photograph's own background: uint8 (B, 3, h, w).
 
         Pixels of the photograph are shown where the skeleton or the model's flow finds them in it;
         the rest is the model's own painting, enlarged. Where nothing moves, the photograph itself.
-        Without the person's pose all of it is the model's.
+        Without the person's pose all of it is the model's. For the arguments see `make`.
         """
-        scene, scale = self.scene, self.frame.scale
-        carried = carry(self.seen, moved, self.frame.size)
+        frame, every = self.frame, (len(moved), -1, -1, -1)
+        carried = carry(self.seen, moved, frame.size)
         # What is painted continues the colours of what is carried beside it, without a seam.
-        source = pairs.normalise(self.source).expand(len(moved), -1, -1, -1)
-        seam = warp(source, carried.flow) - made.image
-        painted = made.painted + filled(seam, carried.known)
-        maps = torch.cat([*carried, painted, made.flow, made.trust], 1)
-        maps = look_up(maps, scene.places.expand(len(maps), -1, -1, -1))  # (B, 12, h, w)
+        seam = warp(pairs.normalise(self.source).expand(every), carried.flow) - image
+        maps = [*carried, painted + filled(seam, carried.known), own_flow, trust]
+        corner = torch.tensor([self.columns.start - frame.left, self.rows.start - frame.top])
+        places = (self.grid + corner[:, None, None] + 0.5) / frame.scale - 0.5  # in their pixels
+        maps = look_up(torch.cat(maps, 1), places.expand(every))  # (B, 12, h, w)
         flow, known, body, core, still, painted, own_flow, trust = maps.split(
             [2, 1, 1, 1, 1, 3, 2, 1], 1
         )
-        at = pixel_grid(*scene.photo.shape[2:], scene.photo.device)
-        both = torch.cat([scene.photo, scene.person], 1).expand(len(maps), -1, -1, -1)
-        taken = look_up(both, at + flow * scale)
-        by_model = look_up(both[:, :3], at + own_flow * scale)
-        painted = torch.lerp(painted, by_model, trust)
-        person = torch.lerp(painted, taken[:, :3], known)
-        edge = torch.lerp(core, body * taken[:, 3:], known)
-        image = torch.lerp(scene.background, person, edge)
-        image = torch.lerp(image, scene.photo, still)
-        image = torch.where((body > 0) | (scene.around > 0), image, scene.photo)
+        both = torch.cat([self.shown, self.person], 1).expand(every)
+        taken, own = look_up(both, self.grid + flow * frame.scale).split([3, 1], 1)
+        by_model = look_up(both[:, :3], self.grid + own_flow * frame.scale)
+        person = torch.lerp(torch.lerp(painted, by_model, trust), taken, known)
+        image = torch.lerp(self.background, person, torch.lerp(core, body * own, known))
+        image = torch.lerp(image, self.shown, still)
+        image = torch.where((body > 0) | (self.around > 0), image, self.shown)
         return checkpoints.to_levels(image)
 
     def paste(self, picture: np.ndarray) -> np.ndarray:

@@ -195,10 +195,10 @@ def test_a_shoe_that_sticks_out_of_its_line_does_not_stay_behind():
     made = next(shot.pictures(model.generator, moved[None])).astype(float)
     both = shapes.skeleton(np.stack([own, moved]))
     beside = shapes.distances(both, image.shape[:2]).amin((0, 1)).numpy() > 1
-    shoe = (shot.scene.person[0, 0].numpy() > 0.5) & beside
+    shoe = (shot.person[0, 0].numpy() > 0.5) & beside
     shoe[: round(own[11, 1]) - 16] = False  # above the ankle
     assert shoe.sum() > 200
-    background = 127.5 * (shot.scene.background[0].permute(1, 2, 0).numpy() + 1)
+    background = 127.5 * (shot.background[0].permute(1, 2, 0).numpy() + 1)
     assert np.abs(made - background)[shoe].mean() < 4
     assert np.abs(made - image)[shoe].mean() > 40
 
