@@ -88,10 +88,7 @@ def skeleton(pose: np.ndarray) -> Skeleton:
 
 
 def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
-    """How far each pixel is from each part, in its radii: (B, P, H, W); 9 where a part is missing.
-
-    The lines are in pixels of that `size`.
-    """
+    """How far each pixel is from each part, in its radii: (B, P, H, W); 9 where it is missing."""
     H, W = size
     x, y = torch.arange(W).float(), torch.arange(H).float()
     start, end = body.lines[:, :, 0, :, None, None], body.lines[:, :, 1, :, None, None]
@@ -158,9 +155,7 @@ def carry(own: np.ndarray | None, moved: np.ndarray, size: tuple[int, int]) -> C
 
 
 def _flow(share: Tensor, source: Skeleton, target: Skeleton, size: tuple[int, int]) -> Tensor:
-    """Where pixels come from, (B, 2, H, W), relative to where they are: each part's place in the
-    source, weighed by its share (B, P, H, W).
-    """
+    """Where pixels come from, (B, 2, H, W): each part's way, weighed by its share (B, P, H, W)."""
     ratio = (source.unit / target.unit.clamp(min=1e-6))[:, None]  # (B, 1)
     before, after = (body.lines[:, :, 1] - body.lines[:, :, 0] for body in (source, target))
     long, short = before.norm(dim=2), after.norm(dim=2)  # (B, P)
@@ -214,9 +209,8 @@ def matte(photo: np.ndarray, pose: np.ndarray) -> Tensor:
 
 
 def surroundings(person: Tensor, pose: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Of a person's matte (1, 1, H, W): the same with a margin, and what the person may cover.
-
-    Outside both nothing of the person's edge is left that would run into the filled background.
+    """Of a person's matte (1, 1, H, W): the same with a margin, and what the person may cover,
+    beyond which nothing of the edge is left that would run into the filled background.
     """
     H, W = person.shape[2:]
     spread = 2 * max(1, round(H / 100)) + 1

@@ -54,9 +54,7 @@ OFFICIAL = {
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What `posegan prepare` was asked to do; `size` (height, width), None: the data set's own, as
-    is the folder's `name`.
-    """
+    """What `posegan prepare` was asked to do; no `size` (height, width), no `name`: the data's."""
 
     data: str = "demo"
     source: str | None = None
@@ -81,13 +79,16 @@ class Row:
     pose: poses.Pose | None
 
 
+Pictures = Iterator[tuple[int, np.ndarray, np.ndarray]]  # place in the rows, picture, pose
+
+
 @dataclass
 class Listing:
     """A data set before its pictures are read: rows in the order of the pair rule, train first."""
 
     description: str
     rows: list[Row]
-    pictures: Callable  # (rows, size) -> an iterator of (place in rows, picture, pose)
+    pictures: Callable[[list[Row], tuple[int, int]], Pictures]
     published: bool = False  # whether the published rule says which pictures make pairs
     test_pairs: int = TEST_PAIRS
     skipped: int = 0
@@ -150,7 +151,7 @@ def _listed(
         row.split = row.split or ("test" if row.identity in held else "train")
     rows.sort(key=lambda row: row.split == "test")
     skipped = len(source.names) + source.skipped - used
-    decoded = partial(_decoded, source, config)
+    decoded = partial(_decoded, source, config.pose_weights)
     return Listing(about, rows, decoded, published=config.data in OFFICIAL, skipped=skipped)
 
 
@@ -220,9 +221,7 @@ def _demo(config: PrepareConfig) -> Listing:
     return Listing(about, rows, partial(_drawn, config.seed), test_pairs=DEMO_TEST_PAIRS)
 
 
-def _decoded(
-    source: Source, config: PrepareConfig, rows: list[Row], size: tuple[int, int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _decoded(source: Source, weights: str | None, rows: list[Row], size: tuple) -> Pictures:
     places = {row.file: place for place, row in enumerate(rows)}
 
     def decode(item: tuple[str, bytes]) -> tuple[int, np.ndarray, np.ndarray | None]:
@@ -239,13 +238,11 @@ def _decoded(
                 if pose is None:
                     from posegan import features  # imports torch, which few preparations need
 
-                    pose = features.find_poses([image], config.pose_weights)[0]
+                    pose = features.find_poses([image], weights)[0]
                 yield place, image, pose
 
 
-def _drawn(
-    seed: int, rows: list[Row], size: tuple[int, int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
     pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
     tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
@@ -307,7 +304,7 @@ def _pair_lists(listing: Listing, stored: np.ndarray) -> tuple[dict[str, np.ndar
         if row.pose:  # as its file has it, for a rule about the whole picture
             joints[place] = row.pose.joints
     present = joints[..., 2] > 0  # (R, 25)
-    identities, splits = (np.array([getattr(r, of) for r in rows]) for of in ("identity", "split"))
+    identities, splits = np.array([(row.identity, row.split) for row in rows]).T
     if listing.published:  # less Market-1501's junk and distractors
         paired = present[:, poses.SHOULDERS + poses.HIPS].all(1)
         paired &= ~np.isin(identities, ("-1", "0000"))
@@ -346,9 +343,7 @@ def _check_listing(listing: Listing, config: PrepareConfig) -> None:
         raise BadInput(config.source or config.data, problem, "leave it out")
 
 
-def _write(
-    folder: Path, config: PrepareConfig, listing: Listing, progress: Callable | None
-) -> dict[str, int]:
+def _write(folder: Path, config: PrepareConfig, listing: Listing, progress: Callable) -> dict:
     size = config.size or SIZES.get(config.data, (256, 256))
     rows = [row for row in listing.rows if row.file is not None]
     joints = np.zeros((len(rows), len(poses.JOINTS), 3), np.float32)
@@ -359,19 +354,18 @@ def _write(
         for done, (place, image, pose) in enumerate(pictures, 1):
             write(place, image)
             joints[place] = pose
-            if progress:
-                progress(done, len(rows))
+            progress(done, len(rows))
     if config.parsing:
         _write_parsing(folder / pairs.PARSING, Source(config.parsing), rows, size)
     lists, dropped = _pair_lists(listing, joints)
-    lists = {f"pairs_{split}": chosen for split, chosen in lists.items()}
-    for name, array in {"poses": joints, **lists}.items():
-        np.save(folder / f"{name}.npy", array)
+    np.save(folder / "poses.npy", joints)
+    for split, chosen in lists.items():
+        np.save(folder / f"pairs_{split}.npy", chosen)
     with open(folder / "people.csv", "w", newline="", errors="surrogateescape") as file:
         table = csv.writer(file)
         table.writerow(pairs.COLUMNS)
         table.writerows((i, r.file, r.identity, r.camera, r.split) for i, r in enumerate(rows))
-    counts = {"images": len(rows)} | {name: len(chosen) for name, chosen in lists.items()}
+    counts = {"images": len(rows)} | {f"pairs_{one}": len(lists[one]) for one in lists}
     counts["images_without_pose"] = int((~joints[..., 2].any(1)).sum())
     counts["images_absent"] = len(listing.rows) - len(rows)
     counts |= {"pairs_dropped": dropped, "files_skipped": listing.skipped}
@@ -405,16 +399,13 @@ def _calls(name: str) -> list[str]:
 def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
     # A map has its picture's name, with as many of the folders above it as tell it from others'.
     called = Counter(call for row in rows for call in _calls(row.file))
-    places = {
-        call: place
-        for place, row in enumerate(rows)
-        for call in _calls(row.file)
-        if called[call] == 1
-    }
-    found = {
-        name: [places[call] for call in _calls(name) if call in places] for name in source.names
-    }
-    maps = {name: known[0] for name, known in found.items() if known}
+    places, maps = {}, {}
+    for place, row in enumerate(rows):
+        places |= {call: place for call in _calls(row.file) if called[call] == 1}
+    for name in source.names:
+        known = [places[call] for call in _calls(name) if call in places]
+        if known:
+            maps[name] = known[0]
     if not maps:
         remedy = "name each PNG after its picture"
         raise BadInput(source.path, "no parsing maps for these pictures", remedy)
@@ -438,13 +429,11 @@ NOTICES = {
 }
 
 
-def prepare(
-    config: PrepareConfig, progress: Callable[[int, int], None] | None = None
-) -> pairs.Prepared:
+def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None) -> pairs.Prepared:
     """Write the prepared folder ROOT/NAME and load it; `progress(done, total)` hears of pictures.
 
-    It is written beside its place and renamed when whole; an old one stays until then. Raises
-    ClickException for bad input, a full disk, or a folder that is there without `overwrite`.
+    An old one stays until the new one is whole. Raises ClickException for bad input, a full disk,
+    or a folder that is there without `overwrite`.
     """
     if config.data not in pairs.ARGUMENTS:
         raise BadInput(config.data, "no data set", f"choose one of {', '.join(pairs.ARGUMENTS)}")

@@ -172,8 +172,8 @@ class _Joined:
 def load_mixture(names: str, root: str | Path = "data") -> Prepared:
     """Open the sets NAME,NAME,... or NAME:SHARE,... below ROOT as one; the first one is tested.
 
-    Training takes from each by its share, or without shares by its number of training pictures.
-    Raises ClickException for what is no such list, and for sets of different sizes.
+    Without shares training takes from each by its number of training pictures. Raises
+    ClickException for what is no such list, and for sets of different sizes.
     """
     parts = [part.partition(":") for part in names.split(",")]
     sets = [load(name, root) for name, _, _ in parts]
@@ -236,10 +236,8 @@ def choose_pairs(pairs: np.ndarray, limit: int | None) -> np.ndarray:
 def hold_out(
     prepared: Prepared, fraction: float, seed: int, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split the training pairs by person, to validate without the test pairs.
-
-    Gives the pairs (P, 2) to train on, and those of about `fraction` of the (first set's) people,
-    or `limit` of these; of few people nobody is held out.
+    """The pairs (P, 2) to train on, and those of about `fraction` of the (first set's) people to
+    validate on, at most `limit`; of few people nobody is held out.
     """
     end = prepared.starts[1] if len(prepared.starts) > 1 else None
     people = prepared.labels[:end].max(initial=-1) + 1
@@ -267,9 +265,8 @@ def fingerprint(prepared: Prepared) -> int:
 class Batches:
     """Batches of pairs (P, 2) without end: what a step takes follows from (seed, step) alone.
 
-    An epoch is a permutation of the pairs; of several sets, each one's share of it. Where they fit
-    on a CUDA device, the pictures of the pairs lie there; otherwise a thread fetches a batch ahead.
-    Raises ClickException where there are no pairs.
+    An epoch is a permutation of the pairs; of several sets, each one's share of it. Pictures that
+    fit on a CUDA device lie there. Raises ClickException where there are no pairs.
     """
 
     def __init__(
@@ -323,10 +320,8 @@ class Batches:
         return np.resize(rng.permutation(np.concatenate(order)), count)
 
     def fetch(self, step: int, rank: int = 0, world: int = 1) -> "dict[str, Tensor]":
-        """A process's part of a step's batch, on the device, its pictures normalised.
-
-        What `gather` gives, and what `augment.draw` does for its samples, which are numbered in the
-        whole batch: drawn here, it costs the device nothing.
+        """A process's part of a step's batch, on the device, its pictures normalised: what `gather`
+        gives, and `augment.draw` for its samples, which are numbered in the whole batch.
         """
         import torch
 
@@ -349,9 +344,7 @@ class Batches:
             batch["source"], batch["target"] = found.chunk(2)  # (B, 3, H, W)
         return batch | {side: normalise(batch[side]) for side in ("source", "target")}
 
-    def stream(
-        self, first: int, end: int, rank: int = 0, world: int = 1
-    ) -> "Iterator[dict[str, Tensor]]":
+    def stream(self, first: int, end: int, rank: int = 0, world: int = 1) -> "Iterator[dict]":
         """`fetch` of the steps from `first` to before `end`, one batch ahead."""
         with ThreadPoolExecutor(1) as thread:
             coming = thread.submit(self.fetch, first, rank, world)
@@ -384,10 +377,7 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
 
 def mean_image(prepared: Prepared) -> "Tensor":
-    """The mean of the training images, rounded: uint8 (3, H, W); of at most MEAN_IMAGES of them.
-
-    Where none is for training, it is made of all images, and a notice says so.
-    """
+    """The mean of the training images, or without any of all, rounded: uint8 (3, H, W)."""
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
         log.warning("%s: no training images; the mean image is that of all images", prepared.path)
@@ -413,7 +403,7 @@ def normalise(images: "Tensor") -> "Tensor":
 def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
     """Match the images of folders by name without suffix: to the file's name in each, sorted.
 
-    Raises ClickException where a folder has no images, or one that has no match in another.
+    Raises ClickException where a folder has no images, or one that another lacks.
     """
     files = {folder: _images_by_stem(folder) for folder in folders}
     shared = set.intersection(*map(set, files.values()))
@@ -461,8 +451,8 @@ def check_sizes(paths: Iterable[Path], size: tuple[int, int]) -> None:
     """Raise ClickException where a picture's (height, width) is another."""
     for path in paths:
         if (found := poses.image_size(path)) != size:
-            sizes = "{}x{}, the first target {}x{} (height x width)".format(*found, *size)
-            raise BadInput(path, f"is {sizes}", "make all images the same size")
+            problem = "is {}x{}, the first target {}x{} (height x width)".format(*found, *size)
+            raise BadInput(path, problem, "make all images the same size")
 
 
 def _poses_of_targets(

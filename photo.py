@@ -23,6 +23,15 @@ WIDENED = 1.5  # times its own size a frame grows at most, so that the new poses
 SNAPPED = 1.25  # a frame that differs less from the whole photo is the whole photo
 BATCH = 32  # pictures for the model at once
 FEW_PIXELS = 1 << 19  # of pictures that are put together at once: more leave the cache
+SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
+SHEET_POSES = 12  # of each photo, at most
+# How far below these joints, in metres, the body ends: crown and soles.
+BEYOND = {0: -0.17, 1: -0.33, 15: -0.14, 16: -0.14, 17: -0.15, 18: -0.15, 11: 0.09, 14: 0.09}
+
+Size = tuple[int, int]  # height, width
+Crop = tuple[int, int, int, int]  # left, top, right, bottom
+Photo = Image.Image | Tensor | str | Path
+Pose = np.ndarray | None  # the person's own, (25, 3), if it is known
 
 
 # ------------------------------------------------------------------------------ framing
@@ -30,16 +39,13 @@ FEW_PIXELS = 1 << 19  # of pictures that are put together at once: more leave th
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of a photograph that a model sees: whole pixels, and it may reach beyond the edge.
-
-    `height` and `width` are the photo's pixels that become the model's `size` (height, width).
-    """
+    """The part of a photograph that becomes the model's `size`; it may reach beyond the edge."""
 
     left: int
     top: int
     height: int
     width: int
-    size: tuple[int, int]
+    size: Size
 
     @property
     def scale(self) -> float:
@@ -51,7 +57,7 @@ class Frame:
         corner = np.array([self.left, self.top])
         return poses.similar(pose, 1 / self.scale, (0.5 - corner) / self.scale - 0.5)
 
-    def window(self, photo_size: tuple[int, int]) -> tuple[slice, slice]:
+    def window(self, photo_size: Size) -> tuple[slice, slice]:
         """The rows and columns of the photograph that are inside the frame."""
         H, W = photo_size
         rows = slice(max(0, self.top), min(H, self.top + self.height))
@@ -72,26 +78,17 @@ class Frame:
 
 
 def body_box(pose: np.ndarray) -> np.ndarray:
-    """The box (left, top, right, bottom) of the person whose pose (25, 3) it is, head and feet in.
-
-    With no bone to tell the person's size the joints alone.
-    """
+    """The box (left, top, right, bottom) of a person by the pose (25, 3), head and feet in."""
     known = pose[:, 2] > 0
     beyond = np.zeros((25, 2))
-    beyond[list(_BEYOND), 1] = list(_BEYOND.values())
+    beyond[list(BEYOND), 1] = list(BEYOND.values())
     points, unit = pose[known, :2], metre(pose)
     points = np.concatenate([points, points + beyond[known] * unit])
     aside = 0.07 * unit, 0
     return np.concatenate([points.min(0) - aside, points.max(0) + aside])
 
 
-# How far below these joints, in metres, the body ends: crown and soles.
-_BEYOND = {0: -0.17, 1: -0.33, 15: -0.14, 16: -0.14, 17: -0.15, 18: -0.15, 11: 0.09, 14: 0.09}
-
-
-def boxed(
-    box: np.ndarray, photo_size: tuple[int, int], size: tuple[int, int], share: float = FILLED
-) -> Frame:
+def boxed(box: np.ndarray, photo_size: Size, size: Size, share: float = FILLED) -> Frame:
     """The frame of whose height or width a box (left, top, right, bottom) takes this share; moved
     into the photograph where that is easily done.
     """
@@ -116,17 +113,13 @@ def holding(box: np.ndarray, person: np.ndarray) -> np.ndarray:
 
 
 def frame_person(
-    photo_size: tuple[int, int],
-    size: tuple[int, int],
-    own: np.ndarray | None,
-    moved: Collection[np.ndarray] = (),
-    crop: tuple[int, int, int, int] | None = None,
+    photo_size: Size, size: Size, own: Pose, moved: Collection = (), crop: Crop | None = None
 ) -> Frame:
-    """Where a model of `size` looks for the person of a photograph; all in its pixels.
+    """Where a model of `size` looks for the person of a photograph.
 
     `own` is the person's pose (25, 3), `moved` are those it is to take: the frame grows until they
-    fit, to WIDENED times at most. A `crop` (left, top, right, bottom) is taken as it is, but moves
-    where the person lies outside. With neither pose nor crop it is the whole height, the middle.
+    fit, to WIDENED times at most. A `crop` is taken as it is, but moves where the person lies
+    outside. With neither pose nor crop it is the whole height, the middle.
     """
     person = None if own is None or not (own[:, 2] > 0).any() else body_box(own)
     if crop:
@@ -162,7 +155,7 @@ class Shot:
 
     photo: np.ndarray
     frame: Frame
-    own: np.ndarray | None
+    own: Pose
 
     def __post_init__(self):
         self.rows, self.columns = self.frame.window(self.photo.shape[:2])
@@ -185,10 +178,7 @@ class Shot:
         return poses.similar(pose, 1, (-self.columns.start, -self.rows.start))
 
     def pictures(self, generator: nn.Module, moved: np.ndarray) -> Iterator[np.ndarray]:
-        """The person in poses (N, 25, 3) of the photograph: uint8 (h, w, 3) of the frame's window.
-
-        The poses go through the generator in batches, the pictures are put together a few at once.
-        """
+        """The person in poses (N, 25, 3) of the photo: uint8 (h, w, 3) of the frame's window."""
         few = max(1, min(BATCH, FEW_PIXELS // self.person.numel()))
         moved = self.frame.to_model(moved)
         for start in range(0, len(moved), BATCH):
@@ -257,7 +247,7 @@ class Shot:
         return pasted
 
 
-def within(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def within(pose: np.ndarray, size: Size) -> np.ndarray:
     """A pose (..., 25, 3) without the joints outside a picture (height, width)."""
     x, y = pose[..., 0], pose[..., 1]
     inside = (x >= -0.5) & (y >= -0.5) & (x <= size[1] - 0.5) & (y <= size[0] - 0.5)
@@ -280,7 +270,7 @@ def read_targets(
 ) -> Targets:
     """Read what a user calls a pose: a motion's name, a pose file, a photo, or a folder of these.
 
-    Of a folder the readable ones are read. Raises ClickException where there is nothing to use.
+    Raises ClickException where there is nothing to use.
     """
     path, targets = Path(pose), Targets([], [], [])
     if str(pose) in demo.MOTIONS and not path.exists():
@@ -314,10 +304,8 @@ def own_pose(
     find: Callable | None = None,
     person: int | None = None,
 ) -> tuple[np.ndarray | None, str]:
-    """The pose (25, 3) of the person in a photo, or None, and in words where it is from.
-
-    It is read from the file `given`, else from a NAME.json or NAME_keypoints.json beside the photo,
-    else found by `find`, if that can be had.
+    """The pose (25, 3) of the person in a photo, or None, and in words where it is from: the file
+    `given`, else a NAME.json or NAME_keypoints.json beside the photo, else what `find` finds.
     """
     if given is None and photo:
         beside = [photo.with_name(photo.stem + end) for end in ("_keypoints.json", ".json")]
@@ -339,28 +327,24 @@ def own_pose(
     return own, "the person's pose: found by Keypoint R-CNN"
 
 
-def perform(name: str, own: np.ndarray | None) -> np.ndarray:
-    """A motion of `demo.MOTIONS` as poses (N, 25, 3) in metres, as the person would do it.
+def perform(name: str, own: Pose) -> np.ndarray:
+    """A motion of `demo.MOTIONS` as poses (N, 25, 3) in metres, as the person of `own` would do it.
 
-    It is turned as the person of the pose `own` stands; walking and running are shown at least a
-    little from the side.
+    It is turned as the person stands; walking and running at least a little to the side.
     """
     yaw = 0.0 if own is None else poses.facing(own)
-    if name in ("walk", "run") and abs(yaw) < 25:
-        yaw = math.copysign(25, yaw)
+    if name in ("walk", "run"):
+        yaw = math.copysign(max(25, abs(yaw)), yaw)
     motion = demo.motion(name, yaw)
     if own is None or not metre(own):
         return motion
     return poses.proportioned(motion, demo.motion("stretch")[0], own)
 
 
-def aim(
-    moved: np.ndarray, own: np.ndarray | None, photo_size: tuple[int, int], frame: Frame
-) -> np.ndarray:
+def aim(moved: np.ndarray, own: Pose, photo_size: Size, frame: Frame) -> np.ndarray:
     """Fit poses (N, 25, 3) of any frame to the person of a photograph, all by one similarity.
 
-    Poses that belong there stay as they are; others get the person's size and place by torso,
-    height and ground. Where nothing is known of the person, they fill the `frame`.
+    Poses that belong there stay. If nothing is known of the person, they fill the `frame`.
     """
     if poses.fits(moved, own, photo_size):
         return moved
@@ -373,16 +357,16 @@ def aim(
 
 def shoot(
     picture: np.ndarray,
-    own: np.ndarray | None,
+    own: Pose,
     targets: list[Targets],
-    size: tuple[int, int],
-    crop: tuple[int, int, int, int] | None = None,
+    size: Size,
+    crop: Crop | None = None,
     fit: bool = True,
 ) -> tuple[Shot, np.ndarray]:
     """Frame a photo for a model of `size`, and bring all poses (N, 25, 3) into its pixels.
 
-    Poses that belong together are fitted by `aim` as one, unless they are to stay (`fit` False).
-    Raises ClickException where nothing of a pose is inside the photo.
+    They are fitted by `aim`, unless `fit` is False. Raises ClickException for poses outside the
+    photo.
     """
     photo_size = H, W = picture.shape[:2]
     if own is None and crop and (min(crop[2:]) <= 0 or crop[0] >= W or crop[1] >= H):
@@ -424,10 +408,6 @@ def unused(targets: list[Targets], moved: np.ndarray, frame: Frame) -> Iterator[
                 yield f"{name}: {problem}: {', '.join(joints)}"
 
 
-SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
-SHEET_POSES = 12  # of each photo, at most
-
-
 def evenly(moved: np.ndarray) -> np.ndarray:
     """Of many poses (N, 25, 3) as many as a sheet shows of a photo, evenly spaced."""
     places = np.linspace(0, len(moved) - 1, min(len(moved), SHEET_POSES)).round()
@@ -458,13 +438,13 @@ class Model:
 
     def __call__(
         self,
-        photo: "Image.Image | Tensor | str | Path",
-        pose: "str | Path | np.ndarray | Tensor",
-        source_pose: "str | Path | np.ndarray | Tensor | None" = None,
-        crop: tuple[int, int, int, int] | None = None,
+        photo: Photo,
+        pose: str | Path | np.ndarray | Tensor,
+        source_pose: str | Path | np.ndarray | Tensor | None = None,
+        crop: Crop | None = None,
         paste: bool = False,
         fit: bool = True,
-    ) -> "Image.Image | Tensor | list":
+    ) -> Image.Image | Tensor | list:
         """The person of a photo in a pose: a PIL picture, or of a tensor a tensor.
 
         A photo is a file, a PIL picture or a uint8 tensor (3, H, W). A pose is what the command
@@ -481,17 +461,15 @@ class Model:
             own, _ = own_pose(file, picture, source_pose, self.find)
         targets = as_targets(pose, self.find)
         shot, moved = shoot(picture, own, [targets], self.size, crop, fit)
-        made = list(shot.pictures(self.generator, moved))
-        made = [shot.paste(one) for one in made] if paste else made
-        if isinstance(photo, Tensor):
-            made = [torch.from_numpy(one).permute(2, 0, 1) for one in made]
-        else:
-            made = [Image.fromarray(one) for one in made]
-        several = not targets.found or len(made) > 1
-        return made if several else made[0]
+        made = []
+        for one in shot.pictures(self.generator, moved):
+            one = shot.paste(one) if paste else one
+            tensor = isinstance(photo, Tensor)
+            made.append(torch.from_numpy(one).permute(2, 0, 1) if tensor else Image.fromarray(one))
+        return made if len(made) > 1 or not targets.found else made[0]
 
 
-def as_targets(pose: "str | Path | np.ndarray | Tensor", find: Callable | None) -> Targets:
+def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) -> Targets:
     """Targets of a pose as `Model` takes it."""
     if isinstance(pose, str | Path):
         targets = read_targets(pose, find)
@@ -504,12 +482,12 @@ def as_targets(pose: "str | Path | np.ndarray | Tensor", find: Callable | None) 
     return Targets(["pose"], [poses.Pose(joints)], [])
 
 
-def read_photo(photo: "Image.Image | Tensor | str | Path") -> np.ndarray:
+def read_photo(photo: Photo) -> np.ndarray:
     """A photo as `Model` takes it, as uint8 (H, W, 3). Raises ClickException for what is none."""
     if isinstance(photo, Tensor):
         if photo.dtype != torch.uint8 or photo.ndim != 3 or len(photo) != 3:
-            shape = f"{photo.dtype} {tuple(photo.shape)}"
-            raise BadInput("photo", f"a tensor {shape}", "give uint8 (3, H, W)")
+            problem = f"a tensor {photo.dtype} {tuple(photo.shape)}"
+            raise BadInput("photo", problem, "give uint8 (3, H, W)")
         return photo.permute(1, 2, 0).cpu().numpy()
     if isinstance(photo, Image.Image):
         return np.asarray(photo.convert("RGB"))
@@ -537,15 +515,15 @@ def finder(device: str, weights: str | None = None) -> Callable:
 
 
 def score(
-    generated: "Image.Image | Tensor | list",
-    target: "Image.Image | Tensor | list",
+    generated: Image.Image | Tensor | list,
+    target: Image.Image | Tensor | list,
     pose: Tensor | None = None,
     names: Collection[str] = metrics.PIXEL_SCORES,
 ) -> dict[str, float]:
     """The mean scores of pictures against their targets, by the names `posegan score` prints.
 
-    Pictures are PIL's, or uint8 tensors (3, H, W), one or a list of one size; `mask_ssim` needs the
-    targets' poses (B, 25, 3). What the size forbids is left out.
+    They are PIL pictures or uint8 tensors (3, H, W), one or a list of one size; `mask_ssim` needs
+    the targets' poses (B, 25, 3). What the size forbids is left out.
     """
     sides = []
     for side in (generated, target):
