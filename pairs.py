@@ -251,8 +251,8 @@ def fingerprint(prepared: Prepared) -> int:
     parts = [prepared.poses, prepared.pairs_train, prepared.pairs_test, prepared.labels]
     parts += [prepared.files, prepared.identity, prepared.camera, prepared.split]
     step = max(1, len(prepared.images) // FINGERPRINTED)
-    for array in filter(lambda one: one is not None, (prepared.images, prepared.parsing)):
-        parts += [array[i] for i in range(0, len(array), step)]
+    for array in (prepared.images, prepared.parsing):
+        parts += [] if array is None else [array[i] for i in range(0, len(array), step)]
     found = 0
     for part in parts:
         found = zlib.crc32(part.tobytes(), found)
@@ -356,9 +356,9 @@ class Batches:
 
 
 def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dict[str, Tensor]":
-    """The tensors of pairs (B, 2): `source`, `target` uint8 (B, 3, H, W), channels last (not
-    without `pictures`); `source_pose`, `target_pose` (B, 25, 3); `identity`, class numbers int64
-    (B,); where there are parsing maps `target_parsing` uint8 (B, H, W).
+    """The tensors of pairs (B, 2): with `pictures` `source`, `target` uint8 (B, 3, H, W), channels
+    last; `source_pose`, `target_pose` (B, 25, 3); `identity`, int64 (B,); `target_parsing` uint8
+    (B, H, W), if there is.
     """
     import torch
 

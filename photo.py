@@ -249,9 +249,7 @@ class Shot:
 
 def within(pose: np.ndarray, size: Size) -> np.ndarray:
     """A pose (..., 25, 3) without the joints outside a picture (height, width)."""
-    x, y = pose[..., 0], pose[..., 1]
-    inside = (x >= -0.5) & (y >= -0.5) & (x <= size[1] - 0.5) & (y <= size[0] - 0.5)
-    return pose * inside[..., None]
+    return pose * poses.inside(pose[..., :2], size)[..., None]
 
 
 # ------------------------------------------------------------------------------ poses to take
