@@ -23,35 +23,29 @@ STILL = 0.25  # in pixels of the model: what moves less stays the photograph
 # ------------------------------------------------------------------------------ the body's parts
 
 
-class Part(NamedTuple):
-    """A part of the body as a line with a radius in metres; of two the nearer one is seen."""
-
-    start: int
-    end: int
-    radius: float
-    nearness: float
-
-
+# Lines with a radius: from and to a joint, metres, nearness; of two parts the nearer one is seen.
 # The head, hands and feet have lines of their own; their joints say whether they are there. Of two
 # legs or arms that cross nothing tells the nearer one: always the right one, so that none flickers.
 PARTS = {
-    "head": Part(1, 0, 0.15, 1),
-    "torso": Part(1, 8, 0.2, 0),
-    "left thigh": Part(12, 13, 0.105, 1),
-    "left shin": Part(13, 14, 0.08, 1),
-    "left foot": Part(14, 19, 0.08, 1),
-    "right thigh": Part(9, 10, 0.105, 2),
-    "right shin": Part(10, 11, 0.08, 2),
-    "right foot": Part(11, 22, 0.08, 2),
-    "left upper arm": Part(5, 6, 0.075, 3),
-    "left forearm": Part(6, 7, 0.065, 3),
-    "left hand": Part(6, 7, 0.1, 3),
-    "right upper arm": Part(2, 3, 0.075, 4),
-    "right forearm": Part(3, 4, 0.065, 4),
-    "right hand": Part(3, 4, 0.1, 4),
+    "head": (1, 0, 0.15, 1),
+    "torso": (1, 8, 0.2, 0),
+    "left thigh": (12, 13, 0.105, 1),
+    "left shin": (13, 14, 0.08, 1),
+    "left foot": (14, 19, 0.08, 1),
+    "right thigh": (9, 10, 0.105, 2),
+    "right shin": (10, 11, 0.08, 2),
+    "right foot": (11, 22, 0.08, 2),
+    "left upper arm": (5, 6, 0.075, 3),
+    "left forearm": (6, 7, 0.065, 3),
+    "left hand": (6, 7, 0.1, 3),
+    "right upper arm": (2, 3, 0.075, 4),
+    "right forearm": (3, 4, 0.065, 4),
+    "right hand": (3, 4, 0.1, 4),
 }
-_TORSO = list(PARTS).index("torso")
-_FACE = (0, 15, 16, 17, 18)
+STARTS, ENDS, RADII, NEARNESS = (list(column) for column in zip(*PARTS.values()))
+HEAD, TORSO = (list(PARTS).index(name) for name in ("head", "torso"))
+HANDS, FEET = ([i for i, name in enumerate(PARTS) if kind in name] for kind in ("hand", "foot"))
+FACE = [0, 15, 16, 17, 18]
 
 
 class Skeleton(NamedTuple):
@@ -65,48 +59,36 @@ class Skeleton(NamedTuple):
 
 def skeleton(pose: np.ndarray) -> Skeleton:
     """The lines of the body parts in poses (B, 25, 3)."""
-    bodies = [_skeleton(one) for one in pose]
-    return Skeleton(*(torch.tensor(np.array(part)).float() for part in zip(*bodies)))
-
-
-def _skeleton(pose: np.ndarray) -> tuple:
-    points, known, unit = pose[:, :2].astype(float), pose[:, 2] > 0, metre(pose)
-    lines, there = np.zeros((len(PARTS), 2, 2)), np.zeros(len(PARTS), bool)
-    for place, (name, part) in enumerate(PARTS.items()):
-        a, b = points[part.start], points[part.end]
-        there[place] = known[part.start] and known[part.end]
-        if name == "head":
-            face = [joint for joint in _FACE if known[joint]]
-            there[place] = known[part.start] and bool(face)
-            b = points[face].mean(0) if face else a
-            a, b = a + 0.35 * (b - a), b + 0.04 * unit * _direction(b - a)
-        elif name.endswith("hand"):
-            a, b = b, b + 0.3 * (b - a)
-        elif name.endswith("foot"):
-            there[place] = known[part.start]
-            shin = a - points[part.start - 1] if known[part.start - 1] else np.array([0, 1.0])
-            b = b if known[part.end] else a + 0.07 * unit * _direction(shin)
-        lines[place] = a, b
-    spine = _direction(lines[_TORSO, 1] - lines[_TORSO, 0])
-    wide = points[poses.SHOULDERS[1]] - points[poses.SHOULDERS[0]]
-    wide = wide @ (-spine[1], spine[0]) if known[list(poses.SHOULDERS)].all() else 0.0
-    return lines, there, wide, unit
-
-
-def _direction(vector: np.ndarray) -> np.ndarray:
-    return vector / max(float(np.hypot(*vector)), 1e-6)
-
-
-def _radii() -> Tensor:
-    values = [(part.radius, part.nearness) for part in PARTS.values()]
-    return torch.tensor(values).T[..., None, None]  # (2, P, 1, 1)
+    unit = torch.tensor([metre(one) for one in pose])  # (B,)
+    pose = torch.from_numpy(np.asarray(pose, np.float64))
+    points, known = pose[..., :2], pose[..., 2] > 0
+    start, end = points[:, STARTS], points[:, ENDS]  # (B, P, 2)
+    there = known[:, STARTS] & known[:, ENDS]
+    there[:, HEAD] = known[:, 1] & known[:, FACE].any(1)
+    there[:, FEET] = known[:, STARTS][:, FEET]
+    # The head reaches from between neck and face to beyond the face.
+    seen = known[:, FACE, None].double()
+    face = (points[:, FACE] * seen).sum(1) / seen.sum(1).clamp(min=1)
+    up = face - start[:, HEAD]
+    start[:, HEAD] += 0.35 * up
+    end[:, HEAD] = face + 0.04 * unit[:, None] * F.normalize(up, dim=1, eps=1e-6)
+    start[:, HANDS], end[:, HANDS] = end[:, HANDS], 1.3 * end[:, HANDS] - 0.3 * start[:, HANDS]
+    # A foot without toes goes on where the shin led.
+    knees, toes, down = [13, 10], [19, 22], torch.tensor([0.0, 1.0])
+    shin = torch.where(known[:, knees, None], start[:, FEET] - points[:, knees], down)
+    toe = start[:, FEET] + 0.07 * unit[:, None, None] * F.normalize(shin, dim=2, eps=1e-6)
+    end[:, FEET] = torch.where(known[:, toes, None], end[:, FEET], toe)
+    spine = F.normalize(end[:, TORSO] - start[:, TORSO], dim=1, eps=1e-6)
+    right, left = poses.SHOULDERS
+    wide = points[:, left] - points[:, right]
+    across = wide[:, 1] * spine[:, 0] - wide[:, 0] * spine[:, 1]
+    across = across * (known[:, left] & known[:, right])
+    lines = torch.stack([start, end], 2)
+    return Skeleton(lines.float(), there.float(), across.float(), unit.float())
 
 
 def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
-    """How far each pixel is from each part, in its radii: (B, P, H, W); 9 where a part is missing.
-
-    The lines are in pixels of that `size`.
-    """
+    """How far each pixel is from each part, in its radii: (B, P, H, W); 9 where it is missing."""
     H, W = size
     x, y = torch.arange(W).float(), torch.arange(H).float()
     start, end = body.lines[:, :, 0, :, None, None], body.lines[:, :, 1, :, None, None]
@@ -118,15 +100,15 @@ def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
     place, across = x * dx + y * dy, y * dx - x * dy  # (B, P, H, W)
     beyond = place - place.clamp(0, 1)
     length = (across.square_() + beyond.square_()).mul_(square).sqrt_()
-    radius = _radii()[0] * body.unit[:, None, None, None].clamp(min=1e-6)
-    return length.div_(radius).masked_fill_(body.there[..., None, None] == 0, 9.0)
+    radius = torch.tensor(RADII) * body.unit[:, None].clamp(min=1e-6)  # (B, P)
+    return length.div_(radius[..., None, None]).masked_fill_(body.there[..., None, None] == 0, 9.0)
 
 
 def shares(distance: Tensor) -> Tensor:
     """To which part each pixel belongs, (B, P, H, W), summing to 1."""
-    nearness = _radii()[1]
     inside = ((1.25 - distance) / 0.35).clamp_(0, 1)
-    return inside.mul_(4 * nearness).sub_(6 * distance.square()).softmax(1)
+    inside *= 4 * torch.tensor(NEARNESS)[:, None, None]
+    return inside.sub_(6 * distance.square()).softmax(1)
 
 
 def outline(distance: Tensor, inner: float = 0.95, outer: float = 1.35) -> Tensor:
@@ -146,11 +128,14 @@ class Carried(NamedTuple):
     still: Tensor  # (B, 1, H, W) in [0, 1]: nothing moves here
 
 
-def carry(own: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> Carried:
+def carry(own: np.ndarray | None, moved: np.ndarray, size: tuple[int, int]) -> Carried:
     """Carry the body of a pose (25, 3) into poses (B, 25, 3): each part turned, moved and scaled.
 
-    Poses are in pixels of `size` (height, width).
+    Poses are in pixels of `size` (height, width). Without a pose nothing is known, all is body.
     """
+    if own is None:
+        nothing = torch.zeros(len(moved), 1, *size)
+        return Carried(nothing.expand(-1, 2, -1, -1), nothing, nothing + 1, nothing + 1, nothing)
     source, target = skeleton(own[None]), skeleton(moved)
     from_source, to_target = distances(source, size), distances(target, size)
     both = (target.there * source.there)[..., None, None]  # (B, P, 1, 1)
@@ -170,38 +155,30 @@ def carry(own: np.ndarray, moved: np.ndarray, size: tuple[int, int]) -> Carried:
 
 
 def _flow(share: Tensor, source: Skeleton, target: Skeleton, size: tuple[int, int]) -> Tensor:
-    """Where pixels come from, (B, 2, H, W), relative to where they are: each part's place in the
-    source, weighed by its share (B, P, H, W).
-    """
-    turn, shift = _maps(source, target)
+    """Where pixels come from, (B, 2, H, W): each part's way, weighed by its share (B, P, H, W)."""
+    ratio = (source.unit / target.unit.clamp(min=1e-6))[:, None]  # (B, 1)
+    before, after = (body.lines[:, :, 1] - body.lines[:, :, 0] for body in (source, target))
+    long, short = before.norm(dim=2), after.norm(dim=2)  # (B, P)
+    # A part seen end on is not stretched without end.
+    along = long / torch.maximum(short, 0.35 * long / ratio.clamp(min=1e-6)).clamp(min=1e-3)
+    # The torso turns: its width is that of the shoulders, mirrored where they change sides.
+    across = ratio.expand_as(short).clone()
+    wide = target.across.sign() * target.across.abs().clamp(min=1e-6)  # (B,)
+    turned = torch.where(wide == 0, wide, source.across / wide)
+    turned = turned.sign() * turned.abs().clamp(0.6 * ratio[:, 0], 1.6 * ratio[:, 0])
+    across[:, TORSO] = torch.where(turned == 0, ratio[:, 0], turned)
+    # A part's map: points times turn (B, P, 2, 2) plus shift (B, P, 2).
+    u, v = (F.normalize(line, dim=2, eps=1e-6) for line in (before, after))  # (B, P, 2)
+    aside = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # a quarter turn
+    turn = (along[..., None] * u)[..., None] * v[:, :, None]
+    turn = turn + (across[..., None] * (u @ aside))[..., None] * (v @ aside)[:, :, None]
+    shift = source.lines[:, :, 0] - (turn @ target.lines[:, :, 0, :, None])[..., 0]
     weights = torch.cat([turn.flatten(2), shift], 2)  # (B, P, 6)
     # A sum of maps is a map: of each pixel (B, 6, H, W).
     sums = (weights.transpose(1, 2) @ share.flatten(2)).unflatten(2, size)
     x, y = pixel_grid(*size, share.device)
     came = sums[:, [0, 2]] * x + sums[:, [1, 3]] * y + sums[:, 4:]
     return came - torch.stack([x, y])
-
-
-def _maps(source: Skeleton, target: Skeleton) -> tuple[Tensor, Tensor]:
-    """Each part's way from target to source: points times (B, P, 2, 2) plus (B, P, 2)."""
-    ratio = (source.unit / target.unit.clamp(min=1e-6))[:, None]  # (B, 1)
-    before, after = (body.lines[:, :, 1] - body.lines[:, :, 0] for body in (source, target))
-    long, short = before.norm(dim=2), after.norm(dim=2)  # (B, P)
-    # A part seen end on is not stretched without end.
-    stretch = long / torch.maximum(short, 0.35 * long / ratio.clamp(min=1e-6)).clamp(min=1e-3)
-    # The torso turns: its width is that of the shoulders, mirrored where they change sides.
-    wide = target.across.sign() * target.across.abs().clamp(min=1e-6)
-    turn = source.across / torch.where(target.across == 0, torch.ones_like(wide), wide)
-    plain = (target.across == 0) | (source.across == 0)
-    turn = turn.sign() * turn.abs().clamp(0.6 * ratio[:, 0], 1.6 * ratio[:, 0])
-    across = ratio.expand_as(short).clone()
-    across[:, _TORSO] = torch.where(plain, ratio[:, 0], turn)
-    u, v = (F.normalize(line, dim=2, eps=1e-6) for line in (before, after))  # (B, P, 2)
-    aside = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # a quarter turn
-    turn = (stretch[..., None] * u)[..., None] * v[:, :, None]
-    turn = turn + (across[..., None] * (u @ aside))[..., None] * (v @ aside)[:, :, None]
-    shift = source.lines[:, :, 0] - (turn @ target.lines[:, :, 0, :, None])[..., 0]
-    return turn, shift
 
 
 # ------------------------------------------------------------------------------ the person cut out
@@ -232,9 +209,8 @@ def matte(photo: np.ndarray, pose: np.ndarray) -> Tensor:
 
 
 def surroundings(person: Tensor, pose: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Of a person's matte (1, 1, H, W): the same with a margin, and what the person may cover.
-
-    Outside both nothing of the person's edge is left that would run into the filled background.
+    """Of a person's matte (1, 1, H, W): the same with a margin, and what the person may cover,
+    beyond which nothing of the edge is left that would run into the filled background.
     """
     H, W = person.shape[2:]
     spread = 2 * max(1, round(H / 100)) + 1
@@ -275,16 +251,12 @@ def guided(guide: Tensor, values: Tensor, radius: int, smooth: float) -> Tensor:
     return (mean(slope) * guide).sum(1, keepdim=True) + mean(offset)
 
 
-def filled(image: Tensor, hole: Tensor) -> Tensor:
-    """Images (B, C, H, W) whose holes (B, 1, H, W) in [0, 1] are filled from around them.
+def filled(image: Tensor, known: Tensor, level: int = 0) -> Tensor:
+    """Images (B, C, H, W), where they are not `known` (B, 1, H, W) in [0, 1] filled from around.
 
     Push and pull: means of ever larger pieces of what is known, the smallest that knows something
     first. The pieces are wide, as what is behind a standing person goes on to the left and right.
     """
-    return _filled(image, 1 - hole, 0)
-
-
-def _filled(image: Tensor, known: Tensor, level: int) -> Tensor:
     H, W = image.shape[2:]
     if max(H, W) < 2:
         return image
@@ -292,5 +264,5 @@ def _filled(image: Tensor, known: Tensor, level: int) -> Tensor:
     weight = F.avg_pool2d(known, piece, ceil_mode=True)
     coarse = F.avg_pool2d(image * known, piece, ceil_mode=True) / weight.clamp(min=1e-4)
     if (weight < 0.5).any():
-        coarse = _filled(coarse, (2 * weight).clamp(0, 1), level + 1)
+        coarse = filled(coarse, (2 * weight).clamp(0, 1), level + 1)
     return torch.lerp(F.interpolate(coarse, (H, W), mode="bilinear"), image, known)

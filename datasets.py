@@ -21,45 +21,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from posegan import demo
+from posegan import demo, pairs, poses
 from posegan.files import BadInput, Source, check_output, replaced
-from posegan.pairs import (
-    ARGUMENTS,
-    ARRAYS,
-    CHUNK,
-    COLUMNS,
-    FILES,
-    FORMAT,
-    PARSING,
-    Prepared,
-    choose_pairs,
-    fingerprint,
-    folder_of,
-    how_to_prepare,
-    load,
-    open_folder,
-)
-from posegan.poses import (
-    HIPS,
-    IMAGE_SUFFIXES,
-    JOINTS,
-    MISSING,
-    SHOULDERS,
-    UNKNOWN_PART,
-    Pose,
-    fit_image,
-    fit_pose,
-    merge,
-    overlay,
-    parse_json,
-    read_image,
-    read_labels,
-    read_poses,
-    sheet,
-    stem,
-    warn_of_several,
-    write_pictures,
-)
 
 log = logging.getLogger("posegan")
 
@@ -91,9 +54,7 @@ OFFICIAL = {
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What `posegan prepare` was asked to do; `size` (height, width), None: the data set's own, as
-    is the folder's `name`.
-    """
+    """What `posegan prepare` was asked to do; no `size` (height, width), no `name`: the data's."""
 
     data: str = "demo"
     source: str | None = None
@@ -115,7 +76,10 @@ class Row:
     identity: str
     camera: str
     split: str
-    pose: Pose | None
+    pose: poses.Pose | None
+
+
+Pictures = Iterator[tuple[int, np.ndarray, np.ndarray]]  # place in the rows, picture, pose
 
 
 @dataclass
@@ -124,7 +88,7 @@ class Listing:
 
     description: str
     rows: list[Row]
-    pictures: Callable  # (rows, size) -> an iterator of (place in rows, picture, pose)
+    pictures: Callable[[list[Row], tuple[int, int]], Pictures]
     published: bool = False  # whether the published rule says which pictures make pairs
     test_pairs: int = TEST_PAIRS
     skipped: int = 0
@@ -133,7 +97,7 @@ class Listing:
 def _parse_name(data: str, name: str) -> dict[str, str] | None:
     # img/WOMEN/Dresses/id_00000002/02_1_front.jpg is fashionWOMENDressesid0000000202_1front
     in_shop = r"^(?:.*/)?((?:WO)?MEN)/([^/]+)/id_(\d{8})/(\d\d_\d)_"
-    name = re.sub(in_shop, r"fashion\1\2id\3\4", stem(name))
+    name = re.sub(in_shop, r"fashion\1\2id\3\4", poses.stem(name))
     found = re.fullmatch(OFFICIAL[data][2], name)
     return found.groupdict("") if found else None
 
@@ -144,13 +108,13 @@ def picture_key(file: str) -> str:
     """
     parsed = (_parse_name(data, file) for data in OFFICIAL)
     known = next((one["key"] for one in parsed if one), None)
-    return known or "/".join(PurePosixPath(stem(file)).parts[-2:])
+    return known or "/".join(PurePosixPath(poses.stem(file)).parts[-2:])
 
 
 def _official(config: PrepareConfig) -> Listing:
     title, source, pictures = OFFICIAL[config.data][0], Source(config.source), {}
-    for name in source.names:
-        parsed = _parse_name(config.data, name) if name.lower().endswith(IMAGE_SUFFIXES) else None
+    for name in _pictures(source):
+        parsed = _parse_name(config.data, name)
         if parsed and (parsed["split"] or config.data != "market1501"):
             pictures[parsed["key"]] = parsed | {"file": name}
     if not pictures:
@@ -161,27 +125,44 @@ def _official(config: PrepareConfig) -> Listing:
     known = [*(parsed for parsed, _ in named.values()), *pictures.values()]
     splits = {parsed["identity"]: parsed["split"] for parsed in known if parsed["split"]}
     rows = []
-    for key in [*named, *(key for key in pictures if key not in named)]:
-        said, pose = named.get(key, (None, MISSING if named else None))
-        parsed = pictures.get(key) or said | {"split": ""}
+    for key in dict.fromkeys([*named, *pictures]):
+        said, pose = named.get(key, ({}, poses.MISSING if named else None))
+        parsed = pictures.get(key) or said | {"split": "", "file": None}
         identity = parsed["identity"]
         split = parsed["split"] or splits.get(identity, "")
-        rows.append(Row(parsed.get("file"), identity, parsed["camera"], split, pose))
-    _split_people(rows, config.seed)
+        rows.append(Row(parsed["file"], identity, parsed["camera"], split, pose))
     about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
-    decoded = partial(_decoded, source, config)
-    skipped = len(source.names) + source.skipped - len(pictures)
-    return Listing(about, rows, decoded, published=True, skipped=skipped)
+    return _listed(about, source, config, rows, len(pictures))
 
 
-def _official_poses(config: PrepareConfig) -> dict[str, tuple[dict[str, str], Pose]]:
+def _pictures(source: Source) -> list[str]:
+    return [name for name in source.names if name.lower().endswith(poses.IMAGE_SUFFIXES)]
+
+
+def _listed(
+    about: str, source: Source, config: PrepareConfig, rows: list[Row], used: int
+) -> Listing:
+    # Rows without a split get one by person, at random; then all training rows come first.
+    people = sorted({row.identity for row in rows if not row.split})
+    count = max(1, int(len(people) * TEST_SHARE)) if len(people) > 1 else 0
+    order = np.random.default_rng(config.seed).permutation(len(people))
+    held = {people[place] for place in order[len(people) - count :]}
+    for row in rows:
+        row.split = row.split or ("test" if row.identity in held else "train")
+    rows.sort(key=lambda row: row.split == "test")
+    skipped = len(source.names) + source.skipped - used
+    decoded = partial(_decoded, source, config.pose_weights)
+    return Listing(about, rows, decoded, published=config.data in OFFICIAL, skipped=skipped)
+
+
+def _official_poses(config: PrepareConfig) -> dict[str, tuple[dict[str, str], poses.Pose]]:
     # What the names say, and the poses, of all files of --poses; the one for training first.
     title, csvs, _ = OFFICIAL[config.data]
     files = [file for given in config.poses for file in sorted(Path(given).glob(csvs)) or [given]]
     named: dict = {}
     for file in sorted(map(Path, files), key=lambda file: "train" not in file.name):
         said = {"split": "test" if "test" in file.name else "train"}
-        for name, pose in read_poses(file).items():
+        for name, pose in poses.read_poses(file).items():
             parsed = _parse_name(config.data, name)
             if not parsed or parsed["key"] in named:
                 problem = "appears twice" if parsed else f"is not a {title} name"
@@ -192,53 +173,43 @@ def _official_poses(config: PrepareConfig) -> dict[str, tuple[dict[str, str], Po
 
 def _folder(config: PrepareConfig) -> Listing:
     source = Source(config.source)
-    names = [name for name in source.names if name.lower().endswith(IMAGE_SUFFIXES)]
-    names = [name for name in names if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
+    names = [name for name in _pictures(source) if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
     if not names:
         raise BadInput(source.path, "no pictures in it", "give one folder per person")
-    poses: dict[str, Pose] = {}
-    used = len(names)
+    known, beside = ({}, 0) if config.poses else _poses_beside(source, names)
     for given in config.poses:
-        for name, pose in read_poses(given).items():
-            merge(poses, {stem(name): pose}, given)
-    if not config.poses:
-        endings = ("_keypoints.json", ".json")
-        beside = {stem(name) + ending: stem(name) for name in names for ending in endings}
-        for file, data in source.items(beside):
-            parsed = parse_json(data, f"{source.path}/{file}", file)
-            if len(parsed) > 1:
-                problem = f"{len(parsed)} poses, its picture has one"
-                raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
-            poses[beside[file]] = next(iter(parsed.values()), MISSING)
-            used += 1
-        warn_of_several(source.path, poses)
-    bare = Counter(PurePosixPath(stem(name)).name for name in names)
+        for name, pose in poses.read_poses(given).items():
+            poses.merge(known, {poses.stem(name): pose}, given)
+    bare = Counter(PurePosixPath(poses.stem(name)).name for name in names)
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     rows = []
     for name in names:
         parts = PurePosixPath(name).relative_to(above).parts
         identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
         # Key points may leave out folders above the picture, unless several would be meant.
-        parts = stem(name).split("/")
-        calls = ["/".join(parts[i:]) for i in range(len(parts) - (bare[parts[-1]] > 1))]
-        pose = next((poses[call] for call in calls if call in poses), MISSING if poses else None)
-        view = re.split("[-_]", parts[-1])[-1] if config.data == "mvc" else ""
+        *calls, last = _calls(name)
+        calls += [last] * (bare[last] == 1)
+        missing = poses.MISSING if known else None
+        pose = next((known[call] for call in calls if call in known), missing)
+        view = re.split("[-_]", last)[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
-    _split_people(rows, config.seed)
     about = f"{source.path.name}, one folder per person"
-    skipped = len(source.names) + source.skipped - used
-    return Listing(about, rows, partial(_decoded, source, config), skipped=skipped)
+    return _listed(about, source, config, rows, len(names) + beside)
 
 
-def _split_people(rows: list[Row], seed: int) -> None:
-    # Rows without a split get one by person, at random; then all training rows come first.
-    people = sorted({row.identity for row in rows if not row.split})
-    count = max(1, int(len(people) * TEST_SHARE)) if len(people) > 1 else 0
-    order = np.random.default_rng(seed).permutation(len(people))
-    held = {people[i] for i in order[len(people) - count :]}
-    for row in rows:
-        row.split = row.split or ("test" if row.identity in held else "train")
-    rows.sort(key=lambda row: row.split == "test")
+def _poses_beside(source: Source, names: list[str]) -> tuple[dict[str, poses.Pose], int]:
+    # Those in files beside the pictures, by the pictures' names without suffix; how many files.
+    stems = {poses.stem(name) for name in names}
+    files = {stem + ending: stem for stem in stems for ending in ("_keypoints.json", ".json")}
+    known = {}
+    for file, data in source.items(files):
+        parsed = poses.parse_json(data, f"{source.path}/{file}", file)
+        if len(parsed) > 1:
+            problem = f"{len(parsed)} poses, its picture has one"
+            raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
+        known[files[file]] = next(iter(parsed.values()), poses.MISSING)
+    poses.warn_of_several(source.path, known)
+    return known, len(files.keys() & set(source.names))
 
 
 def _demo(config: PrepareConfig) -> Listing:
@@ -250,32 +221,28 @@ def _demo(config: PrepareConfig) -> Listing:
     return Listing(about, rows, partial(_drawn, config.seed), test_pairs=DEMO_TEST_PAIRS)
 
 
-def _decoded(
-    source: Source, config: PrepareConfig, rows: list[Row], size: tuple[int, int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _decoded(source: Source, weights: str | None, rows: list[Row], size: tuple) -> Pictures:
     places = {row.file: place for place, row in enumerate(rows)}
 
     def decode(item: tuple[str, bytes]) -> tuple[int, np.ndarray, np.ndarray | None]:
         place = places[item[0]]
-        image = read_image(item[1], f"{source.path}/{item[0]}")
+        image = poses.read_image(item[1], f"{source.path}/{item[0]}")
         pose, picture = rows[place].pose, image.shape[:2]
-        fitted = None if pose is None else fit_pose(pose.at(picture), picture, size)
-        return place, fit_image(image, size), fitted
+        fitted = None if pose is None else poses.fit_pose(pose.at(picture), picture, size)
+        return place, poses.fit_image(image, size), fitted
 
     items = source.items(places)
     with ThreadPoolExecutor(_cores()) as pool:
-        while chunk := list(itertools.islice(items, CHUNK)):
+        while chunk := list(itertools.islice(items, pairs.CHUNK)):
             for place, image, pose in pool.map(decode, chunk):
                 if pose is None:
                     from posegan import features  # imports torch, which few preparations need
 
-                    pose = features.find_poses([image], config.pose_weights)[0]
+                    pose = features.find_poses([image], weights)[0]
                 yield place, image, pose
 
 
-def _drawn(
-    seed: int, rows: list[Row], size: tuple[int, int]
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
     pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
     tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
@@ -326,30 +293,31 @@ def ordered_pairs(groups: list[str]) -> np.ndarray:
     return np.concatenate(lists)
 
 
-def _pair_lists(listing: Listing, poses: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
+def _pair_lists(listing: Listing, stored: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
     # Pairs of stored pictures by split, and how many were dropped for want of a picture. Absent
     # pictures take part until the choice is made, or they would shift the official order.
     rows = listing.rows
-    stored = np.array([row.file is not None for row in rows])
-    joints = np.zeros((len(rows), len(JOINTS), 3), np.float32)
-    joints[stored] = poses
+    there = np.array([row.file is not None for row in rows])
+    joints = np.zeros((len(rows), len(poses.JOINTS), 3), np.float32)
+    joints[there] = stored
     for place, row in enumerate(rows):
         if row.pose:  # as its file has it, for a rule about the whole picture
             joints[place] = row.pose.joints
     present = joints[..., 2] > 0  # (R, 25)
-    identities, splits = (np.array([getattr(r, of) for r in rows]) for of in ("identity", "split"))
+    identities, splits = np.array([(row.identity, row.split) for row in rows]).T
     if listing.published:  # less Market-1501's junk and distractors
-        paired = present[:, SHOULDERS + HIPS].all(1) & ~np.isin(identities, ("-1", "0000"))
+        paired = present[:, poses.SHOULDERS + poses.HIPS].all(1)
+        paired &= ~np.isin(identities, ("-1", "0000"))
     else:
         paired = present.sum(1) >= FEWEST_JOINTS
-    places = np.where(stored, np.cumsum(stored) - 1, -1).astype(np.int32)
+    places = np.where(there, np.cumsum(there) - 1, -1).astype(np.int32)
     lists, dropped = {}, 0
     for split, limit in (("train", None), ("test", listing.test_pairs)):
         members = np.flatnonzero(paired & (splits == split))
-        pairs = ordered_pairs(identities[members].tolist())
-        pairs = places[members[choose_pairs(pairs, limit or None)]]  # (P, 2)
-        lists[split] = pairs[(pairs >= 0).all(1)]
-        dropped += len(pairs) - len(lists[split])
+        chosen = pairs.choose_pairs(ordered_pairs(identities[members].tolist()), limit)
+        chosen = places[members[chosen]]  # (P, 2)
+        lists[split] = chosen[(chosen >= 0).all(1)]
+        dropped += len(chosen) - len(lists[split])
     return lists, dropped
 
 
@@ -358,7 +326,7 @@ def _pair_lists(listing: Listing, poses: np.ndarray) -> tuple[dict[str, np.ndarr
 
 def _check_ours(path: Path) -> None:
     found = {file.name for file in path.iterdir()} if path.is_dir() else set()
-    if found and not ({*ARRAYS[:2]} <= found <= {*FILES, PARSING}):
+    if found and not ({*pairs.ARRAYS[:2]} <= found <= {*pairs.FILES, pairs.PARSING}):
         raise BadInput(path, "holds more than a prepared data set", "choose another --root")
 
 
@@ -367,7 +335,7 @@ def _check_listing(listing: Listing, config: PrepareConfig) -> None:
     if len({row.identity for row in listing.rows}) < 2:
         problem = f"only one person, {rows[0].identity}"
         raise BadInput(config.source, problem, "give one folder per person, at least two")
-    if config.poses and all(row.pose is MISSING for row in rows):
+    if config.poses and all(row.pose is poses.MISSING for row in rows):
         remedy = "name the poses after the pictures, folder included"
         raise BadInput(config.poses[0], f"matches none of the pictures in {config.source}", remedy)
     if config.pose_weights and not any(row.pose is None for row in rows):
@@ -375,38 +343,35 @@ def _check_listing(listing: Listing, config: PrepareConfig) -> None:
         raise BadInput(config.source or config.data, problem, "leave it out")
 
 
-def _write(
-    folder: Path, config: PrepareConfig, listing: Listing, progress: Callable | None
-) -> dict[str, int]:
-    height, width = size = config.size or SIZES.get(config.data, (256, 256))
+def _write(folder: Path, config: PrepareConfig, listing: Listing, progress: Callable) -> dict:
+    size = config.size or SIZES.get(config.data, (256, 256))
     rows = [row for row in listing.rows if row.file is not None]
-    poses = np.zeros((len(rows), len(JOINTS), 3), np.float32)
+    joints = np.zeros((len(rows), len(poses.JOINTS), 3), np.float32)
     with (
         _array(folder / "images.npy", (len(rows), *size, 3)) as write,
         contextlib.closing(listing.pictures(rows, size)) as pictures,
     ):
         for done, (place, image, pose) in enumerate(pictures, 1):
             write(place, image)
-            poses[place] = pose
-            if progress:
-                progress(done, len(rows))
+            joints[place] = pose
+            progress(done, len(rows))
     if config.parsing:
-        _write_parsing(folder / PARSING, Source(config.parsing), rows, size)
-    pairs, dropped = _pair_lists(listing, poses)
-    lists = {f"pairs_{split}": pairs[split] for split in pairs}
-    for name, array in {"poses": poses, **lists}.items():
-        np.save(folder / f"{name}.npy", array)
+        _write_parsing(folder / pairs.PARSING, Source(config.parsing), rows, size)
+    lists, dropped = _pair_lists(listing, joints)
+    np.save(folder / "poses.npy", joints)
+    for split, chosen in lists.items():
+        np.save(folder / f"pairs_{split}.npy", chosen)
     with open(folder / "people.csv", "w", newline="", errors="surrogateescape") as file:
         table = csv.writer(file)
-        table.writerow(COLUMNS)
+        table.writerow(pairs.COLUMNS)
         table.writerows((i, r.file, r.identity, r.camera, r.split) for i, r in enumerate(rows))
-    counts = {"images": len(rows)} | {name: len(array) for name, array in lists.items()}
-    counts["images_without_pose"] = int((~poses[..., 2].any(1)).sum())
+    counts = {"images": len(rows)} | {f"pairs_{one}": len(lists[one]) for one in lists}
+    counts["images_without_pose"] = int((~joints[..., 2].any(1)).sum())
     counts["images_absent"] = len(listing.rows) - len(rows)
     counts |= {"pairs_dropped": dropped, "files_skipped": listing.skipped}
-    about = {"format": FORMAT, "height": height, "width": width}
-    about |= {"joints": JOINTS, "counts": counts, "source": listing.description}
-    (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
+    about = {"format": pairs.FORMAT, "height": size[0], "width": size[1]}
+    about |= {"joints": poses.JOINTS, "counts": counts, "source": listing.description}
+    (folder / "dataset.json").write_text(json.dumps(about))
     return counts
 
 
@@ -426,23 +391,19 @@ def _array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[int, np.nda
 
 
 def _calls(name: str) -> list[str]:
-    """What a file may be called: its path without suffix, and the ends of that, longest first."""
-    parts = stem(name).split("/")
-    return ["/".join(parts[i:]) for i in range(len(parts))]
+    # What a file may be called: its path without suffix, and the ends of that, longest first.
+    parts = poses.stem(name).split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
-    """Write the parsing maps as one array.
-
-    A map has its picture's name, with as many of the folders above it as tell it from others'.
-    """
-    places: dict[str, int | None] = {}
+    # A map has its picture's name, with as many of the folders above it as tell it from others'.
+    called = Counter(call for row in rows for call in _calls(row.file))
+    places, maps = {}, {}
     for place, row in enumerate(rows):
-        for call in _calls(row.file):
-            places[call] = None if call in places else place  # None: several would be meant
-    maps = {}
+        places |= {call: place for call in _calls(row.file) if called[call] == 1}
     for name in source.names:
-        known = [places[call] for call in _calls(name) if places.get(call) is not None]
+        known = [places[call] for call in _calls(name) if call in places]
         if known:
             maps[name] = known[0]
     if not maps:
@@ -450,10 +411,10 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
         raise BadInput(source.path, "no parsing maps for these pictures", remedy)
     with _array(path, (len(rows), *size)) as write:
         for place in range(len(rows)):
-            write(place, np.full(size, UNKNOWN_PART, np.uint8))
+            write(place, np.full(size, poses.UNKNOWN_PART, np.uint8))
         for name, data in source.items(maps):
-            labels = read_labels(data, f"{source.path}/{name}")
-            write(maps[name], fit_image(labels, size, Image.Resampling.NEAREST))
+            labels = poses.read_labels(data, f"{source.path}/{name}")
+            write(maps[name], poses.fit_image(labels, size, Image.Resampling.NEAREST))
     lacking = len(rows) - len(set(maps.values()))
     if lacking:
         log.warning("%s: %d of %d pictures have no parsing map", source.path, lacking, len(rows))
@@ -468,20 +429,20 @@ NOTICES = {
 }
 
 
-def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None = None) -> Prepared:
+def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None) -> pairs.Prepared:
     """Write the prepared folder ROOT/NAME and load it; `progress(done, total)` hears of pictures.
 
-    It is written beside its place and renamed when whole; an old one stays until then. Raises
-    ClickException for bad input, a full disk, or a folder that is there without `overwrite`.
+    An old one stays until the new one is whole. Raises ClickException for bad input, a full disk,
+    or a folder that is there without `overwrite`.
     """
-    if config.data not in ARGUMENTS:
-        raise BadInput(config.data, "no data set", f"choose one of {', '.join(ARGUMENTS)}")
-    command = how_to_prepare(config.data, config.root)
+    if config.data not in pairs.ARGUMENTS:
+        raise BadInput(config.data, "no data set", f"choose one of {', '.join(pairs.ARGUMENTS)}")
+    command = pairs.how_to_prepare(config.data, config.root)
     if config.data != "demo" and not config.source:
         raise BadInput(config.data, "no --source given", f"run {command}")
     name = config.data if config.name is None else config.name
-    path = folder_of(name, config.root)
-    if name in ARGUMENTS and name != config.data:
+    path = pairs.folder_of(name, config.root)
+    if name in pairs.ARGUMENTS and name != config.data:
         raise BadInput(name, "the name of another data set", "give another --name")
     used = dict.fromkeys((config.source, *config.poses, config.parsing, config.pose_weights), ())
     check_output(path, "--root or --name", config.overwrite, used, folder=True)
@@ -494,25 +455,24 @@ def prepare(config: PrepareConfig, progress: Callable[[int, int], None] | None =
         if not counts["pairs_train"] + counts["pairs_test"]:
             problem = "no pairs: nobody has two pictures with poses"
             raise BadInput(config.source or config.data, problem, "give more pictures or poses")
-        prepared = open_folder(beside)  # as whoever reads it will
-        about = {"name": name} | prepared.description | {"digest": fingerprint(prepared)}
+        prepared = pairs.open_folder(beside)  # as whoever reads it will
+        about = {"name": name} | prepared.description | {"digest": pairs.fingerprint(prepared)}
         (beside / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
         _check_ours(path)
     for what, count in counts.items():
         if count and what in NOTICES:
             log.warning("%s: %s", config.source or config.data, NOTICES[what].format(count))
-    return load(name, config.root)
+    return pairs.load(name, config.root)
 
 
-def write_preview(prepared: Prepared, seed: int, path: Path, overwrite: bool) -> None:
+def write_preview(prepared: pairs.Prepared, seed: int, path: Path, overwrite: bool) -> None:
     """Draw random pairs with their poses, so that a wrong left or right is seen before training."""
     known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
     chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
     zoom = max(1, 256 // prepared.height)
     drawn = [
-        overlay(prepared.images[place], prepared.poses[place], zoom)
-        for pair in known[chosen]
-        for place in pair
+        poses.overlay(prepared.images[place], prepared.poses[place], zoom)
+        for place in known[chosen].ravel()
     ]
     rows = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
-    write_pictures(sheet(rows)[None], [path], overwrite, "--root")
+    poses.write_pictures(poses.sheet(rows)[None], [path], overwrite, "--root")

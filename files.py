@@ -60,8 +60,8 @@ class Member(NamedTuple):
 class Source:
     """A folder, or a zip or tar archive read in place: its `names`, sorted, and their bytes.
 
-    A name that is there several times has the last copy's bytes, a link those of its target. What
-    is no file is `skipped`. Raises ClickException for whatever is neither, or damaged.
+    Of copies the last one counts, a link has its target's bytes. What is no file is `skipped`.
+    Raises ClickException for whatever is neither, or damaged.
     """
 
     def __init__(self, path: str | Path):
@@ -184,12 +184,11 @@ class Source:
                 problem = "encrypted, or compressed by an unsupported method"
                 remedy = "unpack it with the data set's password and give the folder"
                 raise BadInput(self.path, problem, remedy) from None
-            what = error.filename if isinstance(error, OSError) and error.filename else self.path
+            what = getattr(error, "filename", None) or self.path
             reason = getattr(error, "strerror", None) or error
             after = f" beyond its file {self._seen:,}" if self._seen else ""
-            raise BadInput(
-                what, f"can't be read{after} ({reason})", "check the path, or download it again"
-            ) from None
+            remedy = "check the path, or download it again"
+            raise BadInput(what, f"can't be read{after} ({reason})", remedy) from None
 
 
 class _Header(tarfile.TarInfo):
@@ -219,18 +218,13 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def check_output(
-    path: Path,
-    option: str,
-    overwrite: bool,
-    used: dict[str | Path | None, tuple[str, ...]],
-    folder: bool = False,
+    path: Path, option: str, overwrite: bool, used: dict, folder: bool = False
 ) -> None:
     """Refuse an output, a file or a `folder`, that would destroy something, before any work.
 
     `used` are the files and folders that the command reads or writes as well, with the endings of
     what it reads in a folder. Raises ClickException for these, for what is there without
-    `overwrite`, for a file of a data set or a run, and for what can't be written; `option` names
-    another place.
+    `overwrite`, and for what belongs to a data set or run; `option` names another place.
     """
     place, problem = Path(os.path.realpath(path)), ""
     for other in filter(None, used):
@@ -257,11 +251,10 @@ def check_output(
 
 @contextlib.contextmanager
 def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
-    """Gives a place to write a file or a folder to, which takes that of `path` when it is whole.
+    """Gives a place beside to write a file or a folder to, which takes `path`'s when it is whole.
 
-    It lies beside, in a folder of its own, which is removed whatever happens. Raises ClickException
-    where it can't be written, or where without `overwrite` something was created meanwhile;
-    `option` names another place.
+    Raises ClickException where it can't be written, or where without `overwrite` something was
+    created meanwhile; `option` names another place.
     """
     place, made = Path(os.path.realpath(path)), []  # a link stays one
     try:

@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from posegan import poses
 from posegan.files import LONGEST, BadInput
-from posegan.poses import (
-    IMAGE_SUFFIXES,
-    JOINTS,
-    MISSING,
-    Pose,
-    image_size,
-    read_image,
-    read_poses,
-    stem,
-)
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -81,9 +72,8 @@ class Prepared:
 def folder_of(name: str, root: str | Path) -> Path:
     # Where a data set is prepared; the name is a user's, and no path.
     if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\,:\0"):
-        raise BadInput(
-            f"--data or --name {name!r}", "not a folder name", "use letters, digits and dashes"
-        )
+        given, remedy = f"--data or --name {name!r}", "use letters, digits and dashes"
+        raise BadInput(given, "not a folder name", remedy)
     return Path(root) / name
 
 
@@ -107,22 +97,22 @@ def _check(good: object, problem: str) -> None:
 
 def open_folder(path: Path) -> Prepared:
     # Everything that the rest believes is checked here, and in the two below.
-    there = (PARSING,) if (path / PARSING).exists() else ()
-    for name in (*FILES, *there):
+    names = (*ARRAYS, PARSING) if (path / PARSING).exists() else ARRAYS
+    for name in {*FILES, *names}:
         _check((path / name).is_file(), f"no file {name}")
     about = json.loads((path / "dataset.json").read_text())
     _check(about["format"] == FORMAT, f"format {about['format']}, this posegan reads {FORMAT}")
     files, identity, camera, split = _open_people(path / "people.csv")
-    arrays = _open_arrays(path, (*ARRAYS, *there), about, len(files))
-    images, poses, *lists = (arrays[name] for name in ARRAYS)
+    arrays = dict(zip(names, _open_arrays(path, names, about, len(files))))
+    images, joints, *lists = (arrays[name] for name in ARRAYS)
     training = split == "train"
     _check(training[lists[0]].all(), "training pairs of people for testing")
     labels = np.full(len(files), -1)
     people, labels[training] = np.unique(identity[training], return_inverse=True)
-    kept = (images.view(np.ndarray), *map(np.array, (poses, *lists)), files, identity, camera)
-    parsing = arrays[PARSING].view(np.ndarray) if there else None
-    kept = (path, path.name, *images.shape[1:3], *kept)
-    prepared = Prepared(*kept, split, labels, len(people), about, parsing)
+    prepared = Prepared(
+        *(path, path.name, *images.shape[1:3], images, *map(np.array, (joints, *lists))),
+        *(files, identity, camera, split, labels, len(people), about, arrays.get(PARSING)),
+    )
     _check(about.get("digest") in (None, fingerprint(prepared)), "changed since it was prepared")
     return prepared
 
@@ -139,24 +129,25 @@ def _open_people(path: Path) -> list[np.ndarray]:
     return list(map(np.array, columns))
 
 
-def _open_arrays(path: Path, names: tuple, about: dict, count: int) -> dict[str, np.memmap]:
+def _open_arrays(path: Path, names: tuple, about: dict, count: int) -> list[np.ndarray]:
     counts, size = about["counts"], (about["height"], about["width"])
     _check(min(size) > 0 and not (size[0] % 16 or size[1] % 16), "no multiples of 16 as size")
     _check(counts["images"] == count, "its files don't match")
     lengths = [(counts[name.removesuffix(".npy")], 2) for name in ARRAYS[2:]]
-    shapes = [(count, *size, 3), (count, len(JOINTS), 3), *lengths, (count, *size)]
+    shapes = [(count, *size, 3), (count, len(poses.JOINTS), 3), *lengths, (count, *size)]
     kinds = (np.uint8, np.float32, np.int32, np.int32, np.uint8)
-    arrays = {}
+    arrays = []
     for name, shape, kind in zip(names, shapes, kinds):
-        array = arrays[name] = np.load(path / name, mmap_mode="r")
+        array = np.load(path / name, mmap_mode="r")
         _check(isinstance(array, np.memmap), f"{name} is not an array")
         found = f"{array.dtype} {array.shape}"
         _check((array.dtype, array.shape) == (kind, shape), f"{name}, {found}, doesn't match")
         if kind == np.int32 and len(array):
             _check(0 <= array.min() <= array.max() < count, "pairs of pictures that are not there")
-    poses = arrays["poses.npy"]
-    _check(np.isfinite(poses).all(), "poses that are not finite")
-    _check((abs(poses) <= [2 * max(size)] * 2 + [1]).all(), "poses far outside their pictures")
+        arrays.append(array.view(np.ndarray))
+    _check(np.isfinite(arrays[1]).all(), "poses that are not finite")
+    inside = abs(arrays[1]) <= [2 * max(size)] * 2 + [1]
+    _check(inside.all(), "poses far outside their pictures")
     return arrays
 
 
@@ -181,8 +172,8 @@ class _Joined:
 def load_mixture(names: str, root: str | Path = "data") -> Prepared:
     """Open the sets NAME,NAME,... or NAME:SHARE,... below ROOT as one; the first one is tested.
 
-    Training takes from each by its share, or without shares by its number of training pictures.
-    Raises ClickException for what is no such list, and for sets of different sizes.
+    Without shares training takes from each by its number of training pictures. Raises
+    ClickException for what is no such list, and for sets of different sizes.
     """
     parts = [part.partition(":") for part in names.split(",")]
     sets = [load(name, root) for name, _, _ in parts]
@@ -245,10 +236,8 @@ def choose_pairs(pairs: np.ndarray, limit: int | None) -> np.ndarray:
 def hold_out(
     prepared: Prepared, fraction: float, seed: int, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split the training pairs by person, to validate without the test pairs.
-
-    Gives the pairs (P, 2) to train on, and those of about `fraction` of the (first set's) people,
-    or `limit` of these; of few people nobody is held out.
+    """The pairs (P, 2) to train on, and those of about `fraction` of the (first set's) people to
+    validate on, at most `limit`; of few people nobody is held out.
     """
     end = prepared.starts[1] if len(prepared.starts) > 1 else None
     people = prepared.labels[:end].max(initial=-1) + 1
@@ -262,8 +251,8 @@ def fingerprint(prepared: Prepared) -> int:
     parts = [prepared.poses, prepared.pairs_train, prepared.pairs_test, prepared.labels]
     parts += [prepared.files, prepared.identity, prepared.camera, prepared.split]
     step = max(1, len(prepared.images) // FINGERPRINTED)
-    for array in filter(lambda one: one is not None, (prepared.images, prepared.parsing)):
-        parts += [array[i] for i in range(0, len(array), step)]
+    for array in (prepared.images, prepared.parsing):
+        parts += [] if array is None else [array[i] for i in range(0, len(array), step)]
     found = 0
     for part in parts:
         found = zlib.crc32(part.tobytes(), found)
@@ -276,9 +265,8 @@ def fingerprint(prepared: Prepared) -> int:
 class Batches:
     """Batches of pairs (P, 2) without end: what a step takes follows from (seed, step) alone.
 
-    An epoch is a permutation of the pairs; of several sets, each one's share of it. Where they fit
-    on a CUDA device, the pictures of the pairs lie there; otherwise a thread fetches a batch ahead.
-    Raises ClickException where there are no pairs.
+    An epoch is a permutation of the pairs; of several sets, each one's share of it. Pictures that
+    fit on a CUDA device lie there. Raises ClickException where there are no pairs.
     """
 
     def __init__(
@@ -294,18 +282,19 @@ class Batches:
         self.described: Tensor | None = None  # (N, D): what a descriptor says of each picture
 
     def _upload(self) -> "tuple[Tensor, np.ndarray] | None":
-        """The pictures of the pairs on the device, and each picture's place among them."""
+        # The pictures of the pairs on the device, and each picture's place among them.
         import torch
 
-        used = np.unique(self.pairs)
-        size = len(used) * self.prepared.images[0].nbytes
-        if size > RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]:
-            log.info("%s: %.1f GB of pictures, read as needed", self.prepared.path, size / 1e9)
+        images, used = self.prepared.images, np.unique(self.pairs)
+        size = len(used) * images[0].nbytes
+        fits = size <= RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]
+        where = f"on {self.device}" if fits else "read as needed"
+        log.info("%s: %.1f GB of pictures, %s", self.prepared.path, size / 1e9, where)
+        if not fits:
             return None
-        places = np.zeros(len(self.prepared.images), np.int64)
+        places = np.zeros(len(images), np.int64)
         places[used] = np.arange(len(used))
-        log.info("%s: %.1f GB of pictures on %s", self.prepared.path, size / 1e9, self.device)
-        return torch.from_numpy(self.prepared.images[used]).to(self.device), places
+        return torch.from_numpy(images[used]).to(self.device), places
 
     def chosen(self, step: int) -> np.ndarray:
         """The pairs (batch_size, 2) of a step."""
@@ -331,10 +320,8 @@ class Batches:
         return np.resize(rng.permutation(np.concatenate(order)), count)
 
     def fetch(self, step: int, rank: int = 0, world: int = 1) -> "dict[str, Tensor]":
-        """A process's part of a step's batch, on the device, its pictures normalised.
-
-        What `gather` gives, and what `augment.draw` does for its samples, which are numbered in the
-        whole batch: drawn here, it costs the device nothing.
+        """A process's part of a step's batch, on the device, its pictures normalised: what `gather`
+        gives, and `augment.draw` for its samples, which are numbered in the whole batch.
         """
         import torch
 
@@ -357,9 +344,7 @@ class Batches:
             batch["source"], batch["target"] = found.chunk(2)  # (B, 3, H, W)
         return batch | {side: normalise(batch[side]) for side in ("source", "target")}
 
-    def stream(
-        self, first: int, end: int, rank: int = 0, world: int = 1
-    ) -> "Iterator[dict[str, Tensor]]":
+    def stream(self, first: int, end: int, rank: int = 0, world: int = 1) -> "Iterator[dict]":
         """`fetch` of the steps from `first` to before `end`, one batch ahead."""
         with ThreadPoolExecutor(1) as thread:
             coming = thread.submit(self.fetch, first, rank, world)
@@ -371,17 +356,16 @@ class Batches:
 
 
 def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dict[str, Tensor]":
-    """The tensors of pairs (B, 2): `source`, `target` uint8 (B, 3, H, W), channels last (not
-    without `pictures`); `source_pose`, `target_pose` (B, 25, 3); `identity`, class numbers int64
-    (B,); where there are parsing maps `target_parsing` uint8 (B, H, W).
+    """The tensors of pairs (B, 2): with `pictures` `source`, `target` uint8 (B, 3, H, W), channels
+    last; `source_pose`, `target_pose` (B, 25, 3); `identity`, int64 (B,); `target_parsing` uint8
+    (B, H, W), if there is.
     """
     import torch
 
     places = pairs.T.ravel()  # (2 * B,): sources, then targets
-    source_pose, target_pose = torch.from_numpy(prepared.poses[places]).chunk(2)  # (B, 25, 3)
-    identity = torch.from_numpy(prepared.labels[pairs[:, 1]])  # (B,)
-    poses = {"source_pose": source_pose, "target_pose": target_pose}
-    batch = {**poses, "identity": identity}
+    batch = {"identity": torch.from_numpy(prepared.labels[pairs[:, 1]])}
+    joints = torch.from_numpy(prepared.poses[places])
+    batch["source_pose"], batch["target_pose"] = joints.chunk(2)
     if pictures:
         images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
         for i in np.argsort(places):  # in the file's order, which a cold disk wants
@@ -393,10 +377,7 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
 
 def mean_image(prepared: Prepared) -> "Tensor":
-    """The mean of the training images, rounded: uint8 (3, H, W); of at most MEAN_IMAGES of them.
-
-    Where none is for training, it is made of all images, and a notice says so.
-    """
+    """The mean of the training images, or without any of all, rounded: uint8 (3, H, W)."""
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
         log.warning("%s: no training images; the mean image is that of all images", prepared.path)
@@ -422,7 +403,7 @@ def normalise(images: "Tensor") -> "Tensor":
 def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
     """Match the images of folders by name without suffix: to the file's name in each, sorted.
 
-    Raises ClickException where a folder has no images, or one that has no match in another.
+    Raises ClickException where a folder has no images, or one that another lacks.
     """
     files = {folder: _images_by_stem(folder) for folder in folders}
     shared = set.intersection(*map(set, files.values()))
@@ -431,70 +412,67 @@ def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
         folder = next(folder for folder in folders if lonely[0] not in files[folder])
         problem = f"has no image called {lonely[0]} ({len(shared):,} names match)"
         raise BadInput(folder, problem, "give an image the same name in all folders")
-    return {stem: {folder: files[folder][stem] for folder in folders} for stem in sorted(shared)}
+    return {name: {folder: files[folder][name] for folder in folders} for name in sorted(shared)}
 
 
 def folder_batches(
-    folders: dict[str, Path], names: dict[str, dict[Path, str]], poses: Collection[str | Path]
+    folders: dict[str, Path], names: dict[str, dict[Path, str]], given: Collection[str | Path]
 ) -> "tuple[Iterator[dict], tuple[int, int]]":
     """Images of folders, batches as checkpoints.scored_batches gives them, and their size.
 
     `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
-    Without `poses`, `target_pose` is None; a target that is not among them has one of zeros. Raises
-    ClickException, before any batch, where sizes differ or there is no pose of any target.
+    Without `given` poses, `target_pose` is None; a target that is not among them has one of zeros.
+    Raises ClickException, before any batch, where sizes differ or no target has a pose.
     """
-    paths = {part: {n: at / names[n][at] for n in names} for part, at in folders.items()}
-    size = image_size(next(iter(paths["target"].values())))
+    paths = {part: [at / one[at] for one in names.values()] for part, at in folders.items()}
+    size = poses.image_size(paths["target"][0])
     for part in paths.values():
-        check_sizes(part.values(), size)
-    moved = _poses_of_targets(poses, list(names), size) if poses else {}
+        check_sizes(part, size)
+    moved = _poses_of_targets(given, list(names), size) if given else None
     return _folder_batches(paths, moved), size
+
+
+def _folder_batches(paths: dict[str, list[Path]], moved: np.ndarray | None) -> "Iterator[dict]":
+    import torch
+
+    targets = paths["target"]
+    sources = [path.name for path in paths.get("source", ())] or [""] * len(targets)
+    names = np.array([sources, [path.name for path in targets]]).T  # (N, 2)
+    mean, batches = _mean(targets), zip(*map(in_batches, paths.values()))
+    for start, images in zip(range(0, len(targets), CHUNK), batches):
+        part, batch = slice(start, start + CHUNK), dict(zip(paths, images))
+        batch["baselines"] = {"source": batch.pop("source")} if "source" in batch else {}
+        batch["baselines"]["mean"] = mean.expand_as(batch["target"])
+        batch["target_pose"] = None if moved is None else torch.from_numpy(moved[part])
+        yield batch | {"names": names[part]}
 
 
 def check_sizes(paths: Iterable[Path], size: tuple[int, int]) -> None:
     """Raise ClickException where a picture's (height, width) is another."""
     for path in paths:
-        if (found := image_size(path)) != size:
-            sizes = "{}x{}, the first target {}x{} (height x width)".format(*found, *size)
-            raise BadInput(path, f"is {sizes}", "make all images the same size")
+        if (found := poses.image_size(path)) != size:
+            problem = "is {}x{}, the first target {}x{} (height x width)".format(*found, *size)
+            raise BadInput(path, problem, "make all images the same size")
 
 
 def _poses_of_targets(
-    files: Collection[str | Path], names: list[str], size: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    known: dict[str, Pose] = {}
-    for given in map(Path, files):
-        tables = sorted(given.glob("*.csv")) if given.is_dir() else []
-        for file in tables or [given]:
-            known |= read_poses(file)
-    found = {name: pose_by_name(known, name) for name in names}
-    lacking = [name for name in names if found[name] is None]
+    given: Collection[str | Path], names: list[str], size: tuple[int, int]
+) -> np.ndarray:
+    # As (N, 25, 3), zeros where a target has none.
+    known: dict[str, poses.Pose] = {}
+    for path in map(Path, given):
+        tables = sorted(path.glob("*.csv")) if path.is_dir() else []
+        for file in tables or [path]:
+            known |= poses.read_poses(file)
+    found = [pose_by_name(known, name) for name in names]
+    lacking = [name for name, pose in zip(names, found) if pose is None]
     if len(lacking) == len(names):
         remedy = "name each pose after its image"
-        raise BadInput(", ".join(map(str, files)), "has no pose for any target image", remedy)
+        raise BadInput(", ".join(map(str, given)), "has no pose for any target image", remedy)
     if lacking:
         word = "%d of %d target images have no pose, such as %s; pose scores leave them out"
         log.warning(word, len(lacking), len(names), lacking[0])
-    return {name: (found[name] or MISSING).fitted(size) for name in names}
-
-
-def _folder_batches(
-    paths: dict[str, dict[str, Path]], moved: dict[str, np.ndarray]
-) -> "Iterator[dict]":
-    import torch
-
-    calls = list(paths["target"])
-    mean = _mean(paths["target"].values())
-    batches = zip(*(in_batches(part.values()) for part in paths.values()))
-    for start, images in zip(range(0, len(calls), CHUNK), batches):
-        batch, chunk = dict(zip(paths, images)), calls[start : start + CHUNK]
-        batch["baselines"] = {"source": batch.pop("source")} if "source" in batch else {}
-        batch["baselines"]["mean"] = mean.expand_as(batch["target"])
-        poses = [moved[name] for name in chunk] if moved else None
-        batch["target_pose"] = torch.from_numpy(np.stack(poses)) if moved else None
-        sides = [paths.get(side, {}) for side in ("source", "target")]
-        batch["names"] = np.array([[s[n].name if s else "" for s in sides] for n in chunk])
-        yield batch
+    return np.stack([(pose or poses.MISSING).fitted(size) for pose in found])
 
 
 def in_batches(pictures: "Collection[Path | np.ndarray]") -> "Iterator[Tensor]":
@@ -503,28 +481,29 @@ def in_batches(pictures: "Collection[Path | np.ndarray]") -> "Iterator[Tensor]":
 
     every = iter(pictures)
     while chunk := list(itertools.islice(every, CHUNK)):
-        images = [read_image(one, str(one)) if isinstance(one, Path) else one for one in chunk]
-        yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        read = [poses.read_image(one, str(one)) if isinstance(one, Path) else one for one in chunk]
+        yield torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2)
 
 
 def _images_by_stem(folder: Path) -> dict[str, str]:
     names: dict[str, str] = {}
     for name in sorted(path.name for path in folder.iterdir()):
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-            first = names.setdefault(stem(name), name)
+        if name.lower().endswith(poses.IMAGE_SUFFIXES) and not name.startswith("."):
+            first = names.setdefault(poses.stem(name), name)
             if first != name:
                 raise BadInput(folder, f"{first} and {name} have the same name", "remove one")
     if not names:
-        raise BadInput(folder, "no images in it", f"put {', '.join(IMAGE_SUFFIXES)} files there")
+        remedy = f"put {', '.join(poses.IMAGE_SUFFIXES)} files there"
+        raise BadInput(folder, "no images in it", remedy)
     return names
 
 
-def pose_by_name(known: dict[str, Pose], name: str) -> Pose | None:
+def pose_by_name(known: dict[str, poses.Pose], name: str) -> poses.Pose | None:
     """The pose of the image called `name` without suffix, by the whole name or by what follows its
     last `__` (SOURCE__TARGET, PATN's SOURCE___TARGET_vis); None where it is not known.
     """
-    for call in (name, stem(re.split("__+", name.removesuffix("_vis"))[-1])):
-        for ending in ("", *IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)):
+    for call in (name, poses.stem(re.split("__+", name.removesuffix("_vis"))[-1])):
+        for ending in ("", *poses.IMAGE_SUFFIXES, *map(str.upper, poses.IMAGE_SUFFIXES)):
             if call + ending in known:
                 return known[call + ending]
     return None

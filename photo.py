@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from posegan import checkpoints, demo, features, metrics, pairs, poses
 from posegan.augment import look_up, pixel_grid, warp
-from posegan.body import Carried, carry, filled, matte, surroundings
+from posegan.body import carry, filled, matte, surroundings
 from posegan.poses import BadInput, metre
 
 FILLED = 0.92  # of the frame's height or width the person takes, as in a detector's boxes
@@ -23,6 +23,15 @@ WIDENED = 1.5  # times its own size a frame grows at most, so that the new poses
 SNAPPED = 1.25  # a frame that differs less from the whole photo is the whole photo
 BATCH = 32  # pictures for the model at once
 FEW_PIXELS = 1 << 19  # of pictures that are put together at once: more leave the cache
+SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
+SHEET_POSES = 12  # of each photo, at most
+# How far below these joints, in metres, the body ends: crown and soles.
+BEYOND = {0: -0.17, 1: -0.33, 15: -0.14, 16: -0.14, 17: -0.15, 18: -0.15, 11: 0.09, 14: 0.09}
+
+Size = tuple[int, int]  # height, width
+Crop = tuple[int, int, int, int]  # left, top, right, bottom
+Photo = Image.Image | Tensor | str | Path
+Pose = np.ndarray | None  # the person's own, (25, 3), if it is known
 
 
 # ------------------------------------------------------------------------------ framing
@@ -30,16 +39,13 @@ FEW_PIXELS = 1 << 19  # of pictures that are put together at once: more leave th
 
 @dataclass(frozen=True)
 class Frame:
-    """The part of a photograph that a model sees: whole pixels, and it may reach beyond the edge.
-
-    `height` and `width` are the photo's pixels that become the model's `size` (height, width).
-    """
+    """The part of a photograph that becomes the model's `size`; it may reach beyond the edge."""
 
     left: int
     top: int
     height: int
     width: int
-    size: tuple[int, int]
+    size: Size
 
     @property
     def scale(self) -> float:
@@ -48,11 +54,10 @@ class Frame:
 
     def to_model(self, pose: np.ndarray) -> np.ndarray:
         """A pose (..., 25, 3) of the photograph in the model's pixels; none is left out."""
-        points = (pose[..., :2] + 0.5 - (self.left, self.top)) / self.scale - 0.5
-        known = pose[..., 2:]
-        return np.concatenate([points * (known > 0), known], -1).astype(np.float32)
+        corner = np.array([self.left, self.top])
+        return poses.similar(pose, 1 / self.scale, (0.5 - corner) / self.scale - 0.5)
 
-    def window(self, photo_size: tuple[int, int]) -> tuple[slice, slice]:
+    def window(self, photo_size: Size) -> tuple[slice, slice]:
         """The rows and columns of the photograph that are inside the frame."""
         H, W = photo_size
         rows = slice(max(0, self.top), min(H, self.top + self.height))
@@ -61,49 +66,34 @@ class Frame:
     def cut(self, photo: np.ndarray) -> np.ndarray:
         """What the model sees of a photo uint8 (H, W, 3); beyond its edge the edge goes on."""
         rows, columns = self.window(photo.shape[:2])
-        H, W = self.size
-        # The model's pixels that the window covers, at least one; the rest repeats the edge.
-        edges = np.array([rows.start, rows.stop, columns.start, columns.stop], float)
-        edges = (edges - np.repeat([self.top, self.left], 2)) / self.scale
-        top, left = (round(edge) for edge in edges[::2])
-        height = max(1, min(H, round(edges[1])) - top)
-        width = max(1, min(W, round(edges[3])) - left)
-        part = Image.fromarray(np.ascontiguousarray(photo[rows, columns]))
-        part = np.asarray(part.resize((width, height), Image.Resampling.BICUBIC))
-        beyond = ((top, H - height - top), (left, W - width - left), (0, 0))
-        return np.pad(part, beyond, mode="edge")
+        # The model's pixels that the window covers, at least one.
+        sides = []
+        for part, start, length in zip((rows, columns), (self.top, self.left), self.size):
+            first, end = (round((at - start) / self.scale) for at in (part.start, part.stop))
+            sides.append((first, length - max(first + 1, min(length, end))))
+        (above, below), (left, right) = sides
+        size = self.size[1] - left - right, self.size[0] - above - below
+        part = Image.fromarray(photo[rows, columns]).resize(size, Image.Resampling.BICUBIC)
+        return np.pad(part, (*sides, (0, 0)), mode="edge")
 
 
 def body_box(pose: np.ndarray) -> np.ndarray:
-    """The box (left, top, right, bottom) of the person whose pose (25, 3) it is, head and feet in.
-
-    With no bone to tell the person's size the joints alone.
-    """
-    points, known = pose[:, :2], pose[:, 2] > 0
-    low, high = points[known].min(0), points[known].max(0)
-    unit = metre(pose)
-    crown = [points[i, 1] - above * unit for i, above in _CROWN.items() if known[i]]
-    sole = [points[i, 1] + 0.09 * unit for i in poses.ANKLES if known[i]]
-    top, bottom = min([low[1], *crown]), max([high[1], *sole])
-    return np.array([low[0] - 0.07 * unit, top, high[0] + 0.07 * unit, bottom])
+    """The box (left, top, right, bottom) of a person by the pose (25, 3), head and feet in."""
+    known = pose[:, 2] > 0
+    beyond = np.zeros((25, 2))
+    beyond[list(BEYOND), 1] = list(BEYOND.values())
+    points, unit = pose[known, :2], metre(pose)
+    points = np.concatenate([points, points + beyond[known] * unit])
+    aside = 0.07 * unit, 0
+    return np.concatenate([points.min(0) - aside, points.max(0) + aside])
 
 
-_CROWN = {0: 0.17, 1: 0.33, 15: 0.14, 16: 0.14, 17: 0.15, 18: 0.15}  # metres above these joints
-
-
-def whole(photo_size: tuple[int, int], size: tuple[int, int]) -> Frame:
-    """The frame of a photograph of which nothing is known: its whole height, the middle."""
-    height = photo_size[0]
-    width = max(1, round(height * size[1] / size[0]))
-    return Frame((photo_size[1] - width) // 2, 0, height, width, size)
-
-
-def boxed(box: np.ndarray, photo_size: tuple[int, int], size: tuple[int, int]) -> Frame:
-    """The frame about a box (left, top, right, bottom) that should be filled as training pictures
-    are; moved into the photograph where that is easily done.
+def boxed(box: np.ndarray, photo_size: Size, size: Size, share: float = FILLED) -> Frame:
+    """The frame of whose height or width a box (left, top, right, bottom) takes this share; moved
+    into the photograph where that is easily done.
     """
     aspect = size[1] / size[0]
-    height = max(box[3] - box[1], (box[2] - box[0]) / aspect) / FILLED
+    height = max(box[3] - box[1], (box[2] - box[0]) / aspect) / share
     H, W = photo_size
     if abs(math.log(W / H / aspect)) < 0.05 and 1 / SNAPPED < height / H < SNAPPED:
         return Frame(0, 0, H, W, size)
@@ -116,267 +106,153 @@ def boxed(box: np.ndarray, photo_size: tuple[int, int], size: tuple[int, int]) -
     return Frame(left, top, max(1, round(height)), max(1, round(height * aspect)), size)
 
 
+def holding(box: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """A box moved no farther than needed to hold a person's, or to be within a larger one."""
+    room = np.sort([person[2:] - box[2:], person[:2] - box[:2]], axis=0)
+    return box + np.tile(np.clip(0, *room), 2)
+
+
 def frame_person(
-    photo_size: tuple[int, int],
-    size: tuple[int, int],
-    own: np.ndarray | None,
-    moved: list[np.ndarray],
-    crop: tuple[int, int, int, int] | None = None,
+    photo_size: Size, size: Size, own: Pose, moved: Collection = (), crop: Crop | None = None
 ) -> Frame:
-    """Where a model of `size` looks for the person of a photograph; all in its pixels.
+    """Where a model of `size` looks for the person of a photograph.
 
     `own` is the person's pose (25, 3), `moved` are those it is to take: the frame grows until they
-    fit, to WIDENED times at most. A `crop` (left, top, right, bottom) is taken as it is, but moves
-    where the person lies outside.
+    fit, to WIDENED times at most. A `crop` is taken as it is, but moves where the person lies
+    outside. With neither pose nor crop it is the whole height, the middle.
     """
-    boxes = [body_box(pose) for pose in moved if (pose[:, 2] > 0).any()]
     person = None if own is None or not (own[:, 2] > 0).any() else body_box(own)
     if crop:
         box = np.array(crop, float)
-        if person is not None:
-            # Moved no farther than needed; a person larger than the crop is in its middle.
-            room = [person[2:] - box[2:], person[:2] - box[:2]]
-            shift = np.clip(0, np.minimum(*room), np.maximum(*room))
-            box += np.tile(shift, 2)
-        middle, extent = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
-        extent = extent * FILLED
-        return boxed(np.concatenate([middle - extent / 2, middle + extent / 2]), photo_size, size)
+        box = box if person is None else holding(box, person)
+        return boxed(box, photo_size, size, 1)
     if person is None:
-        return whole(photo_size, size)
+        height = photo_size[0]
+        width = max(1, round(height * size[1] / size[0]))
+        return Frame((photo_size[1] - width) // 2, 0, height, width, size)
     alone = boxed(person, photo_size, size)
-    together = np.array([person, *boxes])
-    together = np.concatenate([together[:, :2].min(0), together[:, 2:].max(0)])
+    boxes = np.array([person, *(body_box(pose) for pose in moved if (pose[:, 2] > 0).any())])
+    together = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
     frame = boxed(together, photo_size, size)
     if frame.height <= WIDENED * alone.height:
         return frame
     # Too far: as large as allowed, about what is shown, with the person in it.
     extent = np.array([alone.width, alone.height]) * WIDENED * FILLED / 2
     middle = (together[:2] + together[2:]) / 2
-    low, high = person[2:] - extent, person[:2] + extent
-    middle = np.clip(middle, np.minimum(low, high), np.maximum(low, high))
-    return boxed(np.concatenate([middle - extent, middle + extent]), photo_size, size)
-
-
-# ------------------------------------------------------------------------------ putting together
-
-
-class Scene(NamedTuple):
-    """A photograph taken apart, as far as a frame shows it; tensors of its window, in [-1, 1]."""
-
-    photo: Tensor  # (1, 3, h, w)
-    person: Tensor  # (1, 1, h, w) in [0, 1]
-    around: Tensor  # (1, 1, h, w): the same, generously
-    background: Tensor  # (1, 3, h, w), filled where the person is
-    rows: Tensor  # (h,): where each is at the model's size
-    columns: Tensor  # (w,)
-
-
-def take_apart(photo: np.ndarray, frame: Frame, own: np.ndarray | None) -> Scene:
-    """Part the person of a photo uint8 (H, W, 3) from the background; `own` is the pose there."""
-    rows, columns = frame.window(photo.shape[:2])
-    part = np.ascontiguousarray(photo[rows, columns])
-    image = pairs.normalise(torch.from_numpy(part.copy()).permute(2, 0, 1)[None])
-    places = [
-        (torch.arange(part.start - first, part.stop - first) + 0.5) / frame.scale - 0.5
-        for part, first in ((rows, frame.top), (columns, frame.left))
-    ]
-    if own is None:
-        nothing = torch.zeros_like(image[:, :1])
-        return Scene(image, nothing, nothing, image, *places)
-    here = own - np.array([columns.start, rows.start, 0], np.float32) * (own[:, 2:] > 0)
-    person = matte(part, here)
-    around, hole = surroundings(person, here)
-    return Scene(image, person, around, filled(image, hole), *places)
-
-
-def at_photo_size(maps: list[Tensor], rows: Tensor, columns: Tensor) -> Tensor:
-    """Maps (B, C, H, W) of the model's size, one behind another, at rows (h,) and columns (w,) of
-    it: (B, C, h, w), bilinear.
-    """
-    found = torch.cat(maps, 1)
-    for dim, places in ((3, columns), (2, rows[:, None])):
-        places = places.clamp(0, found.shape[dim] - 1)
-        before = places.floor().long().flatten()
-        after = (before + 1).clamp(max=found.shape[dim] - 1)
-        sides = found.index_select(dim, before), found.index_select(dim, after)
-        found = torch.lerp(*sides, places.frac())
-    return found
-
-
-def carry_pixels(images: Tensor, at: Tensor, flow: Tensor, scale: float) -> Tensor:
-    """Images of a scene (1, C, h, w) where a flow in the model's pixels leads from places (2, ...)
-    in the scene: (B, C, ...).
-    """
-    return look_up(images.expand(len(flow), -1, -1, -1), at + flow * scale)
-
-
-def touched(scene: Scene, bodies: Tensor) -> tuple[slice, slice]:
-    """The rows and columns of a scene in which something of the person, before or in the poses
-    whose outlines (B, 1, H, W) these are, is seen.
-    """
-    somewhere = at_photo_size([bodies.amax(0, keepdim=True)], scene.rows, scene.columns)[0, 0] > 0
-    somewhere |= scene.around[0, 0] > 0
-    found = [torch.nonzero(somewhere.any(axis))[:, 0].tolist() or [0] for axis in (1, 0)]
-    return tuple(slice(one[0], one[-1] + 1) for one in found)
-
-
-class Made(NamedTuple):
-    """What a model makes of a photograph, as far as it is put together from it."""
-
-    image: Tensor  # (B, 3, H, W) in [-1, 1], as are the pictures below
-    painted: Tensor  # (B, 3, H, W)
-    flow: Tensor  # (B, 2, H, W) in pixels
-    trust: Tensor  # (B, 1, H, W) in [0, 1]: the flow's, over what is painted
-
-
-def compose(scene: Scene, source: Tensor, made: Made, carried: Carried, scale: float) -> Tensor:
-    """The person moved, before the photograph's own background: uint8 (B, 3, h, w).
-
-    Pixels of the photograph are shown where the skeleton or the model's flow finds them in it; the
-    rest is the model's own painting, enlarged. Where nothing moves, the photograph itself. `source`
-    (1, 3, H, W) is what the model saw.
-    """
-    # What is painted continues the colours of what is carried beside it, without a seam.
-    seam = warp(source.expand(len(carried.flow), -1, -1, -1), carried.flow) - made.image
-    shift = filled(seam, 1 - carried.known)
-    rows, columns = touched(scene, carried.body)
-    photo, _, around, background = (one[..., rows, columns] for one in scene[:4])
-    maps = [*carried, made.painted + shift, made.flow, made.trust]
-    maps = at_photo_size(maps, scene.rows[rows], scene.columns[columns])
-    flow, known, body, core, still, painted, own_flow, trust = maps.split(
-        [2, 1, 1, 1, 1, 3, 2, 1], 1
-    )
-    at = pixel_grid(*scene.photo.shape[2:], photo.device)[:, rows, columns]
-    taken = carry_pixels(torch.cat([scene.photo, scene.person], 1), at, flow, scale)
-    painted = torch.lerp(painted, carry_pixels(scene.photo, at, own_flow, scale), trust)
-    person = torch.lerp(painted, taken[:, :3], known)
-    edge = torch.lerp(core, body * taken[:, 3:], known)
-    image = torch.lerp(background, person, edge)
-    image = torch.lerp(image, photo, still)
-    image = torch.where((body > 0) | (around > 0), image, photo)
-    result = checkpoints.to_levels(scene.photo).repeat(len(image), 1, 1, 1)
-    result[..., rows, columns] = checkpoints.to_levels(image)
-    return result
+    box = np.concatenate([middle - extent, middle + extent])
+    return boxed(holding(box, person), photo_size, size)
 
 
 # ------------------------------------------------------------------------------ a model on photos
 
 
-def aim(
-    moved: np.ndarray, own: np.ndarray | None, photo_size: tuple[int, int], frame: Frame
-) -> np.ndarray:
-    """Fit poses (N, 25, 3) of any frame to the person of a photograph, all by one similarity.
-
-    Poses that belong there stay as they are; others get the person's size and place by torso,
-    height and ground. Where nothing is known of the person, they fill the `frame`.
-    """
-    if poses.fits(moved, own, photo_size):
-        return moved
-    if own is not None and metre(own) and any(map(metre, moved)):
-        return poses.place(moved, own)
-    window = frame.window(photo_size)
-    size = tuple(part.stop - part.start for part in window)
-    placed = poses.centre(moved, size)
-    corner = np.array([window[1].start, window[0].start, 0], np.float32)
-    return placed + corner * (placed[..., 2:] > 0)
-
-
-def perform(name: str, own: np.ndarray | None) -> np.ndarray:
-    """A motion of `demo.MOTIONS` as poses (N, 25, 3) in metres, as the person would do it.
-
-    It is turned as the person of the pose `own` stands; walking and running are shown at least a
-    little from the side.
-    """
-    yaw = 0.0 if own is None else poses.facing(own)
-    if name in ("walk", "run") and abs(yaw) < 25:
-        yaw = math.copysign(25, yaw)
-    motion = demo.motion(name, yaw)
-    if own is None or not metre(own):
-        return motion
-    rest = demo.motion("stretch")[0]
-    return poses.proportioned(motion, rest, own)
-
-
 @dataclass
 class Shot:
-    """A photograph uint8 (H, W, 3), the frame a model sees of it, and the person's pose in it."""
+    """A photograph uint8 (H, W, 3), the frame a model sees of it, and the person's pose in it.
+
+    It is taken apart as far as the frame shows it: tensors of that window, in [-1, 1].
+    """
 
     photo: np.ndarray
     frame: Frame
-    own: np.ndarray | None
+    own: Pose
 
     def __post_init__(self):
-        self.scene = take_apart(self.photo, self.frame, self.own)
+        self.rows, self.columns = self.frame.window(self.photo.shape[:2])
         self.source = torch.from_numpy(self.frame.cut(self.photo)).permute(2, 0, 1)[None]
+        self.seen = None if self.own is None else self.frame.to_model(self.own)
+        part = self.photo[self.rows, self.columns].copy()
+        self.grid = pixel_grid(*part.shape[:2], torch.device("cpu"))  # (2, h, w)
+        self.shown = pairs.normalise(torch.from_numpy(part).permute(2, 0, 1)[None])  # (1, 3, h, w)
+        self.background = self.shown  # filled where the person is
+        self.person = torch.zeros_like(self.shown[:, :1])  # (1, 1, h, w) in [0, 1]
+        self.around = self.person  # the same, generously
+        if self.own is not None:
+            here = self.in_window(self.own)
+            self.person = matte(part, here)
+            self.around, hole = surroundings(self.person, here)
+            self.background = filled(self.shown, 1 - hole)
+
+    def in_window(self, pose: np.ndarray) -> np.ndarray:
+        """Poses (..., 25, 3) of the photograph in pixels of the frame's window."""
+        return poses.similar(pose, 1, (-self.columns.start, -self.rows.start))
 
     def pictures(self, generator: nn.Module, moved: np.ndarray) -> Iterator[np.ndarray]:
-        """The person in poses (N, 25, 3) of the photograph: uint8 (h, w, 3) of the frame's window.
-
-        The poses go through the generator in batches, the pictures are put together a few at once.
-        """
-        h, w = self.scene.photo.shape[2:]
-        few = max(1, min(BATCH, FEW_PIXELS // (h * w)))
+        """The person in poses (N, 25, 3) of the photo: uint8 (h, w, 3) of the frame's window."""
+        few = max(1, min(BATCH, FEW_PIXELS // self.person.numel()))
         moved = self.frame.to_model(moved)
         for start in range(0, len(moved), BATCH):
             batch = moved[start : start + BATCH]
             made = self.make(generator, batch)
             for first in range(0, len(batch), few):
                 part = slice(first, first + few)
-                yield from checkpoints.to_pictures(
-                    self.compose(Made(*(one[part] for one in made)), batch[part])
-                )
+                few_made = (one[part] for one in made)
+                yield from checkpoints.to_pictures(self.compose(batch[part], *few_made))
 
-    def make(self, generator: nn.Module, moved: np.ndarray) -> Made:
-        """What a generator makes for poses (B, 25, 3) of its pixels."""
-        size = generator.height, generator.width
-        own = None
-        if self.own is not None:
-            own = torch.from_numpy(within(self.frame.to_model(self.own), size))[None]
+    def make(self, generator: nn.Module, moved: np.ndarray) -> list[Tensor]:
+        """What a generator makes for poses (B, 25, 3) of its pixels: its picture, what of it is
+        painted (B, 3, H, W), its flow (B, 2, H, W) in pixels, and the trust in that (B, 1, H, W).
+        """
+        size = self.frame.size
+        own = None if self.seen is None else torch.from_numpy(within(self.seen, size))[None]
         target = torch.from_numpy(within(moved, size))
         made = checkpoints.synthesise(generator, self.source, target, own)
         parts = made.image, made.painted, made.found.flows[3], made.trust
-        return Made(*(one.float().cpu() for one in parts))
+        return [one.float().cpu() for one in parts]
 
     @torch.inference_mode()
-    def compose(self, made: Made, moved: np.ndarray) -> Tensor:
-        """What a model made for poses (B, 25, 3), at the photograph's size: uint8 (B, 3, h, w)."""
-        scene, scale = self.scene, self.frame.scale
-        if self.own is not None:
-            carried = carry(self.frame.to_model(self.own), moved, self.frame.size)
-            return compose(scene, pairs.normalise(self.source), made, carried, scale)
-        maps = [made.painted, made.flow, made.trust]
-        maps = at_photo_size(maps, scene.rows, scene.columns)
-        painted, flow, trust = maps.split([3, 2, 1], 1)
-        at = pixel_grid(*scene.photo.shape[2:], flow.device)
-        taken = carry_pixels(scene.photo, at, flow, scale)
-        return checkpoints.to_levels(torch.lerp(painted, taken, trust))
+    def compose(
+        self, moved: np.ndarray, image: Tensor, painted: Tensor, own_flow: Tensor, trust: Tensor
+    ) -> Tensor:
+        """The person moved, before the photograph's own background: uint8 (B, 3, h, w).
+
+        Pixels of the photograph are shown where the skeleton or the model's flow finds them in it;
+        the rest is the model's own painting, enlarged. Where nothing moves, the photograph itself.
+        Without the person's pose all of it is the model's. For the arguments see `make`.
+        """
+        frame, every = self.frame, (len(moved), -1, -1, -1)
+        carried = carry(self.seen, moved, frame.size)
+        # What is painted continues the colours of what is carried beside it, without a seam.
+        seam = warp(pairs.normalise(self.source).expand(every), carried.flow) - image
+        maps = [*carried, painted + filled(seam, carried.known), own_flow, trust]
+        corner = torch.tensor([self.columns.start - frame.left, self.rows.start - frame.top])
+        places = (self.grid + corner[:, None, None] + 0.5) / frame.scale - 0.5  # in their pixels
+        maps = look_up(torch.cat(maps, 1), places.expand(every))  # (B, 12, h, w)
+        flow, known, body, core, still, painted, own_flow, trust = maps.split(
+            [2, 1, 1, 1, 1, 3, 2, 1], 1
+        )
+        both = torch.cat([self.shown, self.person], 1).expand(every)
+        taken, own = look_up(both, self.grid + flow * frame.scale).split([3, 1], 1)
+        by_model = look_up(both[:, :3], self.grid + own_flow * frame.scale)
+        person = torch.lerp(torch.lerp(painted, by_model, trust), taken, known)
+        image = torch.lerp(self.background, person, torch.lerp(core, body * own, known))
+        image = torch.lerp(image, self.shown, still)
+        image = torch.where((body > 0) | (self.around > 0), image, self.shown)
+        return checkpoints.to_levels(image)
 
     def paste(self, picture: np.ndarray) -> np.ndarray:
         """The photograph with a picture of the frame's window in its place, softly."""
-        rows, columns = self.frame.window(self.photo.shape[:2])
-        soft = max(1, round(0.08 * self.frame.width))
+        soft = 1 + max(1, round(0.08 * self.frame.width))
         sides = []
-        for part, length in ((rows, self.photo.shape[0]), (columns, self.photo.shape[1])):
+        for part, length in zip((self.rows, self.columns), self.photo.shape):
             place = np.arange(part.start, part.stop)
             # An edge of the photograph has nothing to be blended with.
-            first = np.inf if part.start == 0 else place - part.start + 1
-            last = np.inf if part.stop == length else part.stop - place
-            sides.append(np.minimum(1, np.minimum(first, last) / (soft + 1)) * np.ones(len(place)))
-        weight = sides[0][:, None, None] * sides[1][None, :, None]
+            first = (place - part.start + 1) / soft if part.start else np.ones(len(place))
+            last = (part.stop - place) / soft if part.stop < length else 1
+            sides.append(np.minimum(first, last).clip(max=1))
+        weight = np.outer(*sides)[..., None]
         pasted = self.photo.copy()
-        under = pasted[rows, columns]
-        pasted[rows, columns] = (under + weight * (picture.astype(float) - under)).round()
+        under = pasted[self.rows, self.columns]
+        pasted[self.rows, self.columns] = (under + weight * (picture.astype(float) - under)).round()
         return pasted
 
 
-def within(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def within(pose: np.ndarray, size: Size) -> np.ndarray:
     """A pose (..., 25, 3) without the joints outside a picture (height, width)."""
-    x, y = pose[..., 0], pose[..., 1]
-    inside = (x >= -0.5) & (y >= -0.5) & (x <= size[1] - 0.5) & (y <= size[0] - 0.5)
-    return pose * inside[..., None]
+    return pose * poses.inside(pose[..., :2], size)[..., None]
 
 
-# ------------------------------------------------------------------------------ from Python
+# ------------------------------------------------------------------------------ poses to take
 
 
 class Targets(NamedTuple):
@@ -392,9 +268,9 @@ def read_targets(
 ) -> Targets:
     """Read what a user calls a pose: a motion's name, a pose file, a photo, or a folder of these.
 
-    Of a folder the readable ones are read. Raises ClickException where there is nothing to use.
+    Raises ClickException where there is nothing to use.
     """
-    path = Path(pose)
+    path, targets = Path(pose), Targets([], [], [])
     if str(pose) in demo.MOTIONS and not path.exists():
         return Targets([str(pose)] * demo.MOTION_FRAMES, [], [])
     if not path.is_dir():
@@ -403,19 +279,18 @@ def read_targets(
             raise BadInput(pose, "no such file", remedy)
         stem = Path(str(pose).replace(":", "_")).stem.removesuffix("_keypoints")
         return Targets([stem], [poses.read_pose(pose, find, person)], [])
-    suffixes = (".json", ".csv", *poses.IMAGE_SUFFIXES)
-    targets = Targets([], [], [])
-    inside = [file for file in path.iterdir() if file.suffix.lower() in suffixes]
-    for file in sorted(inside, key=lambda file: file.name):
+    for file in sorted(path.iterdir()):
+        if file.suffix.lower() not in (".json", ".csv", *poses.IMAGE_SUFFIXES):
+            continue
         try:
             targets.found.append(poses.read_pose(file, find, person))
         except ClickException as error:
             targets.broken.append(error)
         else:
             targets.names.append(file.stem.removesuffix("_keypoints"))
-    if len(targets.broken) == 1 and not targets.found:
-        raise targets.broken[0]
     if not targets.found:
+        if len(targets.broken) == 1:
+            raise targets.broken[0]
         raise BadInput(path, "no poses in it", "put JSON files or photos there")
     return targets
 
@@ -427,13 +302,11 @@ def own_pose(
     find: Callable | None = None,
     person: int | None = None,
 ) -> tuple[np.ndarray | None, str]:
-    """The pose (25, 3) of the person in a photo, or None, and in words where it is from.
-
-    It is read from the file `given`, else from a NAME.json or NAME_keypoints.json beside the photo,
-    else found by `find`, if that can be had.
+    """The pose (25, 3) of the person in a photo, or None, and in words where it is from: the file
+    `given`, else a NAME.json or NAME_keypoints.json beside the photo, else what `find` finds.
     """
-    beside = [photo.with_name(photo.stem + end) for end in _BESIDE] if photo else []
-    if given is None:
+    if given is None and photo:
+        beside = [photo.with_name(photo.stem + end) for end in ("_keypoints.json", ".json")]
         given = next((file for file in beside if file.is_file()), None)
     if given is not None:
         own = poses.read_pose(given, find, person).at(picture.shape[:2])
@@ -441,74 +314,96 @@ def own_pose(
             remedy = "check its coordinates, or whether it belongs to this photo"
             raise BadInput(given, f"no joint is inside {photo or 'the photo'}", remedy)
         return own, f"the person's pose: {given}"
+    if not find:
+        return None, "no pose of the person is given"
     try:
-        own = find([picture])[0] if find else np.zeros((1, 3))
+        own = find([picture])[0]
     except ClickException as error:
         return None, error.message
     if not own[:, 2].any():
-        return None, "nobody is found" if find else "no pose of the person is given"
+        return None, "nobody is found"
     return own, "the person's pose: found by Keypoint R-CNN"
 
 
-_BESIDE = ("_keypoints.json", ".json")
+def perform(name: str, own: Pose) -> np.ndarray:
+    """A motion of `demo.MOTIONS` as poses (N, 25, 3) in metres, as the person of `own` would do it.
+
+    It is turned as the person stands; walking and running at least a little to the side.
+    """
+    yaw = 0.0 if own is None else poses.facing(own)
+    if name in ("walk", "run"):
+        yaw = math.copysign(max(25, abs(yaw)), yaw)
+    motion = demo.motion(name, yaw)
+    if own is None or not metre(own):
+        return motion
+    return poses.proportioned(motion, demo.motion("stretch")[0], own)
+
+
+def aim(moved: np.ndarray, own: Pose, photo_size: Size, frame: Frame) -> np.ndarray:
+    """Fit poses (N, 25, 3) of any frame to the person of a photograph, all by one similarity.
+
+    Poses that belong there stay. If nothing is known of the person, they fill the `frame`.
+    """
+    if poses.fits(moved, own, photo_size):
+        return moved
+    if own is not None and metre(own) and any(map(metre, moved)):
+        return poses.place(moved, own)
+    rows, columns = frame.window(photo_size)
+    size = rows.stop - rows.start, columns.stop - columns.start
+    return poses.similar(poses.centre(moved, size), 1, (columns.start, rows.start))
 
 
 def shoot(
     picture: np.ndarray,
-    own: np.ndarray | None,
+    own: Pose,
     targets: list[Targets],
-    size: tuple[int, int],
-    crop: tuple[int, int, int, int] | None = None,
+    size: Size,
+    crop: Crop | None = None,
     fit: bool = True,
 ) -> tuple[Shot, np.ndarray]:
     """Frame a photo for a model of `size`, and bring all poses (N, 25, 3) into its pixels.
 
-    Poses that belong together are fitted by `aim` as one, unless they are to stay (`fit` False).
-    Raises ClickException where nothing of a pose is inside the photo.
+    They are fitted by `aim`, unless `fit` is False. Raises ClickException for poses outside the
+    photo.
     """
-    photo_size = picture.shape[:2]
-    beside = crop and (min(crop[2:]) <= 0 or crop[0] >= photo_size[1] or crop[1] >= photo_size[0])
-    if beside and own is None:
-        problem = f"outside the photo, which is {photo_size[1]} wide and {photo_size[0]} high"
+    photo_size = H, W = picture.shape[:2]
+    if own is None and crop and (min(crop[2:]) <= 0 or crop[0] >= W or crop[1] >= H):
+        problem = f"outside the photo, which is {W} wide and {H} high"
         raise BadInput("--crop", problem, "give left, top, right and bottom in its pixels")
     frame, moved = frame_person(photo_size, size, own, [], crop), []
     for one in targets:
-        if one.found:
-            placed = np.array([pose.at(photo_size) for pose in one.found])
-            moved.append(aim(placed, own, photo_size, frame) if fit else placed)
-            if not within(moved[-1], photo_size)[..., 2].any():
-                remedy = "check its coordinates, or leave out --no-fit"
-                raise BadInput(one.names[0], "no joint is inside the photo", remedy)
-        else:
-            moved.append(aim(perform(one.names[0], own), own, photo_size, frame))
+        placed = np.array([pose.at(photo_size) for pose in one.found])
+        if not one.found:
+            placed = perform(one.names[0], own)
+        if fit or not one.found:
+            placed = aim(placed, own, photo_size, frame)
+        if one.found and not within(placed, photo_size)[..., 2].any():
+            remedy = "check its coordinates, or leave out --no-fit"
+            raise BadInput(one.names[0], "no joint is inside the photo", remedy)
+        moved.append(placed)
     moved = np.concatenate(moved)
-    frame = frame_person(photo_size, size, own, list(moved), crop)
-    return Shot(picture, frame, own), moved
+    return Shot(picture, frame_person(photo_size, size, own, moved, crop), own), moved
 
 
 def unused(targets: list[Targets], moved: np.ndarray, frame: Frame) -> Iterator[str]:
     """Which joints of poses (N, 25, 3), joint by joint, are missing or outside the frame."""
-    inside, start = within(frame.to_model(moved), frame.size), 0
+    inside, start = within(frame.to_model(moved), frame.size)[..., 2] > 0, 0
     for one in targets:
-        part = slice(start, start + len(one.names))
-        start, count = part.stop, len(one.names)
+        count = len(one.names)
+        part = slice(start, start + count)
+        start += count
         name = one.names[0] if count == 1 or not one.found else f"{count} poses"
         known = moved[part, :, 2] > 0  # (n, 25)
-        lost = known & (inside[part, :, 2] == 0)
-        for problem, found in (("missing", ~known), ("outside the frame", lost)):
-            often = found.sum(0)
+        # No format but BODY_25 has the feet.
+        end = len(poses.JOINTS) if known[:, 19:].any() else 19
+        for problem, found in (("missing", ~known), ("outside the frame", known & ~inside[part])):
             joints = [
-                joint if often[place] == count else f"{joint} ({often[place]} of {count} poses)"
-                for place, joint in enumerate(poses.JOINTS)
-                # No format but BODY_25 has the feet.
-                if often[place] and (place < 19 or known[:, 19:].any())
+                joint if often == count else f"{joint} ({often} of {count} poses)"
+                for joint, often in zip(poses.JOINTS[:end], found.sum(0))
+                if often
             ]
             if joints:
                 yield f"{name}: {problem}: {', '.join(joints)}"
-
-
-SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
-SHEET_POSES = 12  # of each photo, at most
 
 
 def evenly(moved: np.ndarray) -> np.ndarray:
@@ -519,23 +414,17 @@ def evenly(moved: np.ndarray) -> np.ndarray:
 
 def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> list[list[np.ndarray]]:
     """Two rows of a sheet: the photo and the poses (N, 25, 3), below them the person."""
-    rows, columns = shot.frame.window(shot.photo.shape[:2])
-    corner = np.array([columns.start, rows.start, 0], np.float32)
-    part = shot.photo[rows, columns]
-    size = part.shape[:2]
-
-    def drawn(pose: np.ndarray) -> np.ndarray:
-        pose = poses.fit_pose(pose - corner * (pose[:, 2:] > 0), size, SHEET_CELL)
-        return poses.draw_pose(pose, SHEET_CELL)
-
-    source = poses.fit_image(part, SHEET_CELL)
-    nobody = np.zeros((len(poses.JOINTS), 3), np.float32)
-    pictures = [poses.fit_image(one, SHEET_CELL) for one in made]
-    above = [source, *map(drawn, moved)]
-    return [above, [drawn(nobody if shot.own is None else shot.own), *pictures]]
+    part = shot.photo[shot.rows, shot.columns]
+    own = np.zeros_like(moved[0]) if shot.own is None else shot.own
+    drawn = []
+    for pose in shot.in_window(np.stack([own, *moved])):
+        pose = poses.fit_pose(pose, part.shape[:2], SHEET_CELL)
+        drawn.append(poses.draw_pose(pose, SHEET_CELL))
+    source, *pictures = (poses.fit_image(one, SHEET_CELL) for one in (part, *made))
+    return [[source, *drawn[1:]], [drawn[0], *pictures]]
 
 
-# ------------------------------------------------------------------------------ from Python, whole
+# ------------------------------------------------------------------------------ from Python
 
 
 class Model:
@@ -547,13 +436,13 @@ class Model:
 
     def __call__(
         self,
-        photo: "Image.Image | Tensor | str | Path",
-        pose: "str | Path | np.ndarray | Tensor",
-        source_pose: "str | Path | np.ndarray | Tensor | None" = None,
-        crop: tuple[int, int, int, int] | None = None,
+        photo: Photo,
+        pose: str | Path | np.ndarray | Tensor,
+        source_pose: str | Path | np.ndarray | Tensor | None = None,
+        crop: Crop | None = None,
         paste: bool = False,
         fit: bool = True,
-    ) -> "Image.Image | Tensor | list":
+    ) -> Image.Image | Tensor | list:
         """The person of a photo in a pose: a PIL picture, or of a tensor a tensor.
 
         A photo is a file, a PIL picture or a uint8 tensor (3, H, W). A pose is what the command
@@ -562,25 +451,23 @@ class Model:
         gives the whole photo, `fit` False takes the pose as it is. Raises ClickException for what
         can't be used.
         """
-        file = Path(photo) if isinstance(photo, str | Path) else None
         picture = read_photo(photo)
         if isinstance(source_pose, np.ndarray | Tensor):
             own = np.asarray(source_pose, np.float32)
         else:
+            file = Path(photo) if isinstance(photo, str | Path) else None
             own, _ = own_pose(file, picture, source_pose, self.find)
         targets = as_targets(pose, self.find)
         shot, moved = shoot(picture, own, [targets], self.size, crop, fit)
-        made = list(shot.pictures(self.generator, moved))
-        made = [shot.paste(one) for one in made] if paste else made
-        if isinstance(photo, Tensor):
-            made = [torch.from_numpy(one).permute(2, 0, 1) for one in made]
-        else:
-            made = [Image.fromarray(one) for one in made]
-        several = not targets.found or len(made) > 1
-        return made if several else made[0]
+        made = []
+        for one in shot.pictures(self.generator, moved):
+            one = shot.paste(one) if paste else one
+            tensor = isinstance(photo, Tensor)
+            made.append(torch.from_numpy(one).permute(2, 0, 1) if tensor else Image.fromarray(one))
+        return made if len(made) > 1 or not targets.found else made[0]
 
 
-def as_targets(pose: "str | Path | np.ndarray | Tensor", find: Callable) -> Targets:
+def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) -> Targets:
     """Targets of a pose as `Model` takes it."""
     if isinstance(pose, str | Path):
         targets = read_targets(pose, find)
@@ -593,12 +480,12 @@ def as_targets(pose: "str | Path | np.ndarray | Tensor", find: Callable) -> Targ
     return Targets(["pose"], [poses.Pose(joints)], [])
 
 
-def read_photo(photo: "Image.Image | Tensor | str | Path") -> np.ndarray:
+def read_photo(photo: Photo) -> np.ndarray:
     """A photo as `Model` takes it, as uint8 (H, W, 3). Raises ClickException for what is none."""
     if isinstance(photo, Tensor):
         if photo.dtype != torch.uint8 or photo.ndim != 3 or len(photo) != 3:
-            shape = f"{photo.dtype} {tuple(photo.shape)}"
-            raise BadInput("photo", f"a tensor {shape}", "give uint8 (3, H, W)")
+            problem = f"a tensor {photo.dtype} {tuple(photo.shape)}"
+            raise BadInput("photo", problem, "give uint8 (3, H, W)")
         return photo.permute(1, 2, 0).cpu().numpy()
     if isinstance(photo, Image.Image):
         return np.asarray(photo.convert("RGB"))
@@ -626,20 +513,20 @@ def finder(device: str, weights: str | None = None) -> Callable:
 
 
 def score(
-    generated: "Image.Image | Tensor | list",
-    target: "Image.Image | Tensor | list",
+    generated: Image.Image | Tensor | list,
+    target: Image.Image | Tensor | list,
     pose: Tensor | None = None,
     names: Collection[str] = metrics.PIXEL_SCORES,
 ) -> dict[str, float]:
     """The mean scores of pictures against their targets, by the names `posegan score` prints.
 
-    Pictures are PIL's, or uint8 tensors (3, H, W), one or a list of one size; `mask_ssim` needs the
-    targets' poses (B, 25, 3). What the size forbids is left out.
+    They are PIL pictures or uint8 tensors (3, H, W), one or a list of one size; `mask_ssim` needs
+    the targets' poses (B, 25, 3). What the size forbids is left out.
     """
     sides = []
     for side in (generated, target):
         side = side if isinstance(side, list | tuple) else [side]
-        arrays = [torch.from_numpy(read_photo(one).copy()).permute(2, 0, 1) for one in side]
-        sides.append(torch.stack(arrays))
+        pictures = np.stack([read_photo(one) for one in side])
+        sides.append(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     found = metrics.scores(*sides, pose, names)
     return {name: float(values.mean()) for name, values in found.items()}

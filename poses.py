@@ -108,10 +108,11 @@ def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
             if name in here and there:
                 shift[axis] = here[name][axis] - scale * np.median(there)
                 break
-    return _similar(moved, scale, shift)
+    return similar(moved, scale, shift)
 
 
-def _similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
+def similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
+    """Poses (..., 25, 3) scaled, then shifted (2,); missing joints stay zeros."""
     present = pose[..., 2:] > 0
     points = (pose[..., :2] * scale + shift) * present
     return np.concatenate([points, pose[..., 2:]], -1).astype(np.float32)
@@ -138,7 +139,7 @@ def centre(moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     points = moved[moved[..., 2] > 0, :2].astype(np.float64)
     low, high, frame = points.min(0), points.max(0), np.array(size[::-1])
     scale = (frame * (0.9, 0.8) / np.maximum(high - low, 1e-6)).min()
-    return _similar(moved, scale, (frame - 1) / 2 - scale * (low + high) / 2)
+    return similar(moved, scale, (frame - 1) / 2 - scale * (low + high) / 2)
 
 
 def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bool:
@@ -147,16 +148,16 @@ def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bo
     Most are inside it and as large as the person, within a quarter, and near; if nothing is known
     of the person, they span a quarter of its height or more.
     """
-    inside = [_within(one[one[:, 2] > 0, :2], size).mean() > 0.8 for one in moved]
+    within = [inside(one[one[:, 2] > 0, :2], size).mean() > 0.8 for one in moved]
     if own is None:
         spans = [np.ptp(one[one[:, 2] > 0, 1]) >= size[0] / 4 for one in moved]
-        return np.mean(inside) > 0.5 and np.mean(spans) > 0.5
+        return np.mean(within) > 0.5 and np.mean(spans) > 0.5
     unit, place = metre(own), _middle(own)
     near = []
     for one in moved:
         same = 1 / 1.25 < metre(one) / max(unit, 1e-6) < 1.25
         near.append(same and np.hypot(*(_middle(one) - place)) < 0.6 * max(unit, 1e-6))
-    return np.mean(np.array(inside) & near) > 0.5
+    return np.mean(np.array(within) & near) > 0.5
 
 
 def _middle(pose: np.ndarray) -> np.ndarray:
@@ -332,11 +333,12 @@ def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, i
     """Fit a picture's pose (25, 3) into a frame by `fit_matrix`; joints outside become missing."""
     matrix = fit_matrix(size_from, size_to)
     fitted = pose[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    present = (pose[:, 2:] > 0) & _within(fitted, size_to)[:, None]
+    present = (pose[:, 2:] > 0) & inside(fitted, size_to)[:, None]
     return np.where(present, np.column_stack([fitted, pose[:, 2]]), 0).astype(np.float32)
 
 
-def _within(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which points (..., 2), x and y, are in a picture (height, width)."""
     return ((points >= -0.5) & (points <= (size[1] - 0.5, size[0] - 0.5))).all(-1)
 
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch.distributed as dist
-from click import ClickException
 from torch import nn
 
 from posegan import checkpoints, pairs, poses
@@ -26,11 +25,10 @@ class PlannedPicture(NamedTuple):
 
 
 def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
-    """What to make for `count` new poses of each training person, in the pictures' own order.
+    """What to make for `count` new poses of each training person, drawn from the training pairs.
 
-    Sources and poses are drawn from the pictures of training pairs, each by a seed of its own, so
-    that a larger `count` adds to a smaller one. Frames are numbered from 900000, which no camera
-    has. Raises ClickException where there are no training pairs.
+    Each has a seed of its own, so that a larger `count` adds to a smaller one. Frames are numbered
+    from 900000, which no camera has. Raises ClickException where there are no training pairs.
     """
     known = np.unique(prepared.pairs_train)
     if not len(known):
@@ -41,14 +39,13 @@ def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
         for number in range(count):
             seed = int(np.random.SeedSequence([int(label), number]).generate_state(1)[0])
             rng = np.random.default_rng(seed)
-            source, pose = int(rng.choice(own)), int(rng.choice(known))
-            file, other = str(prepared.files[source]), str(prepared.files[pose])
-            scene = re.search(r"_(c\ds\d)_", file)
-            scene = scene[1] if scene else "c1s1"
-            identity = str(prepared.identity[source])
-            person = identity if re.fullmatch(r"\d{4}", identity) else f"{label + 1:04d}"
-            name = f"{person}_{scene}_{900000 + number:06d}_00.jpg"
-            planned.append(PlannedPicture(name, file, other, seed, (source, pose)))
+            pair = int(rng.choice(own)), int(rng.choice(known))
+            source, pose = map(str, prepared.files[list(pair)])
+            scene = re.search(r"_(c\ds\d)_", source) or (None, "c1s1")
+            person = str(prepared.identity[pair[0]])
+            person = person if re.fullmatch(r"\d{4}", person) else f"{label + 1:04d}"
+            name = f"{person}_{scene[1]}_{900000 + number}_00.jpg"
+            planned.append(PlannedPicture(name, source, pose, seed, pair))
     return planned
 
 
@@ -85,20 +82,15 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
 def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
     """Write what is to be made as CSV; raises where the folder holds something else."""
     check_output(path, "--out", True, {})
-    if not path.exists() and path.parent.exists() and any(path.parent.iterdir()):
-        raise BadInput(
-            path.parent,
-            "not empty, and not started by this command",
-            "name a new folder with --out",
-        )
     table = [["file", "source", "pose", "seed"], *([str(x) for x in row[:4]] for row in rows)]
     if path.exists():
         with open(path, newline="", errors="surrogateescape") as file:
             if not {tuple(row) for row in csv.reader(file)} <= {tuple(row) for row in table}:
-                raise ClickException(
-                    f"{path}: for other pictures; continue with the same data and at least "
-                    "the same --count, or name a new folder with --out"
-                )
+                remedy = "continue with the same data and at least the same --count, or name a new"
+                raise BadInput(path, "for other pictures", f"{remedy} folder with --out")
+    elif path.parent.exists() and any(path.parent.iterdir()):
+        problem = "not empty, and not started by this command"
+        raise BadInput(path.parent, problem, "name a new folder with --out")
     with (
         replaced(path, "--out") as beside,
         open(beside, "w", newline="", errors="surrogateescape") as file,

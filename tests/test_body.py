@@ -119,14 +119,14 @@ def test_a_hole_in_a_plain_wall_is_filled_with_the_wall(size):
     hole = torch.zeros(2, 1, *size)
     hole[..., size[1] // 4 : size[1] // 2] = 1
     image = torch.where(hole > 0, -1.0, image)
-    assert torch.allclose(body.filled(image, hole), torch.full_like(image, 0.5), atol=1e-3)
+    assert torch.allclose(body.filled(image, 1 - hole), torch.full_like(image, 0.5), atol=1e-3)
 
 
 def test_what_is_known_is_not_filled():
     image = torch.rand(1, 3, 40, 20)
     hole = torch.zeros(1, 1, 40, 20)
     hole[..., 5:35, 6:14] = 1
-    filled = body.filled(image, hole)
+    filled = body.filled(image, 1 - hole)
     assert torch.equal(filled[(hole == 0).expand_as(filled)], image[(hole == 0).expand_as(image)])
     assert filled.min() >= 0
     assert filled.max() <= 1

@@ -102,7 +102,7 @@ def test_without_person_and_crop_the_whole_height_is_the_frame():
 @pytest.mark.parametrize("size", [(225, 400), (20, 300), (300, 20), (64, 32), (17, 17)])
 def test_what_the_model_sees_has_its_size_and_no_black_edge(size):
     image = np.full((*size, 3), 200, np.uint8)
-    seen = photo.whole(size, SIZE).cut(image)
+    seen = photo.frame_person(size, SIZE, None).cut(image)
     assert seen.shape == (*SIZE, 3)
     assert seen.min() == 200
 
@@ -124,7 +124,7 @@ def test_a_spot_and_its_joint_stay_together():
 
 def test_a_pose_of_another_frame_gets_the_persons_size_and_place():
     image, own = someone()
-    frame = photo.whole(image.shape[:2], SIZE)
+    frame = photo.frame_person(image.shape[:2], SIZE, None)
     other = own * (0.2, 0.2, 1) + np.array([900, 40, 0])
     assert np.abs(photo.aim(other[None], own, image.shape[:2], frame)[0] - own).max() < 0.5
     assert np.array_equal(photo.aim(own[None], own, image.shape[:2], frame)[0], own)
@@ -140,7 +140,7 @@ def test_without_a_person_poses_fill_the_frame():
 @pytest.mark.parametrize("name", demo.MOTIONS)
 def test_nobody_pulses_in_a_motion(name):
     image, own = someone()
-    frame = photo.whole(image.shape[:2], SIZE)
+    frame = photo.frame_person(image.shape[:2], SIZE, None)
     moved = photo.aim(photo.perform(name, own), own, image.shape[:2], frame)
     spine = np.linalg.norm(moved[:, 1, :2] - moved[:, 8, :2], axis=1)
     if name not in ("run", "sit"):  # where it leans, it is seen shorter
@@ -195,10 +195,10 @@ def test_a_shoe_that_sticks_out_of_its_line_does_not_stay_behind():
     made = next(shot.pictures(model.generator, moved[None])).astype(float)
     both = shapes.skeleton(np.stack([own, moved]))
     beside = shapes.distances(both, image.shape[:2]).amin((0, 1)).numpy() > 1
-    shoe = (shot.scene.person[0, 0].numpy() > 0.5) & beside
+    shoe = (shot.person[0, 0].numpy() > 0.5) & beside
     shoe[: round(own[11, 1]) - 16] = False  # above the ankle
     assert shoe.sum() > 200
-    background = 127.5 * (shot.scene.background[0].permute(1, 2, 0).numpy() + 1)
+    background = 127.5 * (shot.background[0].permute(1, 2, 0).numpy() + 1)
     assert np.abs(made - background)[shoe].mean() < 4
     assert np.abs(made - image)[shoe].mean() > 40
 
@@ -261,7 +261,7 @@ def test_a_pasted_picture_is_the_photo_with_a_soft_edge(model):
     pasted = np.asarray(model(Image.fromarray(wide), "wave", pose, paste=True)[0])
     assert alone.shape[0] < pasted.shape[0] == len(wide)
     assert np.array_equal(pasted[:, :40], wide[:, :40])
-    shot = photo.Shot(wide, photo.whole(wide.shape[:2], SIZE), None)
+    shot = photo.Shot(wide, photo.frame_person(wide.shape[:2], SIZE, None), None)
     rows, columns = shot.frame.window(wide.shape[:2])
     white = np.full((rows.stop - rows.start, columns.stop - columns.start, 3), 255, np.uint8)
     row = shot.paste(white)[len(wide) // 2].astype(int)
