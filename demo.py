@@ -132,7 +132,7 @@ class _Part:
         return np.minimum(self.start, self.end) - reach, np.maximum(self.start, self.end) + reach
 
     def meet(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What a viewer sees at (x, y): depth z (N,), -inf for nothing, points u, normals (N, 3).
+        """What is seen at x, y (H, W): depth z (H, W), -inf for nothing, points u, normals (.., 3).
 
         Seen along z, a part is the union of the spheres about its axis. Unflattened, the one that
         reaches nearest to the viewer stands at a place (0 start, 1 end) that has a closed form.
@@ -148,17 +148,17 @@ class _Part:
         limit = 0.95 * np.linalg.norm(aside)
         grow = np.clip(self.radii[1] - self.radii[0], -limit, limit)
         curve = max(aside @ aside - grow**2, 1e-8)
-        zero = np.stack([x, y, np.zeros_like(x)], 1) - self.start  # the rays' points of depth 0
-        origin = (zero @ to_own.T).astype(np.float32)  # (N, 3)
+        zero = np.stack([x, y, np.zeros_like(x)], -1) - self.start  # the rays' points of depth 0
+        origin = zero.astype(np.float32) @ to_own.T  # (H, W, 3)
         along = origin @ ray
-        level = self.radii[0] ** 2 - np.einsum("ni,ni->n", origin, origin) + along * along
+        level = self.radii[0] ** 2 - np.einsum("hwi,hwi->hw", origin, origin) + along * along
         middle = (origin @ aside + self.radii[0] * grow) / curve
         peak = np.sqrt(np.maximum(level + curve * middle * middle, 0))
         place = np.clip(middle + peak * ahead / math.sqrt(curve**2 + curve * ahead**2), 0, 1)
         inside = level + curve * place * (2 * middle - place)  # half the chord, squared
         depth = (np.sqrt(np.maximum(inside, 0)) + place * ahead - along) / stretch
-        u = origin + np.outer(depth * stretch, ray)
-        return np.where(inside > 0, depth, -np.inf), u, (u - np.outer(place, axis)) @ to_own
+        u = origin + (depth * stretch)[..., None] * ray
+        return np.where(inside > 0, depth, -np.inf), u, (u - place[..., None] * axis) @ to_own
 
 
 @dataclass
@@ -466,18 +466,17 @@ def _draw(parts: list[_Part], camera: _Camera, size: tuple[int, int]) -> tuple:
     colour, normal = np.zeros((2, height, width, 3), np.float32)
     for part in parts:
         low, high = part.box()
-        columns = np.arange(*np.searchsorted(x, (low[0], high[0])))
-        rows = np.arange(*np.searchsorted(-y, (-high[1], -low[1])))
-        rows, columns = (one.ravel() for one in np.meshgrid(rows, columns, indexing="ij"))
-        z, u, toward = part.meet(x[columns], y[rows])
+        columns = slice(*np.searchsorted(x, (low[0], high[0])))
+        rows = slice(*np.searchsorted(-y, (-high[1], -low[1])))
+        z, u, toward = part.meet(*np.broadcast_arrays(x[columns], y[rows, None]))
         seen = z > depth[rows, columns]
         if part.keep is not None:
-            seen &= part.keep(u)
-        place = rows[seen], columns[seen]
-        depth[place] = z[seen]
-        colour[place] = _painted(part.colour, u[seen])
-        normal[place] = toward[seen]
-    return depth, colour, normal / (np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9)
+            seen[seen] = part.keep(u[seen])
+        depth[rows, columns][seen] = z[seen]
+        colour[rows, columns][seen] = _painted(part.colour, u[seen])
+        normal[rows, columns][seen] = toward[seen]
+    square = np.einsum("hwi,hwi->hw", normal, normal)
+    return depth, colour, normal / np.sqrt(square + 1e-12)[..., None]
 
 
 def _shade(drawn: tuple, metre: float, rng: np.random.Generator) -> np.ndarray:
@@ -486,7 +485,7 @@ def _shade(drawn: tuple, metre: float, rng: np.random.Generator) -> np.ndarray:
     side = rng.choice([-1, 1]) * rng.uniform(0.25, 0.8)
     light = np.array([side, rng.uniform(0.5, 0.9), rng.uniform(0.6, 1.0)])
     light /= np.linalg.norm(light)
-    lit = np.maximum(normal @ light * 0.7 + 0.3, 0)
+    lit = np.maximum(normal @ light.astype(np.float32) * 0.7 + 0.3, 0)
     bright = 0.5 + 0.085 * normal[..., 1] + 0.5 * lit - 0.16 * (1 - normal[..., 2]) ** 2
     # What lies behind its surroundings, as the trunk beside an arm, is darker.
     levels = np.clip(depth * 200 + 128, 0, 255).astype(np.uint8)
