@@ -268,10 +268,10 @@ def _bend(looks: _Looks, angles: list, yaw: float, look: float, nod: float) -> _
     face = ((0, -0.016, 0.106), (-0.034, 0.02, 0.074), (0.034, 0.02, 0.074))
     face += ((-0.083, -0.002, -0.004), (0.083, -0.002, -0.004))
     joints[[0, 15, 16, 17, 18]] = center + np.array(face) @ head.T
-    for side, first, arm in ((-1, 2, right_arm), (1, 5, left_arm)):
-        _pose_arm(body, looks, side, first, arm)
-    for side, first, leg in ((-1, 9, right_leg), (1, 12, left_leg)):
-        _pose_leg(body, looks, side, first, leg)
+    _pose_arm(body, looks, -1, 2, right_arm)
+    _pose_arm(body, looks, 1, 5, left_arm)
+    _pose_leg(body, looks, -1, 9, right_leg)
+    _pose_leg(body, looks, 1, 12, left_leg)
     ground = joints[19:, 1].min() - 0.03
     joints[:, 1] -= ground
     center[1] -= ground
@@ -390,13 +390,12 @@ def _skirt(body: _Body, looks: _Looks) -> list[_Part]:
     knees, apart = (joints[10] + joints[13]) / 2, joints[10] - joints[13]
     length = np.linalg.norm(knees - hips)
     up = (hips - knees) / length
-    left = body.frames["pelvis"][:, 0]
-    left = left - up * (left @ up)
-    left /= np.linalg.norm(left)
-    frame = np.stack([left, up, np.cross(left, up)], 1)
+    forward = np.cross(body.frames["pelvis"][:, 0], up)
+    forward /= np.linalg.norm(forward)
+    frame = np.stack([np.cross(up, forward), up, forward], 1)
     wide = 0.158 * looks.height * looks.girth * looks.hips
     hem = wide + 0.045 + 0.18 * max(0, np.linalg.norm(apart) - 0.2)
-    depth = min(0.74 + 0.5 * max(0, abs(apart @ frame[:, 2]) - 0.1), 1.2)
+    depth = min(0.74 + 0.5 * max(0, abs(apart @ forward) - 0.1), 1.2)
     cloth = partial(looks.bottom.paint, torso=True, drop=-0.35)
     skirt = _Part(hips + 0.02 * up, knees, (wide, hem), frame, cloth, (1, depth))
     skirt.keep = lambda u: u[:, 1] > -0.86 * length
@@ -495,9 +494,7 @@ def _shade(drawn: tuple, metre: float, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([(colour * bright[..., None]).clip(0, 1) * alpha, alpha], -1)
 
 
-def _background(
-    rng: np.random.Generator, size: tuple[int, int], feet: np.ndarray, metre: float
-) -> np.ndarray:
+def _background(rng: np.random.Generator, size: tuple, feet: np.ndarray, metre: float):
     """A wall with soft shapes above a ground: (H, W, 3) in [0, 1].
 
     The feet (N, 2), in pixels as `metre` is, shade the ground.
@@ -544,8 +541,8 @@ def _scene(seed: int, identity: int, pose: int, size: tuple[int, int]):
     yaw = 360 * (identity * 0.755 + pose * 0.57) + rng.uniform(-40, 40)
     body = _pose(looks, rng, yaw)
     tilt = _rotation(0, rng.uniform(2, 12))  # the camera looks down
-    frames = {name: tilt @ frame for name, frame in body.frames.items()}
-    body = _Body(body.joints @ tilt.T, frames)
+    body.joints = body.joints @ tilt.T
+    body.frames = {name: tilt @ frame for name, frame in body.frames.items()}
     parts = [part for make in (_torso, _arms, _legs, _skirt, _head) for part in make(body, looks)]
     height, width = size
     camera = _framed(parts, looks, rng, width / height)
@@ -582,8 +579,7 @@ def motion(name: str, yaw: float = 0.0) -> np.ndarray:
     stay in their place. The body is 1.76 m tall, turned by `yaw` degrees (90: to the right of the
     picture), and seen from far away. Raises KeyError for another name.
     """
-    looks = _looks(0, 0)
-    looks = replace(looks, height=1.0, shoulders=1.0, hips=1.0)
+    looks = replace(_looks(0, 0), height=1.0, shoulders=1.0, hips=1.0)
     poses = np.ones((MOTION_FRAMES, 25, 3))
     for frame, pose in enumerate(poses):
         angles, turned, lift = _MOTIONS[name](2 * math.pi * frame / MOTION_FRAMES)
@@ -644,12 +640,6 @@ def _sit(phase: float) -> tuple:
     return [arm, arm, leg, leg, (1 + 28 * down, 0, 0)], 0.0, 0.0
 
 
-_MOTIONS = {
-    "walk": _walk,
-    "run": _run,
-    "turn": _turn,
-    "wave": _wave,
-    "stretch": _stretch,
-    "sit": _sit,
-}
+_MOTIONS = {"walk": _walk, "run": _run, "turn": _turn, "wave": _wave}
+_MOTIONS |= {"stretch": _stretch, "sit": _sit}
 MOTIONS = tuple(_MOTIONS)
