@@ -1,6 +1,5 @@
 """Joints, pictures and pose formats: everything about one person in one picture."""
 
-import colorsys
 import json
 import logging
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
 
-from posegan.files import BadInput, Source, check_file
+from posegan.files import BadInput, Source, check_file, replaced
 
 log = logging.getLogger("posegan")
 
@@ -79,9 +78,7 @@ def _to_body25(joints: np.ndarray, places: tuple, middles: dict) -> np.ndarray:
 
 
 def metre(joints: np.ndarray) -> float:
-    """The pixels that are a metre in a pose (25, 3), by the longest quarter of its bones; 0 if it
-    has none.
-    """
+    """The pixels of a metre in a pose (25, 3), by its longest quarter of bones; 0 without any."""
     found = [
         np.hypot(*(joints[a, :2] - joints[b, :2])) / length
         for (a, b), length in BONES.items()
@@ -99,15 +96,13 @@ def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
     # Of several poses by the longest, as a body that bends looks short.
     units = [unit for unit in map(metre, moved) if unit] or [1.0]
     scale = metre(own) / float(np.quantile(units, 0.75))
-    anchors = [_anchors(one) for one in moved]
-    here = _anchors(own)
+    here, anchors = _anchors(own), [_anchors(one) for one in moved]
     shift = np.zeros(2)
     for axis, names in enumerate((("hips", "neck"), ("ground", "hips", "neck"))):
-        for name in names:
+        known = (name for name in names if name in here and any(name in one for one in anchors))
+        if name := next(known, None):
             there = [one[name][axis] for one in anchors if name in one]
-            if name in here and there:
-                shift[axis] = here[name][axis] - scale * np.median(there)
-                break
+            shift[axis] = here[name][axis] - scale * np.median(there)
     return similar(moved, scale, shift)
 
 
@@ -119,17 +114,13 @@ def similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
 
 
 def _anchors(pose: np.ndarray) -> dict[str, np.ndarray]:
-    # What poses are placed by: the hips, the neck, the lower one of the ankles.
-    points, known = pose[:, :2], pose[:, 2] > 0
-    found = {}
-    for name, joints in (("hips", (MID_HIP, *HIPS)), ("neck", (NECK, *SHOULDERS, 0))):
-        there = [joint for joint in joints if known[joint]]
-        if there:
-            found[name] = points[there[:1]].mean(0)
-    ankles = [joint for joint in ANKLES if known[joint]]
-    if ankles:
-        found["ground"] = points[max(ankles, key=lambda joint: points[joint, 1])]
-    return found
+    # What poses are placed by, (2,) each: the hips, the neck, the lower one of the ankles.
+    def known(*joints: int) -> list[np.ndarray]:
+        return [pose[joint, :2] for joint in joints if pose[joint, 2] > 0]
+
+    ground = sorted(known(*ANKLES), key=lambda point: point[1])[::-1]
+    found = {"hips": known(MID_HIP, *HIPS), "neck": known(NECK, *SHOULDERS, 0), "ground": ground}
+    return {name: points[0] for name, points in found.items() if points}
 
 
 def centre(moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -148,16 +139,16 @@ def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bo
     Most are inside it and as large as the person, within a quarter, and near; if nothing is known
     of the person, they span a quarter of its height or more.
     """
-    within = [inside(one[one[:, 2] > 0, :2], size).mean() > 0.8 for one in moved]
+    shown = [one[one[:, 2] > 0, :2] for one in moved]
+    within = np.array([inside(points, size).mean() > 0.8 for points in shown])
     if own is None:
-        spans = [np.ptp(one[one[:, 2] > 0, 1]) >= size[0] / 4 for one in moved]
-        return np.mean(within) > 0.5 and np.mean(spans) > 0.5
-    unit, place = metre(own), _middle(own)
-    near = []
-    for one in moved:
-        same = 1 / 1.25 < metre(one) / max(unit, 1e-6) < 1.25
-        near.append(same and np.hypot(*(_middle(one) - place)) < 0.6 * max(unit, 1e-6))
-    return np.mean(np.array(within) & near) > 0.5
+        tall = [np.ptp(points[:, 1]) >= size[0] / 4 for points in shown]
+        return within.mean() > 0.5 and np.mean(tall) > 0.5
+    unit = max(metre(own), 1e-6)
+    sizes = np.array([metre(one) for one in moved]) / unit
+    apart = np.array([_middle(one) - _middle(own) for one in moved])
+    near = (sizes > 1 / 1.25) & (sizes < 1.25) & (np.hypot(*apart.T) < 0.6 * unit)
+    return (within & near).mean() > 0.5
 
 
 def _middle(pose: np.ndarray) -> np.ndarray:
@@ -291,12 +282,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, int]:
-    # The width of a picture scaled to the frame's height, and where its left edge falls.
-    width = max(1, round(size_from[1] * size_to[0] / size_from[0]))
-    return width, (size_to[1] - width) // 2
-
-
 def fit_matrix(size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
     """The map (2, 3) of points x, y, 1 in a picture to those in a frame; sizes (height, width).
 
@@ -309,24 +294,24 @@ def fit_matrix(size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarr
     return np.array([[x, 0, (x - 1) / 2 + left], [0, y, (y - 1) / 2]])
 
 
+def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, int]:
+    # The width of a picture scaled to the frame's height, and where its left edge falls.
+    width = max(1, round(size_from[1] * size_to[0] / size_from[0]))
+    return width, (size_to[1] - width) // 2
+
+
 def fit_image(
     image: np.ndarray, size: tuple[int, int], filter: int = Image.Resampling.BICUBIC
 ) -> np.ndarray:
     """Fit a picture uint8 (H, W, 3) or (H, W) into a frame by `fit_matrix`; without scaling, bit
     for bit. Label maps take the filter NEAREST.
     """
-    H, W = image.shape[:2]
-    width, left = _placed((H, W), size)
-    first, last = max(0, left), min(size[1], left + width)  # the frame's columns that it fills
-    if (size[0], width) == (H, W):
-        image = image[:, first - left : last - left]
-    else:
-        box = ((first - left) * W / width, 0, (last - left) * W / width, H)
-        scaled = Image.fromarray(image)
-        scaled = scaled.resize((last - first, size[0]), filter, box)
-        image = np.asarray(scaled)
-    beside = (first, size[1] - last)
-    return np.pad(image, ((0, 0), beside, *[(0, 0)] * (image.ndim - 2)))
+    (height, width), (H, W) = size, image.shape[:2]
+    scaled, left = _placed((H, W), size)
+    first, last = max(0, left), min(width, left + scaled)  # the frame's columns that it fills
+    box = ((first - left) * W / scaled, 0, (last - left) * W / scaled, H)
+    part = Image.fromarray(image).resize((last - first, height), filter, box)
+    return np.asarray(part.crop((-first, 0, width - first, height)))
 
 
 def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
@@ -389,8 +374,8 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
     Raises ClickException for whatever is no such file.
     """
     path = Path(path)
-    poses: dict[str, Pose] = {}
     if path.is_dir():
+        poses: dict[str, Pose] = {}
         source = Source(path)
         names = [name for name in source.names if name.lower().endswith(".json")]
         for name, data in source.items(names):
@@ -398,8 +383,7 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
         poses = dict(sorted(poses.items()))
     else:
         check_file(path)
-        data = path.read_bytes()
-        is_csv = path.suffix.lower() == ".csv"
+        is_csv, data = path.suffix.lower() == ".csv", path.read_bytes()
         poses = _parse_csv(data, path) if is_csv else parse_json(data, path, path.name)
     if not poses:
         raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
@@ -416,8 +400,7 @@ def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> No
 
 def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
     """Log how many of the poses read from `path` are of pictures that show several people."""
-    several = sum(pose.people > 1 for pose in poses.values())
-    if several:
+    if several := sum(pose.people > 1 for pose in poses.values()):
         word = "%s: %d of %d poses have several people; the largest confident one is used"
         log.warning(word, path, several, len(poses))
 
@@ -429,11 +412,10 @@ def read_pose(
 ) -> Pose:
     """Read one pose, in the pixels of its own picture.
 
-    FILE:NAME chooses one of a file with several poses, `person` (from 1) one where there are
-    several people; a
-    photo's pose is found by `find`, which takes pictures uint8 (H, W, 3) and gives poses
-    (B, 25, 3), zeros where nobody is found; without it a photo is refused. Raises ClickException
-    where there is not one pose that shows more than a head.
+    FILE:NAME chooses one of several poses, `person` (from 1) one of several people. A photo's pose
+    is found by `find`, which takes pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros for
+    nobody; without it a photo is refused. Raises ClickException where there is not one pose that
+    shows more than a head.
     """
     file, name = split_name(str(path))
     if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
@@ -470,8 +452,8 @@ def split_name(path: str) -> tuple[str, str]:
 def _choose_pose(file: str, name: str) -> Pose:
     poses = read_poses(file)
     first = next(iter(poses))
-    one = f"choose one, such as {file}:{first}"
-    one = "give one of its files" if Path(file).is_dir() else one
+    folder = Path(file).is_dir()
+    one = "give one of its files" if folder else f"choose one, such as {file}:{first}"
     if name and name not in poses:
         raise BadInput(file, f"no pose called {name}", one)
     if not name and len(poses) > 1:
@@ -640,9 +622,8 @@ def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     stroke = max(1, round(H * scale / 48))
     points = [((x + 0.5) * scale, (y + 0.5) * scale, c > 0) for x, y, c in pose]
     for number, (a, b) in enumerate(LIMBS):
-        colour = Image.new("HSV", (1, 1), (number * 255 // len(LIMBS), 220, 255))
-        colour = colour.convert("RGB").getpixel((0, 0))
         if points[a][2] and points[b][2]:
+            colour = f"hsv({360 * number // len(LIMBS)}, 86%, 100%)"
             pen.line([points[a][:2], points[b][:2]], colour, stroke)
     for x, y, present in points:
         if present:
@@ -679,9 +660,7 @@ def caption(text: str, width: int) -> np.ndarray:
     return np.asarray(picture)
 
 
-def comparison(
-    source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray
-) -> list[np.ndarray]:
+def comparison(source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray) -> list:
     """A sheet's row: the source, the target pose drawn, then the other pictures."""
     return [source, draw_pose(target_pose, source.shape[:2]), *others]
 
@@ -700,8 +679,7 @@ def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarra
         box = [margin, top + margin, width - margin, top + height - margin]
         pen.rectangle(box, outline=(200, 200, 200))
         for place, (name, line) in enumerate(panel.items()):
-            colour = colorsys.hsv_to_rgb(place / max(len(panel), 1), 0.9, 0.8)
-            colour = tuple(round(255 * part) for part in colour)
+            colour = f"hsv({360 * place // len(panel)}, 90%, 80%)"
             values = [y for _, y in line]
             low, high = min(values), max(values)
             across, up = (box[2] - box[0]) / end, (box[3] - box[1]) / ((high - low) or 1)
@@ -714,48 +692,28 @@ def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarra
 
 
 def write_pictures(
-    pictures: "np.ndarray",
-    paths: list[Path],
-    overwrite: bool,
-    option: str = "--out",
-    fps: int = 5,
+    pictures: np.ndarray, paths: list[Path], overwrite: bool, option: str = "--out", fps: int = 5
 ) -> None:
-    """Write pictures (B, H, W, 3) to as many files, or all to one animation.
+    """Write pictures (B, H, W, 3) to as many files, or all to one animation without end.
 
     `option` is what names another place.
     """
-    from PIL import Image
-
-    from posegan.files import replaced
-
     made = [Image.fromarray(picture) for picture in pictures]
     options = {"compress_level": PNG_LEVEL}
     if len(made) > len(paths):
-        options = animation(made, fps)
         if paths[0].suffix.lower() == ".gif":
-            made = with_one_palette(made)
-            options["append_images"] = made[1:]
+            made = _with_one_palette(made)
+        # In whole hundredths of a second, as GIF has them, that add up without drift.
+        ends = [10 * round(100 * place / fps) for place in range(len(made) + 1)]
+        durations = np.diff(ends).tolist()
+        options = {"save_all": True, "append_images": made[1:], "duration": durations, "loop": 0}
     for picture, path in zip(made, paths):
         with replaced(path, option, overwrite) as beside:
             picture.save(beside, **options)
 
 
-def animation(frames: list, fps: int) -> dict:
-    """How Pillow is to save frames as an animation without end."""
-    # In whole hundredths of a second, as GIF has them, that add up without drift.
-    ends = [10 * round(100 * (place + 1) / fps) for place in range(len(frames))]
-    durations = [end - start for start, end in zip([0, *ends], ends)]
-    return {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
-
-
-def with_one_palette(frames: list) -> list:
-    """Frames in the colours of all of them: one palette, as a still background must not flicker."""
-    from PIL import Image
-
-    width, height = frames[0].size
-    shown = frames[:: max(1, len(frames) // 8)]
-    together = Image.new("RGB", (width, height * len(shown)))
-    for place, frame in enumerate(shown):
-        together.paste(frame, (0, place * height))
-    palette = together.quantize(256, Image.Quantize.MEDIANCUT)
+def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:
+    # In the colours of all of them, as a still background must not flicker.
+    shown = np.concatenate(frames[:: max(1, len(frames) // 8)])
+    palette = Image.fromarray(shown).quantize(256, Image.Quantize.MEDIANCUT)
     return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
