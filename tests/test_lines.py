@@ -201,7 +201,7 @@ LINES = [
     *((f"train --learning-rate {n}", 2, "--learning-rate") for n in ("0", "-1", "2", "x", "nan")),
     *((f"train --channels {n}", 2, "'--channels'") for n in ("0", "1", "257", BIG)),
     *((f"train --seed {n}", 2, "'--seed'") for n in ("-1", BIG)),
-    ("train --model other", 2, "'other' is not one of"),
+    ("train --model other", 2, "--model other: no such file; give one, pretrained"),
     ("train --augment other", 2, "other: choose from"),
     ("generate", 2, "give SOURCE and POSE"),
     ("generate photo.png", 2, "give SOURCE and POSE"),
