@@ -246,6 +246,7 @@ def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
     pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
     tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
+    others = multiprocessing.active_children()
     try:
         # In a thread, as no signal interrupts it between a process's start and its first word.
         with ThreadPoolExecutor(1) as starter:
@@ -253,6 +254,9 @@ def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
             people = starter.submit(given).result()
         yield from ((place, *person) for place, person in enumerate(people))
     except BrokenProcessPool:
+        # The pool ends the processes that it knows, and waits for one that was just starting.
+        for child in set(multiprocessing.active_children()) - set(others):
+            child.kill()
         remedy = "free some memory, and try again"
         raise BadInput("demo", "a drawing process was killed", remedy) from None
     finally:
