@@ -98,7 +98,7 @@ def _check(good: object, problem: str) -> None:
 def open_folder(path: Path) -> Prepared:
     # Everything that the rest believes is checked here, and in the two below.
     names = (*ARRAYS, PARSING) if (path / PARSING).exists() else ARRAYS
-    for name in {*FILES, *names}:
+    for name in (*FILES, *names):
         _check((path / name).is_file(), f"no file {name}")
     about = json.loads((path / "dataset.json").read_text())
     _check(about["format"] == FORMAT, f"format {about['format']}, this posegan reads {FORMAT}")
@@ -377,7 +377,9 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
 
 def mean_image(prepared: Prepared) -> "Tensor":
-    """The mean of the training images, or without any of all, rounded: uint8 (3, H, W)."""
+    """The mean of the training images (of at most MEAN_IMAGES; without any, of all), rounded:
+    uint8 (3, H, W).
+    """
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
         log.warning("%s: no training images; the mean image is that of all images", prepared.path)
