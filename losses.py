@@ -218,7 +218,7 @@ def judge_features(networks: Networks, batch: dict, image: Tensor) -> Judged:
     if networks.discriminator is None:
         return None, terms
     beside, real, fake = map(networks.discriminator.mix, (source, target, generated))
-    real, fake = (networks.discriminator(x, beside, batch["maps"]) for x in (real, fake))
+    real, fake = networks.discriminator([real, fake], beside, batch["maps"])
     of_discriminator, terms["adversarial"] = hinge(real, fake)
     return of_discriminator, terms
 

@@ -651,7 +651,8 @@ class ProjectedDiscriminator(nn.Module):
     Projected GANs (Sauer et al., NeurIPS 2021): features are mixed across channels and scales by
     random convolutions that never change, and a small head judges each scale. Ours: the heads are
     told the source and the poses; features have unit length before they are mixed. Takes features
-    as `mix` gives them, and maps (B, 2 * POSE_MAPS, H/4, W/4); gives logits (B, 1, h, w) per scale.
+    of several images as `mix` gives them, of the source that all have, and maps
+    (B, 2 * POSE_MAPS, H/4, W/4); gives logits (B, 1, h, w) per image and scale.
     """
 
     def __init__(self, widths: tuple[int, ...], channels: int = 64):
@@ -686,11 +687,19 @@ class ProjectedDiscriminator(nn.Module):
             mixed.append(spread(x))
         return mixed[::-1]
 
-    def forward(self, image: list[Tensor], source: list[Tensor], maps: Tensor) -> list[Tensor]:
-        logits = []
-        for head, x, beside in zip(self.heads, image, source):
-            poses = F.adaptive_avg_pool2d(maps, x.shape[-2:]).to(x.dtype)
-            logits.append(head(torch.cat([x, beside, poses], dim=1)))
+    def forward(
+        self, images: list[list[Tensor]], source: list[Tensor], maps: Tensor
+    ) -> list[list[Tensor]]:
+        logits = [[] for _ in images]
+        for place, (head, beside) in enumerate(zip(self.heads, source)):
+            if maps.shape[-2:] != beside.shape[-2:]:
+                maps = F.adaptive_avg_pool2d(maps, beside.shape[-2:])
+            # What all images have passes the first convolution once.
+            of_image, of_told = head[0].weight.tensor_split([beside.shape[1]], dim=1)
+            told = torch.cat([beside, maps.to(beside.dtype)], dim=1)
+            told = F.conv2d(told, of_told, head[0].bias, padding=1)
+            for found, image in zip(logits, images):
+                found.append(head[1:](F.conv2d(image[place], of_image, padding=1) + told))
         return logits
 
 

@@ -45,7 +45,8 @@ def step():
 OURS = """
 import sys; sys.path.insert(0, {root!r})
 import contextlib, json, time, torch
-from posegan import augment, recipes, training
+from posegan import augment, recipes, terminal, training
+terminal.keep_memory()  # as the command does
 given = dict(data="none", root="", model={model!r}, run="", steps=1000, learning_rate=1e-4,
              device="cpu", precision={precision!r}, descriptor="vector", features="none",
              save_every=1000, compile={compiled}, seed=0)
@@ -158,8 +159,9 @@ def compilation(repeats: int, steps: int) -> None:
 RUN = """
 import sys; sys.path.insert(0, {root!r})
 import json, logging, tempfile, time
-from posegan import losses, pairs, recipes, training
+from posegan import checkpoints, losses, pairs, recipes, terminal, training
 import torch
+terminal.keep_memory()
 torch.set_num_threads({threads})
 given = dict(data={data!r}, root={data_root!r}, model="flow", run="", steps={steps},
              device="cpu", features="none", save_every=100000, compile=False, seed=0)

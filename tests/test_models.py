@@ -279,6 +279,33 @@ def test_the_discriminator_has_instance_norm():
     assert torch.allclose(norms[0](x), F.instance_norm(x), atol=1e-5)
 
 
+def test_images_are_judged_by_the_whole_first_convolution():
+    draws = torch.Generator().manual_seed(0)
+    sizes = [(24, 8, 4), (40, 4, 2), (112, 2, 1), (320, 1, 1)]
+    discriminator = models.ProjectedDiscriminator([size[0] for size in sizes], 8).eval()
+    found = [[torch.randn(2, *size, generator=draws) for size in sizes] for _ in range(3)]
+    source, *images = map(discriminator.mix, found)
+    maps = torch.rand(2, 2 * augment.POSE_MAPS, 8, 4, generator=draws)
+    judged = discriminator(images, source, maps)
+    for image, logits in zip(images, judged):
+        for head, x, beside, found in zip(discriminator.heads, image, source, logits):
+            poses_there = F.adaptive_avg_pool2d(maps, x.shape[-2:])
+            wanted = head(torch.cat([x, beside, poses_there], 1))
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("kernel", (3, 5))
+@pytest.mark.parametrize("size", ((16, 8), (15, 8), (16, 7), (11, 9)))
+def test_padding_is_tensorflows(size, kernel, stride):
+    theirs = pytest.importorskip("efficientnet_lite_pytorch.utils").Conv2dDynamicSamePadding
+    layer = theirs(6, 6, kernel, stride=stride, groups=6)
+    maps = torch.randn(2, 6, *size, generator=torch.Generator().manual_seed(0))
+    wanted = layer(maps)
+    layer.__class__ = features.SamePadding
+    torch.testing.assert_close(layer(maps), wanted)
+
+
 def test_joining_weighs_descriptor_and_pose_as_said():
     join = models.Join(2048, 75).train()
     generator = torch.Generator().manual_seed(0)
