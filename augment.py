@@ -89,12 +89,6 @@ def sample(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
     return found.to(images.dtype)
 
 
-def look_up(images: Tensor, at: Tensor) -> Tensor:
-    """`sample` at points (B, 2, h, w), x and y in pixels of the images."""
-    scale, origin = sampling(*images.shape[-2:], images.device)
-    return sample(images, torch.addcmul(origin, at.permute(0, 2, 3, 1), scale))
-
-
 @cache
 def sampling_grid(height: int, width: int, device: torch.device) -> Tensor:
     """Every pixel as `sample` wants it: (height, width, 2)."""

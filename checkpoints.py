@@ -293,7 +293,7 @@ def generate(
 
 def to_levels(images: Tensor) -> Tensor:
     """Images in [-1, 1] as uint8."""
-    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def check_size(prepared: pairs.Prepared, generator: nn.Module) -> None:

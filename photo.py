@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from posegan import checkpoints, demo, features, metrics, pairs, poses
-from posegan.augment import look_up, pixel_grid, warp
+from posegan.augment import pixel_grid, sample, sampling, warp
 from posegan.body import carry, filled, matte, surroundings
 from posegan.poses import BadInput, metre
 
@@ -22,7 +22,7 @@ FILLED = 0.92  # of the frame's height or width the person takes, as in a detect
 WIDENED = 1.5  # times its own size a frame grows at most, so that the new poses fit in it too
 SNAPPED = 1.25  # a frame that differs less from the whole photo is the whole photo
 BATCH = 32  # pictures for the model at once
-FEW_PIXELS = 1 << 19  # of pictures that are put together at once: more leave the cache
+FEW_PIXELS = 1 << 18  # of pictures that are put together at once: more leave the cache
 SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
 SHEET_POSES = 12  # of each photo, at most
 # How far below these joints, in metres, the body ends: crown and soles.
@@ -158,11 +158,17 @@ class Shot:
     own: Pose
 
     def __post_init__(self):
-        self.rows, self.columns = self.frame.window(self.photo.shape[:2])
-        self.source = torch.from_numpy(self.frame.cut(self.photo)).permute(2, 0, 1)[None]
-        self.seen = None if self.own is None else self.frame.to_model(self.own)
+        frame = self.frame
+        self.rows, self.columns = frame.window(self.photo.shape[:2])
+        self.source = torch.from_numpy(frame.cut(self.photo)).permute(2, 0, 1)[None]
+        self.seen = None if self.own is None else frame.to_model(self.own)
         part = self.photo[self.rows, self.columns].copy()
-        self.grid = pixel_grid(*part.shape[:2], torch.device("cpu"))  # (2, h, w)
+        # Every pixel of the window in the model's, as `sample` wants it: (1, h, w, 2).
+        corner = torch.tensor([self.columns.start - frame.left, self.rows.start - frame.top])
+        grid = pixel_grid(*part.shape[:2], corner.device).permute(1, 2, 0)[None]
+        places = (grid + corner + 0.5) / frame.scale - 0.5
+        scale, origin = sampling(*frame.size, corner.device)
+        self.places = torch.addcmul(origin, places, scale)
         self.shown = pairs.normalise(torch.from_numpy(part).permute(2, 0, 1)[None])  # (1, 3, h, w)
         self.background = self.shown  # filled where the person is
         self.person = torch.zeros_like(self.shown[:, :1])  # (1, 1, h, w) in [0, 1]
@@ -182,53 +188,49 @@ class Shot:
         few = max(1, min(BATCH, FEW_PIXELS // self.person.numel()))
         moved = self.frame.to_model(moved)
         for start in range(0, len(moved), BATCH):
-            batch = moved[start : start + BATCH]
-            made = self.make(generator, batch)
-            for first in range(0, len(batch), few):
-                part = slice(first, first + few)
-                few_made = (one[part] for one in made)
-                yield from checkpoints.to_pictures(self.compose(batch[part], *few_made))
+            maps = self.make(generator, moved[start : start + BATCH])
+            for part in maps.split(few):
+                yield from checkpoints.to_pictures(self.compose(part))
 
-    def make(self, generator: nn.Module, moved: np.ndarray) -> list[Tensor]:
-        """What a generator makes for poses (B, 25, 3) of its pixels: its picture, what of it is
-        painted (B, 3, H, W), its flow (B, 2, H, W) in pixels, and the trust in that (B, 1, H, W).
+    @torch.inference_mode()
+    def make(self, generator: nn.Module, moved: np.ndarray) -> Tensor:
+        """What a picture is put together from, for poses (B, 25, 3) of the model's pixels.
+
+        Maps (B, 12, H, W) of its size: those of `Carried`, what the generator paints, its flow in
+        pixels, and the trust in that.
         """
         size = self.frame.size
         own = None if self.seen is None else torch.from_numpy(within(self.seen, size))[None]
         target = torch.from_numpy(within(moved, size))
         made = checkpoints.synthesise(generator, self.source, target, own)
         parts = made.image, made.painted, made.found.flows[3], made.trust
-        return [one.float().cpu() for one in parts]
+        image, painted, flow, trust = (one.float().cpu() for one in parts)
+        carried = carry(self.seen, moved, size)
+        # What is painted continues the colours of what is carried beside it, without a seam.
+        source = pairs.normalise(self.source).expand_as(image)
+        seam = warp(source, carried.flow) - image
+        return torch.cat([*carried, painted + filled(seam, carried.known), flow, trust], 1)
 
     @torch.inference_mode()
-    def compose(
-        self, moved: np.ndarray, image: Tensor, painted: Tensor, own_flow: Tensor, trust: Tensor
-    ) -> Tensor:
+    def compose(self, maps: Tensor) -> Tensor:
         """The person moved, before the photograph's own background: uint8 (B, 3, h, w).
 
         Pixels of the photograph are shown where the skeleton or the model's flow finds them in it;
         the rest is the model's own painting, enlarged. Where nothing moves, the photograph itself.
-        Without the person's pose all of it is the model's. For the arguments see `make`.
+        Without the person's pose all of it is the model's. For the maps see `make`.
         """
-        frame, every = self.frame, (len(moved), -1, -1, -1)
-        carried = carry(self.seen, moved, frame.size)
-        # What is painted continues the colours of what is carried beside it, without a seam.
-        seam = warp(pairs.normalise(self.source).expand(every), carried.flow) - image
-        maps = [*carried, painted + filled(seam, carried.known), own_flow, trust]
-        corner = torch.tensor([self.columns.start - frame.left, self.rows.start - frame.top])
-        places = (self.grid + corner[:, None, None] + 0.5) / frame.scale - 0.5  # in their pixels
-        maps = look_up(torch.cat(maps, 1), places.expand(every))  # (B, 12, h, w)
+        every = len(maps), -1, -1, -1
+        maps = sample(maps, self.places.expand(every))  # (B, 12, h, w)
         flow, known, body, core, still, painted, own_flow, trust = maps.split(
             [2, 1, 1, 1, 1, 3, 2, 1], 1
         )
         both = torch.cat([self.shown, self.person], 1).expand(every)
-        taken, own = look_up(both, self.grid + flow * frame.scale).split([3, 1], 1)
-        by_model = look_up(both[:, :3], self.grid + own_flow * frame.scale)
-        person = torch.lerp(torch.lerp(painted, by_model, trust), taken, known)
-        image = torch.lerp(self.background, person, torch.lerp(core, body * own, known))
-        image = torch.lerp(image, self.shown, still)
-        image = torch.where((body > 0) | (self.around > 0), image, self.shown)
-        return checkpoints.to_levels(image)
+        taken, own = warp(both, flow * self.frame.scale).split([3, 1], 1)
+        by_model = warp(both[:, :3], own_flow * self.frame.scale)
+        person = painted.lerp_(by_model, trust).lerp_(taken, known)
+        image = torch.lerp(self.background, person, core.lerp_(body * own, known))
+        still = still.masked_fill_((body <= 0) & (self.around <= 0), 1)
+        return checkpoints.to_levels(image.lerp_(self.shown, still))
 
     def paste(self, picture: np.ndarray) -> np.ndarray:
         """The photograph with a picture of the frame's window in its place, softly."""

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from race import race
 
-from posegan import checkpoints, photo, poses
+from posegan import checkpoints, photo, poses, terminal
 
 EXAMPLE = Path(photo.__file__).with_name("examples") / "person.jpg"
 
@@ -47,6 +47,7 @@ def whole(model: photo.Model, shot: photo.Shot, moved: np.ndarray) -> None:
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--count", default=1000, show_default=True)
 def main(repeats: int, count: int) -> None:
+    terminal.keep_memory()  # as the command does
     model = photo.load(checkpoints.BUILT_IN)
     for times in (1, 2, 4):
         shot, moved = take(times * model.size[0], model.size)

@@ -104,7 +104,9 @@ def test_a_moved_pose_stays_on_its_pixels(size, wildest):
     assert torch.equal(moved[..., 2], pose[..., 2] * there)
     inside = (moved[..., :2] >= 0).all(2) & (moved[..., :2] <= torch.tensor([W - 1, H - 1])).all(2)
     inside &= there
-    found = augment.look_up(at, moved[..., :2].transpose(1, 2)[..., None]).squeeze(3)  # (B, 2, 25)
+    scale, origin = augment.sampling(H, W, at.device)
+    points = (origin + moved[..., :2] * scale)[:, :, None]  # (B, 25, 1, 2)
+    found = augment.sample(at, points).squeeze(3)  # (B, 2, 25)
     distance = (found.transpose(1, 2) - pose[..., :2]).norm(dim=2)
     assert distance[inside].max() < 0.1
     assert (moved - pose)[..., :2].norm(dim=2)[inside].mean() > 2  # it did move
