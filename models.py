@@ -260,6 +260,17 @@ class ResidualGenerator(nn.Module):
         return self.draw(self.descriptor(source), target_pose)
 
 
+class InstanceNorm(nn.Module):
+    """Instance norm, in float32: the quickest on a CPU, where group norm in bfloat16 takes tenfold.
+
+    PyTorch's own instance norm in float32 is up to three times slower.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with augment.in_float32(x):
+            return F.group_norm(x.float(), x.shape[1]).to(x.dtype)
+
+
 class Discriminator(nn.Module):
     """RPT-GAN's discriminator: Conv-ReLU-Pool, then logits of real/fake (B,) and identity (B, N).
 
@@ -275,8 +286,7 @@ class Discriminator(nn.Module):
         for before, after in pairwise(widths):
             layers += [
                 nn.Conv2d(before, after, 3, padding=1),
-                # Instance norm: PyTorch's own is up to five times slower on the CPU.
-                nn.GroupNorm(after, after, affine=False) if before > 3 else nn.Identity(),
+                InstanceNorm() if before > 3 else nn.Identity(),
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.AvgPool2d(2, ceil_mode=True),
             ]

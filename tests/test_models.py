@@ -273,7 +273,7 @@ def test_maps_carry_a_corner_of_the_source_to_that_corner(corner):
 
 def test_the_discriminator_has_instance_norm():
     modules = models.Discriminator(64, 32, 2, channels=6).modules()
-    norms = [module for module in modules if isinstance(module, torch.nn.GroupNorm)]
+    norms = [module for module in modules if isinstance(module, models.InstanceNorm)]
     x = torch.rand(2, 12, 5, 7, generator=torch.Generator().manual_seed(0))
     assert len(norms) == 4
     assert torch.allclose(norms[0](x), F.instance_norm(x), atol=1e-5)
