@@ -106,7 +106,7 @@ def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
     return similar(moved, scale, shift)
 
 
-def similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
+def similar(pose: np.ndarray, scale: float | np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Poses (..., 25, 3) scaled, then shifted (2,); missing joints stay zeros."""
     present = pose[..., 2:] > 0
     points = (pose[..., :2] * scale + shift) * present
@@ -146,14 +146,11 @@ def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bo
         return within.mean() > 0.5 and np.mean(tall) > 0.5
     unit = max(metre(own), 1e-6)
     sizes = np.array([metre(one) for one in moved]) / unit
-    apart = np.array([_middle(one) - _middle(own) for one in moved])
+    anchors = map(_anchors, (own, *moved))
+    here, *there = (one.get("hips", one.get("neck", (np.inf, np.inf))) for one in anchors)
+    apart = np.array(there) - here
     near = (sizes > 1 / 1.25) & (sizes < 1.25) & (np.hypot(*apart.T) < 0.6 * unit)
     return (within & near).mean() > 0.5
-
-
-def _middle(pose: np.ndarray) -> np.ndarray:
-    anchors = _anchors(pose)
-    return anchors.get("hips", anchors.get("neck", np.full(2, np.inf)))
 
 
 def facing(pose: np.ndarray) -> float:
@@ -258,14 +255,12 @@ def read_labels(source: bytes, name: str) -> np.ndarray:
 
     Raises ClickException, which calls it `name`, where it is none.
     """
-    try:
-        with Image.open(BytesIO(source), formats=("PNG",)) as image:
-            if image.mode not in ("L", "P"):
-                raise ValueError(f"its pixels are {image.mode}, not part numbers")
-            return np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
-        remedy = "give a PNG in grey or with a palette"
-        raise BadInput(name, f"not a label map ({error})", remedy) from None
+    with _opened(source, name) as image:
+        labels = np.asarray(image)
+    if image.format != "PNG" or image.mode not in ("L", "P"):
+        problem = f"not a label map, but {image.format} with pixels of {image.mode}"
+        raise BadInput(name, problem, "give a PNG in grey or with a palette")
+    return labels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -282,20 +277,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit_matrix(size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
-    """The map (2, 3) of points x, y, 1 in a picture to those in a frame; sizes (height, width).
-
-    One rule for pictures and their poses: the picture is scaled to the frame's height keeping its
-    aspect, centred, and cropped or padded with zeros at the sides. 256x256 to 256x176 is x - 40.
-    """
-    width, left = _placed(size_from, size_to)
-    x, y = width / size_from[1], size_to[0] / size_from[0]
-    # Pixel centres are at integers: the corner of the picture is at (-0.5, -0.5).
-    return np.array([[x, 0, (x - 1) / 2 + left], [0, y, (y - 1) / 2]])
-
-
 def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, int]:
-    # The width of a picture scaled to the frame's height, and where its left edge falls.
+    # One rule for pictures and their poses: a picture is scaled to the frame's height keeping its
+    # aspect, centred, and cropped or padded with zeros at the sides; 256x256 to 256x176 is x - 40.
+    # Gives its width, and where its left edge falls.
     width = max(1, round(size_from[1] * size_to[0] / size_from[0]))
     return width, (size_to[1] - width) // 2
 
@@ -303,8 +288,8 @@ def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, 
 def fit_image(
     image: np.ndarray, size: tuple[int, int], filter: int = Image.Resampling.BICUBIC
 ) -> np.ndarray:
-    """Fit a picture uint8 (H, W, 3) or (H, W) into a frame by `fit_matrix`; without scaling, bit
-    for bit. Label maps take the filter NEAREST.
+    """Fit a picture uint8 (H, W, 3) or (H, W) into a frame (height, width), which fills its height;
+    without scaling, bit for bit. Label maps take the filter NEAREST.
     """
     (height, width), (H, W) = size, image.shape[:2]
     scaled, left = _placed((H, W), size)
@@ -315,11 +300,13 @@ def fit_image(
 
 
 def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
-    """Fit a picture's pose (25, 3) into a frame by `fit_matrix`; joints outside become missing."""
-    matrix = fit_matrix(size_from, size_to)
-    fitted = pose[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    present = (pose[:, 2:] > 0) & inside(fitted, size_to)[:, None]
-    return np.where(present, np.column_stack([fitted, pose[:, 2]]), 0).astype(np.float32)
+    """Fit a picture's pose (25, 3) into a frame like the picture; joints outside become missing."""
+    width, left = _placed(size_from, size_to)
+    scale = np.array([width / size_from[1], size_to[0] / size_from[0]])
+    # Pixel centres are at integers: the corner of the picture is at (-0.5, -0.5).
+    fitted = similar(pose, scale, (scale - 1) / 2 + (left, 0))
+    present = (pose[:, 2] > 0) & inside(fitted[:, :2], size_to)
+    return np.where(present[:, None], fitted, 0)
 
 
 def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -356,7 +343,7 @@ class Pose:
         return (pose * (self.joints[:, 2:] > 0)).astype(np.float32)
 
     def fitted(self, frame: tuple[int, int]) -> np.ndarray:
-        """The joints where `fit_matrix` brings the pose's picture in a frame (height, width).
+        """The joints where `fit_pose` brings them in a frame (height, width).
 
         A picture of unknown size is taken to be as large as the frame.
         """
@@ -471,22 +458,22 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
         if not line.strip():
             continue
         name, *lists = (part.strip() for part in line.rsplit(":", 2))
-        problem = f"line {number} is not name: [18 y]: [18 x]"
         try:
             y, x = json.loads(f"[{','.join(lists)}]")
-            counts = len(y), len(x)
-            points = _numbers([*x, *y]) if counts == (18, 18) else None
+            counts, points = (len(y), len(x)), _numbers([*x, *y])
         except (ValueError, TypeError, OverflowError, RecursionError):
+            problem = f"line {number} is not name: [18 y]: [18 x]"
             raise BadInput(file, problem, "follow this format") from None
-        if points is None:
-            joints = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
-            problem = f"line {number} has {joints}, 18 are needed"
-            raise BadInput(file, problem, "write a missing one as -1")
-        if not (abs(points) <= FARTHEST).all():
-            problem = f"line {number} has a joint that is not finite, or beyond a million"
-            raise BadInput(file, problem, "write a missing one as -1")
-        if name in found:
-            raise BadInput(file, f"line {number} has {name} a second time", "remove one")
+        problem, remedy = "", "write a missing one as -1"
+        if counts != (18, 18):
+            has = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
+            problem = f"has {has}, 18 are needed"
+        elif not (abs(points) <= FARTHEST).all():
+            problem = "has a joint that is not finite, or beyond a million"
+        elif name in found:
+            problem, remedy = f"has {name} a second time", "remove one"
+        if problem:
+            raise BadInput(file, f"line {number} {problem}", remedy)
         found[name] = points
     points = np.array(list(found.values())).reshape(-1, 2, 18).swapaxes(1, 2)  # (N, 18, 2)
     present = (points != -1).all(2, keepdims=True)
@@ -495,119 +482,101 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
 
 
 def _numbers(values: list) -> np.ndarray:
-    # A flat list of numbers as float32; too large ones are infinite. Raises for anything else.
-    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+    # A flat list of numbers, as JSON has them; raises for anything else.
+    if any(type(value) not in (int, float) for value in values):
         raise TypeError
-    with np.errstate(over="ignore"):
-        return np.array(values, np.float64).astype(np.float32)
+    return np.array(values, float)
 
 
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
-    """Read the bytes of OpenPose's file of one picture, called `name`, or of COCO's of many.
-
-    Raises ClickException, which calls them `file`, where they are neither.
+    """Read the bytes of a file of one picture, called `name`, or of many, as OpenPose, COCO and
+    detectors write them. Raises ClickException, which calls them `file`, where they are no such.
     """
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
         raise BadInput(file, "not valid JSON", "give OpenPose or COCO key points") from None
-    try:
-        if isinstance(content, dict) and isinstance(content.get("people"), list):
-            keys = ("pose_keypoints_2d", "pose_keypoints")
-            people = [one[keys[keys[0] not in one]] for one in content["people"]]
-            return {_stem(name): _picture([_joints(one, (75, 54), file) for one in people])}
-        if isinstance(content, dict) and "instance_info" in content:
-            content = content["instance_info"]  # MMPose, with what it knows of the joints
-        if isinstance(content, dict):
-            return _coco(content["annotations"], content.get("images", ()), file)
-        if content and "instances" in content[0]:  # MMPose's of a video
-            return {str(one["frame_id"]): _detected(one["instances"], file) for one in content}
-        if content and "image_id" in content[0]:
-            return _coco(content, (), file)
-        return {_stem(name): _detected(content, file)}
-    except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
-        pass
-    remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
-    raise BadInput(file, "neither OpenPose nor COCO key points", remedy)
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
-
-
-def _picture(people: list[np.ndarray]) -> Pose:
-    # The people of one picture of unknown size; small numbers are fractions of it.
-    if not people:
-        return MISSING
-    joints = _largest(people)
-    points = joints[joints[:, 2] > 0, :2]
-    fractions = bool(len(points)) and bool((abs(points) <= 1).all())
-    if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
-        for one in people:
-            one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
-    return Pose(joints, None, fractions, len(people), tuple(people))
-
-
-def _detected(people: list[dict], file: Path | str) -> Pose:
-    # One picture's people as MMPose's and ViTPose's programs, or Ultralytics', write them.
-    found = []
-    for person in people:
-        points = person["keypoints"]
-        if isinstance(points, dict):  # Ultralytics: x, y and visible apart; not found is 0, 0
-            x, y = points["x"], points["y"]
-            sure = points.get("visible") or [float(pair != (0, 0)) for pair in zip(x, y)]
-            sure = [value * (pair != (0, 0)) for value, pair in zip(sure, zip(x, y))]
-            points = list(zip(x, y, sure, strict=True))
-        elif len(points[0]) == 2:
-            sure = person.get("keypoint_scores") or person.get("scores") or [1.0] * len(points)
-            points = [(x, y, value) for (x, y), value in zip(points, sure, strict=True)]
-        found.append(_joints([value for point in points for value in point], (51,), file))
-    return _picture(found)
-
-
-def _coco(annotations: list, images: list, file: Path | str) -> dict[str, Pose]:
-    # Annotations as COCO writes them, or the plain list of results detectors write.
-    if not isinstance(annotations, list):
-        raise TypeError
-    images = {image["id"]: image for image in images}
-    found: dict = {}
-    for annotation in annotations:
-        joints = _joints(annotation["keypoints"], (51,), file)
-        found.setdefault(annotation["image_id"], []).append(joints)
     poses: dict[str, Pose] = {}
-    for number, people in found.items():
-        image = images.get(number, {})
-        name = str(image.get("file_name", number))
-        size = int(image.get("height", 0)), int(image.get("width", 0))
-        if not 0 <= min(size) <= max(size) <= FARTHEST:
-            raise ValueError
-        if name in poses:
-            raise BadInput(file, f"two images called {name}", "remove one")
-        size = size if all(size) else None
-        poses[name] = Pose(_largest(people), size, False, len(people), tuple(people))
+    try:
+        for called, people, size in _pictures(content, name):
+            people = [_joints(_flat(person), file) for person in people]
+            merge(poses, {called: _of_picture(people, size)}, file)
+    except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
+        remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
+        raise BadInput(file, "neither OpenPose nor COCO key points", remedy) from None
     return poses
 
 
-def _joints(values: list, counts: tuple[int, ...], file: Path | str) -> np.ndarray:
-    # A person's flat list of x, y, confidence, of one of the lengths given, as BODY_25.
-    if len(values) not in counts:
-        problem = f"a person has {len(values)} numbers, {' or '.join(map(str, counts))} are needed"
+def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict], tuple | None]]:
+    # Of each picture its name, its people as they are written, and its size if that is known.
+    name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
+    if isinstance(content, dict) and isinstance(content.get("people"), list):  # OpenPose
+        yield name, content["people"], None
+        return
+    if isinstance(content, dict) and "instance_info" in content:
+        content = content["instance_info"]  # MMPose, with what it knows of the joints
+    if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
+        whole = content if isinstance(content, dict) else {"annotations": content}
+        images = {image["id"]: image for image in whole.get("images", ())}
+        people: dict = {}
+        for person in whole["annotations"]:
+            people.setdefault(person["image_id"], []).append(person)
+        for number, found in people.items():
+            image = images.get(number, {})
+            size = int(image.get("height", 0)), int(image.get("width", 0))
+            if not 0 <= min(size) <= max(size) <= FARTHEST:
+                raise ValueError
+            yield str(image.get("file_name", number)), found, size if all(size) else None
+    elif content and "instances" in content[0]:  # MMPose's of a video
+        for frame in content:
+            yield str(frame["frame_id"]), frame["instances"], None
+    else:
+        yield name, content, None
+
+
+def _flat(person: dict) -> list:
+    # A person's x, y and confidence, joint by joint.
+    points = person.get("pose_keypoints_2d", person.get("pose_keypoints", person.get("keypoints")))
+    if isinstance(points, dict):  # Ultralytics: x, y and visible apart; not found is 0, 0
+        sure = points.get("visible") or [1.0] * len(points["x"])
+        rows = zip(points["x"], points["y"], sure, strict=True)
+        points = [[x, y, value * ((x, y) != (0, 0))] for x, y, value in rows]
+    elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose
+        sure = person.get("keypoint_scores") or person.get("scores") or [1.0] * len(points)
+        points = [[x, y, value] for (x, y), value in zip(points, sure, strict=True)]
+    return [value for one in points for value in (one if isinstance(one, list) else [one])]
+
+
+def _joints(values: list, file: Path | str) -> np.ndarray:
+    # A person's flat list of x, y, confidence as BODY_25.
+    if len(values) not in (75, 54, 51):
+        problem = f"a person has {len(values)} numbers, 75, 54 or 51 are needed"
         raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
     joints = _numbers(values).reshape(-1, 3)
     if not (abs(joints) <= FARTHEST).all():
         problem = "a joint is not finite, or beyond a million pixels"
         raise BadInput(file, problem, "write a missing one as 0, 0, 0")
+    joints = joints.astype(np.float32)
     joints[:, 2] = joints[:, 2].clip(0, 1)  # COCO's visibility: 1 hidden, 2 seen
     joints[joints[:, 2] == 0] = 0
     return {25: np.copy, 18: from_coco18, 17: from_coco17}[len(joints)](joints)
 
 
-def _largest(people: list[np.ndarray]) -> np.ndarray:
+def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
+    # The largest confident one. In a picture of unknown size small numbers are fractions of it.
     def weight(joints: np.ndarray) -> float:
         points = joints[joints[:, 2] > 0, :2]
         return np.hypot(*np.ptp(points, 0)) * joints[:, 2].mean() if len(points) else -1.0
 
-    return max(people, key=weight)
+    if not people:
+        return MISSING
+    joints = max(people, key=weight)
+    points = joints[joints[:, 2] > 0, :2]
+    fractions = bool(not size and len(points) and (abs(points) <= 1).all())
+    if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
+        for one in people:
+            one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
+    return Pose(joints, size, fractions, len(people), tuple(people))
 
 
 # ------------------------------------------------------------------------------ sheets
