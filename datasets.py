@@ -122,15 +122,14 @@ def _official(config: PrepareConfig) -> Listing:
         raise BadInput(source.path, f"no {title} pictures in the expected place", remedy)
     named = _official_poses(config)
     # A person's pictures say the split; where they don't, the key points' file does.
-    known = [*(parsed for parsed, _ in named.values()), *pictures.values()]
-    splits = {parsed["identity"]: parsed["split"] for parsed in known if parsed["split"]}
+    known = [*named.values(), *pictures.values()]
+    splits = {one["identity"]: one["split"] for one in known if one["split"]}
     rows = []
     for key in dict.fromkeys([*named, *pictures]):
-        said, pose = named.get(key, ({}, poses.MISSING if named else None))
-        parsed = pictures.get(key) or said | {"split": "", "file": None}
-        identity = parsed["identity"]
-        split = parsed["split"] or splits.get(identity, "")
-        rows.append(Row(parsed["file"], identity, parsed["camera"], split, pose))
+        one = {"file": None, "pose": poses.MISSING if named else None}
+        one |= named.get(key, {}) | pictures.get(key, {})
+        split = splits.get(one["identity"], "")
+        rows.append(Row(one["file"], one["identity"], one["camera"], split, one["pose"]))
     about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
     return _listed(about, source, config, rows, len(pictures))
 
@@ -155,19 +154,19 @@ def _listed(
     return Listing(about, rows, decoded, published=config.data in OFFICIAL, skipped=skipped)
 
 
-def _official_poses(config: PrepareConfig) -> dict[str, tuple[dict[str, str], poses.Pose]]:
+def _official_poses(config: PrepareConfig) -> dict[str, dict]:
     # What the names say, and the poses, of all files of --poses; the one for training first.
     title, csvs, _ = OFFICIAL[config.data]
     files = [file for given in config.poses for file in sorted(Path(given).glob(csvs)) or [given]]
-    named: dict = {}
+    named: dict[str, dict] = {}
     for file in sorted(map(Path, files), key=lambda file: "train" not in file.name):
-        said = {"split": "test" if "test" in file.name else "train"}
+        split = "test" if "test" in file.name else "train"
         for name, pose in poses.read_poses(file).items():
             parsed = _parse_name(config.data, name)
             if not parsed or parsed["key"] in named:
                 problem = "appears twice" if parsed else f"is not a {title} name"
                 raise BadInput(file, f"{name} {problem}", "remove it")
-            named[parsed["key"]] = parsed | said, pose
+            named[parsed["key"]] = parsed | {"split": split, "pose": pose}
     return named
 
 
@@ -180,18 +179,18 @@ def _folder(config: PrepareConfig) -> Listing:
     for given in config.poses:
         for name, pose in poses.read_poses(given).items():
             poses.merge(known, {poses.stem(name): pose}, given)
-    bare = Counter(PurePosixPath(poses.stem(name)).name for name in names)
+    called = Counter(call for name in names for call in _calls(name))
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     rows = []
     for name in names:
         parts = PurePosixPath(name).relative_to(above).parts
         identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
         # Key points may leave out folders above the picture, unless several would be meant.
-        *calls, last = _calls(name)
-        calls += [last] * (bare[last] == 1)
+        whole, *ends = _calls(name)
+        calls = [whole, *(end for end in ends if called[end] == 1)]
         missing = poses.MISSING if known else None
         pose = next((known[call] for call in calls if call in known), missing)
-        view = re.split("[-_]", last)[-1] if config.data == "mvc" else ""
+        view = re.split("[-_/]", whole)[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
     about = f"{source.path.name}, one folder per person"
     return _listed(about, source, config, rows, len(names) + beside)
@@ -290,11 +289,8 @@ def ordered_pairs(groups: list[str]) -> np.ndarray:
     members: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         members.setdefault(group, []).append(place)
-    lists = [np.zeros((0, 2), np.int32)]
-    for places in members.values():
-        two = np.argwhere(~np.eye(len(places), dtype=bool))  # (k * (k - 1), 2)
-        lists.append(np.array(places, np.int32)[two])
-    return np.concatenate(lists)
+    found = (pair for places in members.values() for pair in itertools.permutations(places, 2))
+    return np.fromiter(itertools.chain.from_iterable(found), np.int32).reshape(-1, 2)
 
 
 def _pair_lists(listing: Listing, stored: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
@@ -403,13 +399,10 @@ def _calls(name: str) -> list[str]:
 def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
     # A map has its picture's name, with as many of the folders above it as tell it from others'.
     called = Counter(call for row in rows for call in _calls(row.file))
-    places, maps = {}, {}
-    for place, row in enumerate(rows):
-        places |= {call: place for call in _calls(row.file) if called[call] == 1}
-    for name in source.names:
-        known = [places[call] for call in _calls(name) if call in places]
-        if known:
-            maps[name] = known[0]
+    calls = ((call, place) for place, row in enumerate(rows) for call in _calls(row.file))
+    places = {call: place for call, place in calls if called[call] == 1}
+    ends = ((name, call) for name in source.names for call in reversed(_calls(name)))
+    maps = {name: places[call] for name, call in ends if call in places}  # by the longest one
     if not maps:
         remedy = "name each PNG after its picture"
         raise BadInput(source.path, "no parsing maps for these pictures", remedy)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -27,15 +28,13 @@ PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 
 def parse_size(value: str) -> tuple[int, int]:
     """Height and width of "128x64", pixels. Raises BadParameter for what no model takes."""
-    height, _, width = value.lower().partition("x")
-    if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
+    found = re.fullmatch("([0-9]{1,4})[xX]([0-9]{1,4})", value)
+    if not found:
         raise click.BadParameter(f"{value!r} is not a size; write height x width, such as 128x64")
-    size = int(height), int(width)
-    if any(side % 16 for side in size) or min(size) < 16:
-        raise click.BadParameter(f"{value}: both must be multiples of 16, such as 128x64")
-    if max(size) > 1024:
-        raise click.BadParameter(f"{value}: at most 1024 pixels a side")
-    return size
+    height, width = map(int, found.groups())
+    if not {height, width} <= set(range(16, 1025, 16)):
+        raise click.BadParameter(f"{value}: both must be multiples of 16, at most 1024")
+    return height, width
 
 
 def parse_box(value: str) -> tuple[int, ...]:
@@ -142,15 +141,13 @@ def stoppable() -> Iterator[None]:
     """Let what a signal ends clean up behind it, undisturbed by a second one."""
 
     def stop(number: int, frame: object) -> None:
-        for one in previous:
+        for one in numbers:
             signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    previous = {one: signal.getsignal(one) for one in numbers}
-    for one in numbers:
-        if previous[one] is not signal.SIG_IGN:  # as nohup wants it
-            signal.signal(one, stop)
+    heard = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]  # nohup's stay
+    previous = {one: signal.signal(one, stop) for one in heard}
     try:
         yield
     except KeyboardInterrupt as error:
