@@ -5,15 +5,14 @@ import csv
 import itertools
 import json
 import logging
-import multiprocessing
+import math
 import os
 import re
-import signal
-import threading
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -175,7 +174,8 @@ def _folder(config: PrepareConfig) -> Listing:
     names = [name for name in _pictures(source) if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
     if not names:
         raise BadInput(source.path, "no pictures in it", "give one folder per person")
-    known, beside = ({}, 0) if config.poses else _poses_beside(source, names)
+    known = {} if config.poses else _poses_beside(source, names)
+    used = len(names) + len(known)
     for given in config.poses:
         for name, pose in poses.read_poses(given).items():
             poses.merge(known, {poses.stem(name): pose}, given)
@@ -193,11 +193,11 @@ def _folder(config: PrepareConfig) -> Listing:
         view = re.split("[-_/]", whole)[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
     about = f"{source.path.name}, one folder per person"
-    return _listed(about, source, config, rows, len(names) + beside)
+    return _listed(about, source, config, rows, used)
 
 
-def _poses_beside(source: Source, names: list[str]) -> tuple[dict[str, poses.Pose], int]:
-    # Those in files beside the pictures, by the pictures' names without suffix; how many files.
+def _poses_beside(source: Source, names: list[str]) -> dict[str, poses.Pose]:
+    # Those in files beside the pictures, by the pictures' names without suffix.
     stems = {poses.stem(name) for name in names}
     files = {stem + ending: stem for stem in stems for ending in ("_keypoints.json", ".json")}
     known = {}
@@ -208,7 +208,7 @@ def _poses_beside(source: Source, names: list[str]) -> tuple[dict[str, poses.Pos
             raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
         known[files[file]] = next(iter(parsed.values()), poses.MISSING)
     poses.warn_of_several(source.path, known)
-    return known, len(files.keys() & set(source.names))
+    return known
 
 
 def _demo(config: PrepareConfig) -> Listing:
@@ -242,40 +242,29 @@ def _decoded(source: Source, weights: str | None, rows: list[Row], size: tuple) 
 
 
 def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
-    pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
-    tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
-    others = multiprocessing.active_children()
+    # By as many programs as there are cores; one that nobody reads any more ends by itself.
+    count, drawing = _cores(), []
     try:
-        # In a thread, as no signal interrupts it between a process's start and its first word.
-        with ThreadPoolExecutor(1) as starter:
-            given = partial(pool.map, demo.person, *zip(*tasks), chunksize=demo.POSES)
-            people = starter.submit(given).result()
-        yield from ((place, *person) for place, person in enumerate(people))
-    except BrokenProcessPool:
-        # The pool ends the processes that it knows, and waits for one that was just starting.
-        for child in set(multiprocessing.active_children()) - set(others):
-            child.kill()
+        for first in range(count):
+            command = [sys.executable, demo.__file__, *map(str, (seed, *size, first, count))]
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            drawing.append(subprocess.Popen(command, **streams))
+        for place in range(len(rows)):
+            said = drawing[place % count].stdout
+            image = np.frombuffer(said.read(math.prod(size) * 3), np.uint8).reshape(*size, 3)
+            joints = said.read(len(poses.JOINTS) * 3 * 4)
+            yield place, image, np.frombuffer(joints, np.float32).reshape(len(poses.JOINTS), 3)
+    except ValueError:  # less than a whole picture
         remedy = "free some memory, and try again"
         raise BadInput("demo", "a drawing process was killed", remedy) from None
     finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    # Ctrl-C is for the first process, which ends the others; they end when it is killed, too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+        for program in drawing:
+            with program:  # until it has ended
+                program.kill()
 
 
 def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------------------ pair lists
@@ -432,11 +421,9 @@ def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None
     An old one stays until the new one is whole. Raises ClickException for bad input, a full disk,
     or a folder that is there without `overwrite`.
     """
-    if config.data not in pairs.ARGUMENTS:
-        raise BadInput(config.data, "no data set", f"choose one of {', '.join(pairs.ARGUMENTS)}")
-    command = pairs.how_to_prepare(config.data, config.root)
     if config.data != "demo" and not config.source:
-        raise BadInput(config.data, "no --source given", f"run {command}")
+        remedy = f"run {pairs.how_to_prepare(config.data, config.root)}"
+        raise BadInput(config.data, "no --source given", remedy)
     name = config.data if config.name is None else config.name
     path = pairs.folder_of(name, config.root)
     if name in pairs.ARGUMENTS and name != config.data:

@@ -1,6 +1,8 @@
 """Draws the built-in demo people: bodies, clothes, light and background, with exact joints."""
 
+import itertools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -588,3 +590,11 @@ def _strides(phase: float, swing: float, lift: float, toes: float) -> list[tuple
 
 
 MOTIONS = tuple(_motions(0.0))
+
+
+if __name__ == "__main__":  # one of several programs that draw, to stdout: each every count-th
+    seed, height, width, first, count = map(int, sys.argv[1:])
+    people = itertools.product(range(IDENTITIES), range(POSES))
+    for identity, pose in itertools.islice(people, first, None, count):
+        for array in person(seed, identity, pose, (height, width)):
+            sys.stdout.buffer.write(array.tobytes())
