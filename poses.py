@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -56,25 +57,20 @@ COCO18 = (*range(8), *range(9, 19))
 COCO17 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
 
 
-def from_coco18(joints: np.ndarray) -> np.ndarray:
-    """COCO-18 joints (..., 18, 3) as BODY_25 (..., 25, 3) float32; the mid-hip is computed."""
-    return _to_body25(joints, COCO18, {MID_HIP: HIPS})
-
-
-def from_coco17(joints: np.ndarray) -> np.ndarray:
-    """COCO-17 joints (..., 17, 3) as BODY_25 (..., 25, 3) float32; neck, mid-hip are computed."""
-    return _to_body25(joints, COCO17, {NECK: SHOULDERS, MID_HIP: HIPS})
-
-
-def _to_body25(joints: np.ndarray, places: tuple, middles: dict) -> np.ndarray:
+def _from_coco(places: tuple[int, ...], joints: np.ndarray) -> np.ndarray:
     pose = np.zeros((*joints.shape[:-2], len(JOINTS), 3), np.float32)
     pose[..., places, :] = joints
-    for middle, (a, b) in middles.items():
-        # As sure as the less sure of the two; missing if either is.
-        sure = np.minimum(pose[..., a, 2], pose[..., b, 2])
-        pose[..., middle, :] = (pose[..., a, :] + pose[..., b, :]) / 2 * (sure > 0)[..., None]
-        pose[..., middle, 2] = sure
+    for middle, (a, b) in {NECK: SHOULDERS, MID_HIP: HIPS}.items():
+        if middle not in places:
+            # As sure as the less sure of the two; missing if either is.
+            sure = np.minimum(pose[..., a, 2], pose[..., b, 2])
+            pose[..., middle, :] = (pose[..., a, :] + pose[..., b, :]) / 2 * (sure > 0)[..., None]
+            pose[..., middle, 2] = sure
     return pose
+
+
+# Joints (..., 17 or 18, 3) as BODY_25 (..., 25, 3) float32; neck and mid-hip are computed.
+from_coco17, from_coco18 = partial(_from_coco, COCO17), partial(_from_coco, COCO18)
 
 
 def metre(joints: np.ndarray) -> float:
@@ -82,16 +78,14 @@ def metre(joints: np.ndarray) -> float:
     found = [
         np.hypot(*(joints[a, :2] - joints[b, :2])) / length
         for (a, b), length in BONES.items()
-        if joints[a, 2] > 0 and joints[b, 2] > 0
+        if min(joints[a, 2], joints[b, 2]) > 0
     ]
     return float(np.quantile(found, 0.75)) if found else 0.0
 
 
 def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Poses (N, 25, 3) of another frame, brought to a person's size and place by one similarity.
-
-    The person's pose `own` (25, 3) says how large a metre is and where the hips and the ground
-    are; poses that are the person's, moved and scaled as one, come back exactly.
+    """Poses (N, 25, 3) of another frame, brought by one similarity to the size and place of a
+    person's pose `own` (25, 3); its own poses, moved and scaled as one, come back exactly.
     """
     # Of several poses by the longest, as a body that bends looks short.
     units = [unit for unit in map(metre, moved) if unit] or [1.0]
@@ -154,9 +148,8 @@ def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bo
 
 
 def facing(pose: np.ndarray) -> float:
-    """About how many degrees a person is turned from facing the viewer; 90: to the right.
-
-    By the shoulders' width and the nose; 0 where these are missing.
+    """About how many degrees a person is turned from facing the viewer (90: to the right), by the
+    shoulders' width and the nose; 0 where these are missing.
     """
     right, left = SHOULDERS
     if not (pose[[right, left], 2] > 0).all() or not metre(pose):
@@ -251,10 +244,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def read_labels(source: bytes, name: str) -> np.ndarray:
-    """Read a label map, uint8 (H, W): a PNG whose pixels, or palette places, are part numbers.
-
-    Raises ClickException, which calls it `name`, where it is none.
-    """
+    """Read a label map, uint8 (H, W): a PNG whose pixels, or palette places, are part numbers."""
     with _opened(source, name) as image:
         labels = np.asarray(image)
     if image.format != "PNG" or image.mode not in ("L", "P"):
@@ -343,11 +333,8 @@ class Pose:
         return (pose * (self.joints[:, 2:] > 0)).astype(np.float32)
 
     def fitted(self, frame: tuple[int, int]) -> np.ndarray:
-        """The joints where `fit_pose` brings them in a frame (height, width).
-
-        A picture of unknown size is taken to be as large as the frame.
-        """
-        picture = self.size or frame
+        """The joints where `fit_pose` brings them in a frame (height, width)."""
+        picture = self.size or frame  # of unknown size it is taken to be as large
         return fit_pose(self.at(picture), picture, frame)
 
 
@@ -589,14 +576,13 @@ def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     picture = Image.new("RGB", (W * scale, H * scale))
     pen = ImageDraw.Draw(picture)
     stroke = max(1, round(H * scale / 48))
-    points = [((x + 0.5) * scale, (y + 0.5) * scale, c > 0) for x, y, c in pose]
+    points, known = (pose[:, :2] + 0.5) * scale, pose[:, 2] > 0
     for number, (a, b) in enumerate(LIMBS):
-        if points[a][2] and points[b][2]:
+        if known[a] and known[b]:
             colour = f"hsv({360 * number // len(LIMBS)}, 86%, 100%)"
-            pen.line([points[a][:2], points[b][:2]], colour, stroke)
-    for x, y, present in points:
-        if present:
-            pen.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], (255, 255, 255))
+            pen.line([*points[a], *points[b]], colour, stroke)
+    for point in points[known]:
+        pen.ellipse([*(point - stroke), *(point + stroke)], "white")
     return np.asarray(picture.resize((W, H), Image.Resampling.BOX))
 
 
@@ -611,13 +597,12 @@ def overlay(image: np.ndarray, pose: np.ndarray, zoom: int = 1) -> np.ndarray:
 def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
     """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
     H, W = rows[0][0].shape[:2]
-    gap = 2
-    columns = max(map(len, rows))
-    grid = np.full((len(rows) * (H + gap) + gap, columns * (W + gap) + gap, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
-            y, x = gap + i * (H + gap), gap + j * (W + gap)
-            grid[y : y + H, x : x + W] = picture
+    shape = len(rows), max(map(len, rows)), H + 2, W + 2, 3
+    cells = np.full(shape, 255, np.uint8)  # each with its gap above and on the left
+    for line, row in zip(cells, rows):
+        line[: len(row), 2:, 2:] = row
+    grid = cells.swapaxes(1, 2).reshape(shape[0] * (H + 2), -1, 3)
+    grid = np.pad(grid, ((0, 2), (0, 2), (0, 0)), constant_values=255)
     return grid.repeat(zoom, 0).repeat(zoom, 1)
 
 
@@ -635,10 +620,7 @@ def comparison(source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray)
 
 
 def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarray:
-    """Lines of (x, y) points by name, a panel below another: uint8 (H, W, 3).
-
-    Every line has its own scale, from its lowest to its highest value, which its name says.
-    """
+    """Lines of (x, y) points by name, each on its own scale, in panels: uint8 (H, W, 3)."""
     width, height, margin, legend = 640, 240, 12, 250
     picture = Image.new("RGB", (width + legend, height * len(panels)), "white")
     pen = ImageDraw.Draw(picture)
@@ -663,10 +645,7 @@ def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarra
 def write_pictures(
     pictures: np.ndarray, paths: list[Path], overwrite: bool, option: str = "--out", fps: int = 5
 ) -> None:
-    """Write pictures (B, H, W, 3) to as many files, or all to one animation without end.
-
-    `option` is what names another place.
-    """
+    """Write pictures (B, H, W, 3) to as many files, or all to one animation without end."""
     made = [Image.fromarray(picture) for picture in pictures]
     options = {"compress_level": PNG_LEVEL}
     if len(made) > len(paths):

@@ -9,17 +9,14 @@ import textwrap
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from posegan.files import printable
+from posegan.recipes import TrainConfig
 
 # rich is imported inside the functions: help and usage errors answer at once.
-if TYPE_CHECKING:
-    from posegan.recipes import TrainConfig
-
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 
 
@@ -211,7 +208,7 @@ def progress_line(description: str, unit: str, silent: bool = False) -> Iterator
 
 
 @contextlib.contextmanager
-def training_line(config: "TrainConfig") -> Iterator[Callable[[dict], None]]:
+def training_line(config: TrainConfig) -> Iterator[Callable[[dict], None]]:
     """What shows how training goes: a progress line, or without a terminal plain lines, with step,
     images/s, losses and the time left, every PLAIN_SECONDS.
     """
@@ -251,7 +248,6 @@ def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     """
     from rich import box
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
 
     style = {"title_justify": "left", "title_style": "", "box": box.SIMPLE_HEAD}
@@ -264,8 +260,7 @@ def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console(width=None if os.isatty(1) else 80, markup=False, emoji=False)
-    needed = Measurement.get(console, console.options.update(max_width=1000), table).minimum
-    console.width = max(console.width, needed)
+    console.width = max(console.width, Console(width=1000).measure(table).minimum)
     console.print(table)
 
 
