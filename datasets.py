@@ -271,10 +271,7 @@ def _cores() -> int:
 
 
 def ordered_pairs(groups: list[str]) -> np.ndarray:
-    """All ordered pairs (P, 2) int32 of places with equal group: the published list's order.
-
-    Groups come in the order of their first member, pairs as itertools.permutations gives them.
-    """
+    """All ordered pairs (P, 2) int32 of places with equal group, in the published list's order."""
     members: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         members.setdefault(group, []).append(place)
@@ -418,8 +415,7 @@ NOTICES = {
 def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None) -> pairs.Prepared:
     """Write the prepared folder ROOT/NAME and load it; `progress(done, total)` hears of pictures.
 
-    An old one stays until the new one is whole. Raises ClickException for bad input, a full disk,
-    or a folder that is there without `overwrite`.
+    An old one stays until the new one is whole. Raises ClickException for what a user can mend.
     """
     if config.data != "demo" and not config.source:
         remedy = f"run {pairs.how_to_prepare(config.data, config.root)}"
@@ -454,9 +450,11 @@ def write_preview(prepared: pairs.Prepared, seed: int, path: Path, overwrite: bo
     known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
     chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
     zoom = max(1, 256 // prepared.height)
-    drawn = [
-        poses.overlay(prepared.images[place], prepared.poses[place], zoom)
-        for place in known[chosen].ravel()
-    ]
+    drawn = []
+    for place in known[chosen].ravel():
+        large = prepared.images[place].repeat(zoom, 0).repeat(zoom, 1)
+        pose = poses.similar(prepared.poses[place], zoom, (zoom - 1) / 2)
+        skeleton = poses.draw_pose(pose, large.shape[:2])
+        drawn.append(np.where(skeleton.any(2, keepdims=True), skeleton, large))
     rows = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
     poses.write_pictures(poses.sheet(rows)[None], [path], overwrite, "--root")

@@ -303,45 +303,33 @@ def _torso(body: _Body, looks: _Looks) -> list[_Part]:
     return [
         _Part(ribs, waist, (wide, 0.13 * girth), chest, cloth, (1, 0.68)),
         _Part(waist, seat, (0.131 * girth, broad), pelvis, hips, (1.01, 0.66)),
-        _Part(collar, joints[2], yoke, chest, shoulders, (1, 0.82)),
-        _Part(collar, joints[5], yoke, chest, shoulders, (1, 0.82)),
+        *(_Part(collar, joints[arm], yoke, chest, shoulders, (1, 0.82)) for arm in (2, 5)),
         _Part(throat, chin, (0.054, 0.052), chest, looks.skin),
     ]
 
 
 def _limbs(body: _Body, looks: _Looks) -> list[_Part]:
-    parts, joints, girth = [], body.joints, looks.height * looks.girth
-
-    def colours(cloth: Callable, covered: float, length: float) -> list[Callable]:
-        # Of the upper and the lower half, covered from above for so many lengths of the upper one.
-        ends = -covered * (length * looks.height), length * looks.height * (1 - covered)
-        return [_to(end, cloth, looks.skin) for end in ends]
-
+    parts, joints, frames, girth = [], body.joints, body.frames, looks.height * looks.girth
     thick = 0.006 if looks.sleeves > 1 else 0.0
-    sleeve, cuff = colours(looks.top.paint, looks.sleeves, 0.285)
-    radii = (0.056 * girth, 0.0405 * girth + thick, 0.027 * girth + thick)
-    for first in (2, 5):
-        shoulder, elbow, wrist = joints[first : first + 3]
-        upper, lower = body.frames[first], body.frames[first + 1]
-        tip = wrist + lower @ (0, -0.085, 0.008)
-        parts += [
-            _Part(shoulder, elbow, radii[:2], upper, sleeve),
-            _Part(elbow, wrist, radii[1:], lower, cuff),
-            _Part(wrist, tip, (0.029, 0.033), lower, looks.skin, (0.65, 1)),
-        ]
-    trouser, cuff = colours(looks.bottom.paint, _COVERED[looks.cut], 0.425)
     knees, ankles = (0.063, 0.05) if looks.cut == "trousers" else (0.056, 0.036)
-    for first, aside in ((9, -0.008), (12, 0.008)):
-        hip, knee, ankle = joints[first : first + 3]
-        thigh, shin, foot = (body.frames[first + i] for i in range(3))
-        heel = ankle + foot @ (0, -0.047, -0.03) * looks.height
-        toes = ankle + foot @ (aside, -0.058, 0.14) * looks.height
-        parts += [
-            _Part(hip, knee, (0.077 * girth, knees * girth), thigh, trouser),
-            _Part(knee, ankle, (knees * girth, ankles * girth), shin, cuff),
-            _Part(heel, toes, (0.044, 0.038), foot, looks.shoes, (1.12, 1)),
-            _Part(ankle, heel, (0.041, 0.044), foot, looks.shoes),
-        ]
+    radii = (0.056 * girth, 0.0405 * girth + thick, 0.027 * girth + thick)
+    arm = 0.285 * looks.height, looks.sleeves, looks.top.paint, radii
+    radii = (0.077 * girth, knees * girth, ankles * girth)
+    leg = 0.425 * looks.height, _COVERED[looks.cut], looks.bottom.paint, radii
+    for first, (length, covered, cloth, radii) in zip((2, 5, 9, 12), (arm, arm, leg, leg)):
+        for i, end in enumerate((-length * covered, length * (1 - covered))):
+            bone, colour = joints[first + i : first + i + 2], _to(end, cloth, looks.skin)
+            parts.append(_Part(*bone, radii[i : i + 2], frames[first + i], colour))
+    for wrist in (4, 7):
+        lower = frames[wrist - 1]
+        tip = joints[wrist] + lower @ (0, -0.085, 0.008)
+        parts.append(_Part(joints[wrist], tip, (0.029, 0.033), lower, looks.skin, (0.65, 1)))
+    for ankle, aside in ((11, -0.008), (14, 0.008)):
+        foot = frames[ankle]
+        heel = joints[ankle] + foot @ (0, -0.047, -0.03) * looks.height
+        toes = joints[ankle] + foot @ (aside, -0.058, 0.14) * looks.height
+        parts.append(_Part(heel, toes, (0.044, 0.038), foot, looks.shoes, (1.12, 1)))
+        parts.append(_Part(joints[ankle], heel, (0.041, 0.044), foot, looks.shoes))
     return parts
 
 
@@ -440,9 +428,8 @@ def _draw(parts: list[_Part], camera: tuple, size: tuple[int, int]) -> tuple:
     return depth, colour, normal / np.sqrt(square + 1e-12)[..., None]
 
 
-def _shade(drawn: tuple, metre: float, rng: np.random.Generator) -> np.ndarray:
+def _shade(depth, colour, normal, metre: float, rng: np.random.Generator) -> np.ndarray:
     """Light what `_draw` gives: RGBA (H, W, 4) in [0, 1], colours times alpha."""
-    depth, colour, normal = drawn
     side = rng.choice([-1, 1]) * rng.uniform(0.25, 0.8)
     light = np.array([side, rng.uniform(0.5, 0.9), rng.uniform(0.6, 1.0)])
     light /= np.linalg.norm(light)
@@ -457,10 +444,7 @@ def _shade(drawn: tuple, metre: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: tuple, feet: np.ndarray, metre: float):
-    """A wall with soft shapes above a ground: (H, W, 3) in [0, 1].
-
-    The feet (N, 2), in pixels as `metre` is, shade the ground.
-    """
+    """A wall with soft shapes above a ground, which the feet (N, 2) shade: (H, W, 3) in [0, 1]."""
     height, width = size
     walls, grounds = (_colours(palette) * 255 for palette in (_WALLS, _GROUNDS))
     wall, ground = walls[rng.integers(len(walls))], grounds[rng.integers(len(grounds))]
@@ -483,8 +467,8 @@ def _background(rng: np.random.Generator, size: tuple, feet: np.ndarray, metre: 
 
 
 def _framed(parts: list, looks: _Looks, rng: np.random.Generator, ratio: float) -> tuple:
-    """Choose the camera, so that the person fills the frame as a detector's box would: frame
-    heights per metre, and where the world's origin falls (x, y), in frame heights.
+    """A camera: frame heights per metre, and where the world's origin falls (x, y), in these. The
+    person fills the frame as a detector's box would.
     """
     lows, highs = zip(*(part.box() for part in parts))
     low, high = np.min(lows, 0)[:2], np.max(highs, 0)[:2]
@@ -511,7 +495,7 @@ def _scene(seed: int, identity: int, pose: int, size: tuple[int, int]):
     height, width = size
     scale, *origin = camera = _framed(parts, looks, rng, width / height)
     fine = height * _OVERSAMPLING, width * _OVERSAMPLING
-    samples = _shade(_draw(parts, camera, fine), scale * fine[0], rng)
+    samples = _shade(*_draw(parts, camera, fine), scale * fine[0], rng)
     drawn = samples.reshape(height, _OVERSAMPLING, width, _OVERSAMPLING, 4).mean((1, 3))
     points = body.joints[:, :2] * (1, -1) * scale + origin
     points = points * height - 0.5  # pixel centres are at integers
@@ -539,9 +523,8 @@ def person(seed: int, identity: int, pose: int, size=(128, 64)) -> tuple[np.ndar
 def motion(name: str, yaw: float = 0.0) -> np.ndarray:
     """A motion of MOTIONS as MOTION_FRAMES poses (N, 25, 3) of one round, in metres.
 
-    x to the right, y downwards from the ground below the feet; x = 0 is between the hips, which
-    stay in their place. The body is 1.76 m tall, turned by `yaw` degrees (90: to the right of the
-    picture), and seen from far away. Raises KeyError for another name.
+    x is 0 between the hips, y downwards from the ground. The body is 1.76 m tall, turned by `yaw`
+    degrees (90: to the right of the picture), and seen from far away.
     """
     looks = _Looks(0, 0)
     looks.height = looks.shoulders = looks.hips = 1.0
@@ -555,9 +538,8 @@ def motion(name: str, yaw: float = 0.0) -> np.ndarray:
 
 
 def _motions(phase: float) -> dict[str, tuple]:
-    """All motions at a phase in radians; they begin and end alike.
-
-    Each is the angles as in _STANCES, the turn in degrees, the height above the ground in metres.
+    """All motions at a phase in radians; they begin and end alike. Each is the angles as in
+    _STANCES, the turn in degrees, and the height above the ground in metres.
     """
     s, up = math.sin(phase), (1 - math.cos(phase)) / 2
     # The elbows bend on the way, which keeps the hands near the body.
@@ -583,10 +565,8 @@ def _motions(phase: float) -> dict[str, tuple]:
 
 def _strides(phase: float, swing: float, lift: float, toes: float) -> list[tuple]:
     # Two legs that swing by so many degrees, their knees bent on the way forwards.
-    turns = [(math.sin(at), max(0.0, math.cos(at))) for at in (phase, phase + math.pi)]
-    return [
-        (swing * s, 1.5, 7 + lift * forwards**1.5, toes * max(0.0, -s) - 8) for s, forwards in turns
-    ]
+    legs = [(math.sin(at), max(0.0, math.cos(at))) for at in (phase, phase + math.pi)]
+    return [(swing * s, 1.5, 7 + lift * c**1.5, toes * max(0.0, -s) - 8) for s, c in legs]
 
 
 MOTIONS = tuple(_motions(0.0))

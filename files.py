@@ -217,8 +217,7 @@ def check_output(
     """Refuse an output, a file or a `folder`, that would destroy something, before any work.
 
     `used` are the files and folders that the command reads or writes as well, with the endings of
-    what it reads in a folder. Raises ClickException for these, for what is there without
-    `overwrite`, and for what belongs to a data set or run; `option` names another place.
+    what it reads in a folder; `option` names another place.
     """
     place, problem = Path(os.path.realpath(path)), ""
     for other in filter(None, used):
@@ -247,8 +246,7 @@ def check_output(
 def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
     """Gives a place beside to write a file or a folder to, which takes `path`'s when it is whole.
 
-    Raises ClickException where it can't be written, or where without `overwrite` something was
-    created meanwhile; `option` names another place.
+    Raises ClickException where it can't be, or without `overwrite` something is there meanwhile.
     """
     place, made = Path(os.path.realpath(path)), []  # a link stays one
     try:

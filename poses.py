@@ -194,10 +194,9 @@ def stem(name: str) -> str:
 
 
 def read_image(source: Path | bytes, name: str) -> np.ndarray:
-    """Read a picture, upright, as uint8 (H, W, 3): grey, palette, CMYK, 16-bit, RGBA over white.
+    """Read a picture, upright, of whatever kind, as uint8 (H, W, 3); RGBA is laid over white.
 
-    Of an animation the first frame. Raises ClickException, which calls the picture `name`, where
-    it can't be read or has more pixels than Pillow holds to be safe.
+    Raises ClickException, which calls the picture `name`, where it can't be read.
     """
     with _opened(source, name) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
@@ -342,10 +341,8 @@ MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32), people=0)
 
 
 def read_poses(path: str | Path) -> dict[str, Pose]:
-    """Read poses by picture name, in the file's order: DSCF/PATN CSV, COCO-17 or OpenPose JSON.
-
-    A folder of OpenPose JSON gives names relative to it, without `_keypoints.json` or `.json`.
-    Raises ClickException for whatever is no such file.
+    """Read poses by picture name: of a DSCF/PATN CSV, of JSON as `parse_json` takes it, or a folder
+    of JSON. Raises ClickException for whatever is no such file.
     """
     path = Path(path)
     if path.is_dir():
@@ -388,8 +385,7 @@ def read_pose(
 
     FILE:NAME chooses one of several poses, `person` (from 1) one of several people. A photo's pose
     is found by `find`, which takes pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros for
-    nobody; without it a photo is refused. Raises ClickException where there is not one pose that
-    shows more than a head.
+    nobody. Raises ClickException where there is not one pose that shows more than a head.
     """
     file, name = split_name(str(path))
     if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
@@ -409,12 +405,9 @@ def read_pose(
     known = pose.joints[:, 2] > 0
     if not known.any():
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
-    if not known[_BODY].any():
+    if not np.delete(known, (0, NECK, 15, 16, 17, 18)).any():
         raise BadInput(path, "shows only a head", "give a pose with shoulders, hips or limbs")
     return pose
-
-
-_BODY = [joint for joint in range(len(JOINTS)) if joint not in (0, 1, 15, 16, 17, 18)]
 
 
 def split_name(path: str) -> tuple[str, str]:
@@ -426,8 +419,7 @@ def split_name(path: str) -> tuple[str, str]:
 def _choose_pose(file: str, name: str) -> Pose:
     poses = read_poses(file)
     first = next(iter(poses))
-    folder = Path(file).is_dir()
-    one = "give one of its files" if folder else f"choose one, such as {file}:{first}"
+    one = "give one of its files" if Path(file).is_dir() else f"choose one, such as {file}:{first}"
     if name and name not in poses:
         raise BadInput(file, f"no pose called {name}", one)
     if not name and len(poses) > 1:
@@ -586,14 +578,6 @@ def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize((W, H), Image.Resampling.BOX))
 
 
-def overlay(image: np.ndarray, pose: np.ndarray, zoom: int = 1) -> np.ndarray:
-    """A picture uint8 (H, W, 3), enlarged, with the skeleton of its pose (25, 3) drawn over it."""
-    large = image.repeat(zoom, 0).repeat(zoom, 1)
-    points = (pose[:, :2] + 0.5) * zoom - 0.5
-    drawn = draw_pose(np.column_stack([points, pose[:, 2]]), large.shape[:2])
-    return np.where(drawn.any(2, keepdims=True), drawn, large)
-
-
 def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
     """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
     H, W = rows[0][0].shape[:2]
@@ -650,7 +634,10 @@ def write_pictures(
     options = {"compress_level": PNG_LEVEL}
     if len(made) > len(paths):
         if paths[0].suffix.lower() == ".gif":
-            made = _with_one_palette(made)
+            # In the colours of all of them, as a still background must not flicker.
+            shown = np.concatenate(made[:: max(1, len(made) // 8)])
+            palette = Image.fromarray(shown).quantize(256, Image.Quantize.MEDIANCUT)
+            made = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in made]
         # In whole hundredths of a second, as GIF has them, that add up without drift.
         ends = [10 * round(100 * place / fps) for place in range(len(made) + 1)]
         durations = np.diff(ends).tolist()
@@ -658,10 +645,3 @@ def write_pictures(
     for picture, path in zip(made, paths):
         with replaced(path, option, overwrite) as beside:
             picture.save(beside, **options)
-
-
-def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:
-    # In the colours of all of them, as a still background must not flicker.
-    shown = np.concatenate(frames[:: max(1, len(frames) // 8)])
-    palette = Image.fromarray(shown).quantize(256, Image.Quantize.MEDIANCUT)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

@@ -17,6 +17,7 @@ from posegan.files import printable
 from posegan.recipes import TrainConfig
 
 # rich is imported inside the functions: help and usage errors answer at once.
+
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 
 
@@ -157,10 +158,7 @@ def stoppable() -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed, for what comes next.
-
-    To give back the maps of each step, and to get them anew page by page, takes a tenth of it.
-    """
+    """Let glibc keep what is freed: giving it back, to get it anew, takes a tenth of a step."""
     import ctypes
 
     with contextlib.suppress(AttributeError, TypeError):  # another C library, Windows
@@ -209,9 +207,7 @@ def progress_line(description: str, unit: str, silent: bool = False) -> Iterator
 
 @contextlib.contextmanager
 def training_line(config: TrainConfig) -> Iterator[Callable[[dict], None]]:
-    """What shows how training goes: a progress line, or without a terminal plain lines, with step,
-    images/s, losses and the time left, every PLAIN_SECONDS.
-    """
+    """What shows how training goes: a progress line, or a plain one every PLAIN_SECONDS."""
     plain, last = not sys.stderr.isatty(), -float("inf")
     with progress_line("training", "", silent=plain) as update:
 
@@ -241,10 +237,8 @@ def describe_losses(figures: dict) -> str:
 
 
 def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
-    """Print a table of plain text, 80 columns wide where there is no terminal.
-
-    Its first and last column hold words, the others numbers. In a narrow terminal the lines break
-    rather than a name or a number is cut.
+    """Print a table of plain text: numbers, but for words in the first and the last column. Its
+    lines break in a narrow terminal rather than that a name or a number is cut.
     """
     from rich import box
     from rich.console import Console
@@ -260,7 +254,8 @@ def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console(width=None if os.isatty(1) else 80, markup=False, emoji=False)
-    console.width = max(console.width, Console(width=1000).measure(table).minimum)
+    wide = console.options.update(max_width=1000)
+    console.width = max(console.width, console.measure(table, options=wide).minimum)
     console.print(table)
 
 
