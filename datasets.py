@@ -246,9 +246,9 @@ def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
     count, drawing = _cores(), []
     try:
         for first in range(count):
-            command = [sys.executable, demo.__file__, *map(str, (seed, *size, first, count))]
+            given = map(str, (seed, *size, demo.POSES, first, len(rows), count))
             streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            drawing.append(subprocess.Popen(command, **streams))
+            drawing.append(subprocess.Popen([sys.executable, demo.__file__, *given], **streams))
         for place in range(len(rows)):
             said = drawing[place % count].stdout
             image = np.frombuffer(said.read(math.prod(size) * 3), np.uint8).reshape(*size, 3)

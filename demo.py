@@ -1,6 +1,5 @@
 """Draws the built-in demo people: bodies, clothes, light and background, with exact joints."""
 
-import itertools
 import math
 import sys
 from collections.abc import Callable
@@ -572,9 +571,8 @@ def _strides(phase: float, swing: float, lift: float, toes: float) -> list[tuple
 MOTIONS = tuple(_motions(0.0))
 
 
-if __name__ == "__main__":  # one of several programs that draw, to stdout: each every count-th
-    seed, height, width, first, count = map(int, sys.argv[1:])
-    people = itertools.product(range(IDENTITIES), range(POSES))
-    for identity, pose in itertools.islice(people, first, None, count):
-        for array in person(seed, identity, pose, (height, width)):
+if __name__ == "__main__":  # one of several programs that draw, to stdout: its share of places
+    seed, height, width, poses, *share = map(int, sys.argv[1:])
+    for place in range(*share):
+        for array in person(seed, *divmod(place, poses), (height, width)):
             sys.stdout.buffer.write(array.tobytes())

@@ -433,7 +433,8 @@ def test_the_demo_is_split_by_person_and_makes_pairs(small_demo, tmp_path):
     assert np.array_equal(prepared.poses[23], pose)
 
 
-def test_the_demo_is_drawn_by_several_processes(tmp_path):
+def test_the_demo_is_drawn_by_several_processes(monkeypatch):
+    monkeypatch.setattr(datasets.demo, "POSES", 5)
     rows = datasets._demo(datasets.PrepareConfig()).rows[:15]
     places, images, joints = zip(*datasets._drawn(3, rows, (64, 32)))
     assert places == (*range(15),)
