@@ -5,15 +5,14 @@ import csv
 import itertools
 import json
 import logging
-import multiprocessing
+import math
 import os
 import re
-import signal
-import threading
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -122,15 +121,14 @@ def _official(config: PrepareConfig) -> Listing:
         raise BadInput(source.path, f"no {title} pictures in the expected place", remedy)
     named = _official_poses(config)
     # A person's pictures say the split; where they don't, the key points' file does.
-    known = [*(parsed for parsed, _ in named.values()), *pictures.values()]
-    splits = {parsed["identity"]: parsed["split"] for parsed in known if parsed["split"]}
+    known = [*named.values(), *pictures.values()]
+    splits = {one["identity"]: one["split"] for one in known if one["split"]}
     rows = []
     for key in dict.fromkeys([*named, *pictures]):
-        said, pose = named.get(key, ({}, poses.MISSING if named else None))
-        parsed = pictures.get(key) or said | {"split": "", "file": None}
-        identity = parsed["identity"]
-        split = parsed["split"] or splits.get(identity, "")
-        rows.append(Row(parsed["file"], identity, parsed["camera"], split, pose))
+        one = {"file": None, "pose": poses.MISSING if named else None}
+        one |= named.get(key, {}) | pictures.get(key, {})
+        split = splits.get(one["identity"], "")
+        rows.append(Row(one["file"], one["identity"], one["camera"], split, one["pose"]))
     about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
     return _listed(about, source, config, rows, len(pictures))
 
@@ -155,19 +153,19 @@ def _listed(
     return Listing(about, rows, decoded, published=config.data in OFFICIAL, skipped=skipped)
 
 
-def _official_poses(config: PrepareConfig) -> dict[str, tuple[dict[str, str], poses.Pose]]:
+def _official_poses(config: PrepareConfig) -> dict[str, dict]:
     # What the names say, and the poses, of all files of --poses; the one for training first.
     title, csvs, _ = OFFICIAL[config.data]
     files = [file for given in config.poses for file in sorted(Path(given).glob(csvs)) or [given]]
-    named: dict = {}
+    named: dict[str, dict] = {}
     for file in sorted(map(Path, files), key=lambda file: "train" not in file.name):
-        said = {"split": "test" if "test" in file.name else "train"}
+        split = "test" if "test" in file.name else "train"
         for name, pose in poses.read_poses(file).items():
             parsed = _parse_name(config.data, name)
             if not parsed or parsed["key"] in named:
                 problem = "appears twice" if parsed else f"is not a {title} name"
                 raise BadInput(file, f"{name} {problem}", "remove it")
-            named[parsed["key"]] = parsed | said, pose
+            named[parsed["key"]] = parsed | {"split": split, "pose": pose}
     return named
 
 
@@ -176,29 +174,30 @@ def _folder(config: PrepareConfig) -> Listing:
     names = [name for name in _pictures(source) if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
     if not names:
         raise BadInput(source.path, "no pictures in it", "give one folder per person")
-    known, beside = ({}, 0) if config.poses else _poses_beside(source, names)
+    known = {} if config.poses else _poses_beside(source, names)
+    used = len(names) + len(known)
     for given in config.poses:
         for name, pose in poses.read_poses(given).items():
             poses.merge(known, {poses.stem(name): pose}, given)
-    bare = Counter(PurePosixPath(poses.stem(name)).name for name in names)
+    called = Counter(call for name in names for call in _calls(name))
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     rows = []
     for name in names:
         parts = PurePosixPath(name).relative_to(above).parts
         identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
         # Key points may leave out folders above the picture, unless several would be meant.
-        *calls, last = _calls(name)
-        calls += [last] * (bare[last] == 1)
+        whole, *ends = _calls(name)
+        calls = [whole, *(end for end in ends if called[end] == 1)]
         missing = poses.MISSING if known else None
         pose = next((known[call] for call in calls if call in known), missing)
-        view = re.split("[-_]", last)[-1] if config.data == "mvc" else ""
+        view = re.split("[-_/]", whole)[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
     about = f"{source.path.name}, one folder per person"
-    return _listed(about, source, config, rows, len(names) + beside)
+    return _listed(about, source, config, rows, used)
 
 
-def _poses_beside(source: Source, names: list[str]) -> tuple[dict[str, poses.Pose], int]:
-    # Those in files beside the pictures, by the pictures' names without suffix; how many files.
+def _poses_beside(source: Source, names: list[str]) -> dict[str, poses.Pose]:
+    # Those in files beside the pictures, by the pictures' names without suffix.
     stems = {poses.stem(name) for name in names}
     files = {stem + ending: stem for stem in stems for ending in ("_keypoints.json", ".json")}
     known = {}
@@ -209,7 +208,7 @@ def _poses_beside(source: Source, names: list[str]) -> tuple[dict[str, poses.Pos
             raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
         known[files[file]] = next(iter(parsed.values()), poses.MISSING)
     poses.warn_of_several(source.path, known)
-    return known, len(files.keys() & set(source.names))
+    return known
 
 
 def _demo(config: PrepareConfig) -> Listing:
@@ -243,58 +242,41 @@ def _decoded(source: Source, weights: str | None, rows: list[Row], size: tuple) 
 
 
 def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
-    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of torch's threads
-    pool = ProcessPoolExecutor(_cores(), spawn, _follow_parent)
-    tasks = [(seed, int(row.identity), int(row.camera), size) for row in rows]
-    others = multiprocessing.active_children()
+    # By as many programs as there are cores; one that nobody reads any more ends by itself.
+    count, drawing = _cores(), []
     try:
-        # In a thread, as no signal interrupts it between a process's start and its first word.
-        with ThreadPoolExecutor(1) as starter:
-            given = partial(pool.map, demo.person, *zip(*tasks), chunksize=demo.POSES)
-            people = starter.submit(given).result()
-        yield from ((place, *person) for place, person in enumerate(people))
-    except BrokenProcessPool:
-        # The pool ends the processes that it knows, and waits for one that was just starting.
-        for child in set(multiprocessing.active_children()) - set(others):
-            child.kill()
+        for first in range(count):
+            given = map(str, (seed, *size, demo.POSES, first, len(rows), count))
+            streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            drawing.append(subprocess.Popen([sys.executable, demo.__file__, *given], **streams))
+        for place in range(len(rows)):
+            said = drawing[place % count].stdout
+            image = np.frombuffer(said.read(math.prod(size) * 3), np.uint8).reshape(*size, 3)
+            joints = said.read(len(poses.JOINTS) * 3 * 4)
+            yield place, image, np.frombuffer(joints, np.float32).reshape(len(poses.JOINTS), 3)
+    except ValueError:  # less than a whole picture
         remedy = "free some memory, and try again"
         raise BadInput("demo", "a drawing process was killed", remedy) from None
     finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    # Ctrl-C is for the first process, which ends the others; they end when it is killed, too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+        for program in drawing:
+            with program:  # until it has ended
+                program.kill()
 
 
 def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ------------------------------------------------------------------------------ pair lists
 
 
 def ordered_pairs(groups: list[str]) -> np.ndarray:
-    """All ordered pairs (P, 2) int32 of places with equal group: the published list's order.
-
-    Groups come in the order of their first member, pairs as itertools.permutations gives them.
-    """
+    """All ordered pairs (P, 2) int32 of places with equal group, in the published list's order."""
     members: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         members.setdefault(group, []).append(place)
-    lists = [np.zeros((0, 2), np.int32)]
-    for places in members.values():
-        two = np.argwhere(~np.eye(len(places), dtype=bool))  # (k * (k - 1), 2)
-        lists.append(np.array(places, np.int32)[two])
-    return np.concatenate(lists)
+    found = (pair for places in members.values() for pair in itertools.permutations(places, 2))
+    return np.fromiter(itertools.chain.from_iterable(found), np.int32).reshape(-1, 2)
 
 
 def _pair_lists(listing: Listing, stored: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
@@ -403,13 +385,10 @@ def _calls(name: str) -> list[str]:
 def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
     # A map has its picture's name, with as many of the folders above it as tell it from others'.
     called = Counter(call for row in rows for call in _calls(row.file))
-    places, maps = {}, {}
-    for place, row in enumerate(rows):
-        places |= {call: place for call in _calls(row.file) if called[call] == 1}
-    for name in source.names:
-        known = [places[call] for call in _calls(name) if call in places]
-        if known:
-            maps[name] = known[0]
+    calls = ((call, place) for place, row in enumerate(rows) for call in _calls(row.file))
+    places = {call: place for call, place in calls if called[call] == 1}
+    ends = ((name, call) for name in source.names for call in reversed(_calls(name)))
+    maps = {name: places[call] for name, call in ends if call in places}  # by the longest one
     if not maps:
         remedy = "name each PNG after its picture"
         raise BadInput(source.path, "no parsing maps for these pictures", remedy)
@@ -436,14 +415,11 @@ NOTICES = {
 def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None) -> pairs.Prepared:
     """Write the prepared folder ROOT/NAME and load it; `progress(done, total)` hears of pictures.
 
-    An old one stays until the new one is whole. Raises ClickException for bad input, a full disk,
-    or a folder that is there without `overwrite`.
+    An old one stays until the new one is whole. Raises ClickException for what a user can mend.
     """
-    if config.data not in pairs.ARGUMENTS:
-        raise BadInput(config.data, "no data set", f"choose one of {', '.join(pairs.ARGUMENTS)}")
-    command = pairs.how_to_prepare(config.data, config.root)
     if config.data != "demo" and not config.source:
-        raise BadInput(config.data, "no --source given", f"run {command}")
+        remedy = f"run {pairs.how_to_prepare(config.data, config.root)}"
+        raise BadInput(config.data, "no --source given", remedy)
     name = config.data if config.name is None else config.name
     path = pairs.folder_of(name, config.root)
     if name in pairs.ARGUMENTS and name != config.data:
@@ -474,9 +450,11 @@ def write_preview(prepared: pairs.Prepared, seed: int, path: Path, overwrite: bo
     known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
     chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
     zoom = max(1, 256 // prepared.height)
-    drawn = [
-        poses.overlay(prepared.images[place], prepared.poses[place], zoom)
-        for place in known[chosen].ravel()
-    ]
+    drawn = []
+    for place in known[chosen].ravel():
+        large = prepared.images[place].repeat(zoom, 0).repeat(zoom, 1)
+        pose = poses.similar(prepared.poses[place], zoom, (zoom - 1) / 2)
+        skeleton = poses.draw_pose(pose, large.shape[:2])
+        drawn.append(np.where(skeleton.any(2, keepdims=True), skeleton, large))
     rows = [drawn[start : start + 8] for start in range(0, len(drawn), 8)]
     poses.write_pictures(poses.sheet(rows)[None], [path], overwrite, "--root")

@@ -1,8 +1,9 @@
 """Draws the built-in demo people: bodies, clothes, light and background, with exact joints."""
 
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -91,23 +92,31 @@ class _Fabric:
         return np.where(mark[:, None], self.accent, self.base)
 
 
-@dataclass(frozen=True)
 class _Looks:
     """All that stays with a person from picture to picture; lengths in metres or as factors."""
 
-    height: float
-    shoulders: float
-    hips: float
-    girth: float
-    skin: np.ndarray
-    hair: np.ndarray
-    hair_style: str
-    beard: bool
-    top: _Fabric
-    sleeves: float  # upper arms' lengths of cloth
-    bottom: _Fabric
-    cut: str
-    shoes: np.ndarray
+    def __init__(self, seed: int, identity: int):
+        rng = np.random.default_rng([seed, identity, 0])
+        feminine = rng.random() < 0.5
+        styles = "long ponytail bun bob short" if feminine else "short crop bald afro fringe"
+        odds = [0.4, 0.18, 0.22, 0.2] if feminine else [0.68, 0.32, 0, 0]
+        skins, hairs, shoes = _colours(_SKIN), _colours(_HAIR), _colours(_SHOES)
+        self.top = _fabric(rng, _TOPS, dict(zip(_PATTERNS, (9, 3, 1.2, 1, 1.8, 1.6, 1.6))))
+        self.bottom = _fabric(rng, _BOTTOMS, {"plain": 8, "vertical": 0.6, "check": 0.5})
+        self.cut = str(rng.choice(list(_COVERED), p=odds))
+        if self.cut == "dress":
+            self.bottom = self.top
+        tone = rng.integers(len(skins))
+        self.skin = skins[tone]
+        self.height = rng.normal(0.97 if feminine else 1.02, 0.025)
+        self.shoulders = rng.normal(0.91 if feminine else 1.04, 0.035)
+        self.hips = rng.normal(1.05 if feminine else 0.97, 0.035)
+        self.girth = np.clip(rng.normal(0.95 if feminine else 1.02, 0.07), 0.82, 1.2)
+        self.hair = hairs[rng.integers(len(hairs) if tone < 4 else 4)]
+        self.hair_style = str(rng.choice(styles.split()))
+        self.beard = not feminine and rng.random() < 0.3
+        self.sleeves = rng.choice([2.0, 0.62, 0.2], p=[0.45, 0.45, 0.1])  # upper arms' lengths
+        self.shoes = shoes[rng.integers(len(shoes))]
 
 
 @dataclass
@@ -161,35 +170,20 @@ class _Part:
         return np.where(inside > 0, depth, -np.inf), u, (u - place[..., None] * axis) @ to_own
 
 
-@dataclass
-class _Body:
-    """A posed skeleton: joints (25, 3) in metres, y up, z to the viewer, and limbs' frames."""
-
-    joints: np.ndarray
-    frames: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Camera:
-    """Frame heights per metre, and where the world's origin falls, in frame heights."""
-
-    scale: float
-    x: float
-    y: float
-
-
 def _colours(hexadecimal: str) -> np.ndarray:
     values = np.frombuffer(bytes.fromhex(hexadecimal), np.uint8)
     return values.reshape(-1, 3).astype(np.float32) / 255
 
 
-def _rotation(axis: int, degrees: float) -> np.ndarray:
-    angle = math.radians(degrees)
-    matrix = np.eye(3)
-    first, second = (axis + 1) % 3, (axis + 2) % 3
-    matrix[first, first] = matrix[second, second] = math.cos(angle)
-    matrix[second, first], matrix[first, second] = math.sin(angle), -math.sin(angle)
-    return matrix
+def _turned(frame: np.ndarray, *turns: tuple[int, float]) -> np.ndarray:
+    """A frame (3, 3) after turns about its own axes, each (axis, degrees)."""
+    for axis, degrees in turns:
+        angle, first, second = math.radians(degrees), (axis + 1) % 3, (axis + 2) % 3
+        cos, sin, turn = math.cos(angle), math.sin(angle), np.eye(3)
+        turn[[first, second], [first, second]] = cos
+        turn[[second, first], [first, second]] = sin, -sin
+        frame = frame @ turn
+    return frame
 
 
 def _fabric(rng: np.random.Generator, palette: str, weights: dict[str, float]) -> _Fabric:
@@ -199,34 +193,6 @@ def _fabric(rng: np.random.Generator, palette: str, weights: dict[str, float]) -
     accent = colours[rng.choice(np.argsort(contrast)[len(colours) // 2 :])]
     kind = rng.choice(list(weights), p=np.array([*weights.values()]) / sum(weights.values()))
     return _Fabric(str(kind), base, accent, rng.uniform(0.075, 0.13))
-
-
-def _looks(seed: int, identity: int) -> _Looks:
-    rng = np.random.default_rng([seed, identity, 0])
-    feminine = rng.random() < 0.5
-    styles = "long ponytail bun bob short" if feminine else "short crop bald afro fringe"
-    weights = dict(zip(_PATTERNS, (9, 3, 1.2, 1, 1.8, 1.6, 1.6)))
-    top = _fabric(rng, _TOPS, weights)
-    bottom = _fabric(rng, _BOTTOMS, {"plain": 8, "vertical": 0.6, "check": 0.5})
-    odds = [0.4, 0.18, 0.22, 0.2] if feminine else [0.68, 0.32, 0, 0]
-    cut = str(rng.choice(list(_COVERED), p=odds))
-    skins, hairs, shoes = _colours(_SKIN), _colours(_HAIR), _colours(_SHOES)
-    tone = rng.integers(len(skins))
-    return _Looks(
-        height=rng.normal(0.97 if feminine else 1.02, 0.025),
-        shoulders=rng.normal(0.91 if feminine else 1.04, 0.035),
-        hips=rng.normal(1.05 if feminine else 0.97, 0.035),
-        girth=np.clip(rng.normal(0.95 if feminine else 1.02, 0.07), 0.82, 1.2),
-        skin=skins[tone],
-        hair=hairs[rng.integers(len(hairs) if tone < 4 else 4)],
-        hair_style=str(rng.choice(styles.split())),
-        beard=not feminine and rng.random() < 0.3,
-        top=top,
-        sleeves=rng.choice([2.0, 0.62, 0.2], p=[0.45, 0.45, 0.1]),
-        bottom=top if cut == "dress" else bottom,
-        cut=cut,
-        shoes=shoes[rng.integers(len(shoes))],
-    )
 
 
 def _stance(rng: np.random.Generator, skirt: bool) -> list[np.ndarray]:
@@ -245,68 +211,66 @@ def _stance(rng: np.random.Generator, skirt: bool) -> list[np.ndarray]:
     return angles
 
 
+class _Body:
+    """A person's skeleton, turned by `yaw` degrees; the head turns by `look` and nods by `nod`.
+
+    Its `joints` (25, 3) are in metres, y up from the ground, z to the viewer. `frames` are its
+    parts' (3, 3), a limb's by the joint that it begins at.
+    """
+
+    def __init__(self, looks: _Looks, angles: list, yaw: float, look: float, nod: float):
+        self.height, self.joints = looks.height, np.zeros((25, 3))
+        *limbs, spine = angles
+        pelvis = _turned(np.eye(3), (1, yaw), (2, -0.3 * spine[2]))
+        chest = _turned(pelvis, *enumerate(spine))
+        head = _turned(chest, (1, look - 0.7 * spine[1]), (0, nod - 0.45 * spine[0]))
+        neck = self.height * (pelvis @ (0, 0.1, 0) + chest @ (0, 0.405, 0))
+        center = neck + self.height * (chest @ (0, 0.09, 0.005) + head @ (0, 0.115, 0.022))
+        self.frames = {"pelvis": pelvis, "chest": chest, "head": head, "head_center": center}
+        face = ((0, -0.016, 0.106), (-0.034, 0.02, 0.074), (0.034, 0.02, 0.074))
+        face += ((-0.083, -0.002, -0.004), (0.083, -0.002, -0.004))
+        self.joints[[0, 15, 16, 17, 18]] = center + np.array(face) @ head.T
+        self.joints[1] = neck
+        for side, arm, leg in zip((-1, 1), limbs[:2], limbs[2:]):
+            self._arm(side, looks.shoulders, *arm)
+            self._leg(side, looks.hips, *leg)
+        ground = self.joints[19:, 1].min() - 0.03
+        self.joints[:, 1] -= ground
+        center[1] -= ground
+
+    def _arm(self, side, broad, forwards, sideways, turn, elbow) -> None:
+        chest = self.frames["chest"]
+        upper = _turned(chest, (0, -forwards), (2, side * sideways), (1, side * turn))
+        lift = 0.035 * max(0, np.sin(np.radians(sideways - 60)))
+        shoulder = chest @ (side * (0.168 * broad - lift), -0.018 + lift, 0)
+        bones = (upper, 0.285), (_turned(upper, (0, -elbow)), 0.245)
+        self._hang(5 if side > 0 else 2, self.joints[1] + self.height * shoulder, bones)
+
+    def _leg(self, side, broad, forwards, sideways, knee, toes) -> None:
+        pelvis, first, start = self.frames["pelvis"], *((12, 19) if side > 0 else (9, 22))
+        thigh = _turned(pelvis, (0, -forwards), (2, side * sideways), (1, side * 6))
+        shin = _turned(thigh, (0, knee))
+        # The foot keeps its own angle to the ground, whatever hip and knee do.
+        foot = _turned(shin, (0, toes + forwards - knee), (2, -side * sideways * 0.8))
+        hip = self.height * (pelvis @ (side * 0.08 * broad, -0.01, 0))
+        ankle = self._hang(first, hip, ((thigh, 0.425), (shin, 0.415)))
+        tips = ((-side * 0.022, -0.06, 0.158), (side * 0.03, -0.06, 0.135), (0, -0.055, -0.05))
+        self.joints[start : start + 3] = ankle + self.height * (np.array(tips) @ foot.T)
+        self.frames[first + 2] = foot
+
+    def _hang(self, first: int, place: np.ndarray, bones: tuple) -> np.ndarray:
+        # A joint at a place, and the bones (frame, length) that hang from it; gives their end.
+        for joint, (frame, length) in enumerate(bones, first):
+            self.joints[joint], self.frames[joint] = place, frame
+            place = place + self.height * (frame @ (0, -length, 0))
+        self.joints[first + 2] = place
+        return place
+
+
 def _pose(looks: _Looks, rng: np.random.Generator, yaw: float) -> _Body:
     """Draw a posture for a person who is turned by about `yaw` degrees."""
     angles = _stance(rng, looks.cut in ("skirt", "dress"))
-    yaw = yaw + rng.normal(0, 3)
-    return _bend(looks, angles, yaw, rng.normal(0, 16), rng.normal(3, 5))
-
-
-def _bend(looks: _Looks, angles: list, yaw: float, look: float, nod: float) -> _Body:
-    """Bend the skeleton of a person, turned by `yaw` degrees, its feet on y = 0; the head turns by
-    `look` and nods by `nod` degrees.
-    """
-    right_arm, left_arm, right_leg, left_leg, spine = angles
-    pelvis = _rotation(1, yaw) @ _rotation(2, -0.3 * spine[2])
-    chest = pelvis @ _rotation(0, spine[0]) @ _rotation(1, spine[1]) @ _rotation(2, spine[2])
-    head = chest @ _rotation(1, look - 0.7 * spine[1])
-    head = head @ _rotation(0, nod - 0.45 * spine[0])
-    joints, height = np.zeros((25, 3)), looks.height
-    joints[1] = height * (pelvis @ (0, 0.1, 0) + chest @ (0, 0.405, 0))
-    center = joints[1] + height * (chest @ (0, 0.09, 0.005) + head @ (0, 0.115, 0.022))
-    body = _Body(joints, {"pelvis": pelvis, "chest": chest, "head": head, "head_center": center})
-    face = ((0, -0.016, 0.106), (-0.034, 0.02, 0.074), (0.034, 0.02, 0.074))
-    face += ((-0.083, -0.002, -0.004), (0.083, -0.002, -0.004))
-    joints[[0, 15, 16, 17, 18]] = center + np.array(face) @ head.T
-    _pose_arm(body, looks, -1, 2, right_arm)
-    _pose_arm(body, looks, 1, 5, left_arm)
-    _pose_leg(body, looks, -1, 9, right_leg)
-    _pose_leg(body, looks, 1, 12, left_leg)
-    ground = joints[19:, 1].min() - 0.03
-    joints[:, 1] -= ground
-    center[1] -= ground
-    return body
-
-
-def _pose_arm(body: _Body, looks: _Looks, side: int, first: int, angles: np.ndarray) -> None:
-    forwards, sideways, turn, elbow = angles
-    joints, chest, height = body.joints, body.frames["chest"], looks.height
-    upper = chest @ _rotation(0, -forwards) @ _rotation(2, side * sideways)
-    upper = upper @ _rotation(1, side * turn)
-    lower = upper @ _rotation(0, -elbow)
-    lift = 0.035 * max(0, np.sin(np.radians(sideways - 60)))
-    shoulder = (side * (0.168 * looks.shoulders - lift), -0.018 + lift, 0)
-    joints[first] = joints[1] + height * (chest @ shoulder)
-    joints[first + 1] = joints[first] + height * (upper @ (0, -0.285, 0))
-    joints[first + 2] = joints[first + 1] + height * (lower @ (0, -0.245, 0))
-    body.frames |= {f"arm{first}": upper, f"arm{first + 1}": lower}
-
-
-def _pose_leg(body: _Body, looks: _Looks, side: int, first: int, angles: np.ndarray) -> None:
-    forwards, sideways, knee, toes = angles
-    joints, pelvis, height = body.joints, body.frames["pelvis"], looks.height
-    thigh = pelvis @ _rotation(0, -forwards) @ _rotation(2, side * sideways)
-    thigh = thigh @ _rotation(1, side * 6)
-    shin = thigh @ _rotation(0, knee)
-    # The foot keeps its own angle to the ground, whatever hip and knee do.
-    foot = shin @ _rotation(0, toes + forwards - knee) @ _rotation(2, -side * sideways * 0.8)
-    joints[first] = height * (pelvis @ (side * 0.08 * looks.hips, -0.01, 0))
-    joints[first + 1] = joints[first] + height * (thigh @ (0, -0.425, 0))
-    joints[first + 2] = joints[first + 1] + height * (shin @ (0, -0.415, 0))
-    tips = ((-side * 0.022, -0.06, 0.158), (side * 0.03, -0.06, 0.135), (0, -0.055, -0.05))
-    start = 19 if side > 0 else 22
-    joints[start : start + 3] = joints[first + 2] + height * (np.array(tips) @ foot.T)
-    body.frames |= {f"leg{first}": thigh, f"leg{first + 1}": shin, f"leg{first + 2}": foot}
+    return _Body(looks, angles, yaw + rng.normal(0, 3), rng.normal(0, 16), rng.normal(3, 5))
 
 
 # ------------------------------------------------------------------------------ clothed
@@ -338,48 +302,33 @@ def _torso(body: _Body, looks: _Looks) -> list[_Part]:
     return [
         _Part(ribs, waist, (wide, 0.13 * girth), chest, cloth, (1, 0.68)),
         _Part(waist, seat, (0.131 * girth, broad), pelvis, hips, (1.01, 0.66)),
-        _Part(collar, joints[2], yoke, chest, shoulders, (1, 0.82)),
-        _Part(collar, joints[5], yoke, chest, shoulders, (1, 0.82)),
+        *(_Part(collar, joints[arm], yoke, chest, shoulders, (1, 0.82)) for arm in (2, 5)),
         _Part(throat, chin, (0.054, 0.052), chest, looks.skin),
     ]
 
 
-def _arms(body: _Body, looks: _Looks) -> list[_Part]:
-    parts, joints, girth = [], body.joints, looks.height * looks.girth
+def _limbs(body: _Body, looks: _Looks) -> list[_Part]:
+    parts, joints, frames, girth = [], body.joints, body.frames, looks.height * looks.girth
     thick = 0.006 if looks.sleeves > 1 else 0.0
-    length = 0.285 * looks.height
-    sleeve = _to(-length * looks.sleeves, looks.top.paint, looks.skin)
-    cuff = _to(length * (1 - looks.sleeves), looks.top.paint, looks.skin)
-    for first in (2, 5):
-        upper, lower = body.frames[f"arm{first}"], body.frames[f"arm{first + 1}"]
-        shoulder, elbow, wrist = joints[first : first + 3]
-        tip = wrist + lower @ (0, -0.085, 0.008)
-        radii = (0.0405 * girth + thick, 0.027 * girth + thick)
-        parts += [
-            _Part(shoulder, elbow, (0.056 * girth, 0.0405 * girth + thick), upper, sleeve),
-            _Part(elbow, wrist, radii, lower, cuff),
-            _Part(wrist, tip, (0.029, 0.033), lower, looks.skin, (0.65, 1)),
-        ]
-    return parts
-
-
-def _legs(body: _Body, looks: _Looks) -> list[_Part]:
-    parts, joints, girth = [], body.joints, looks.height * looks.girth
-    length, covered = 0.425 * looks.height, _COVERED[looks.cut]
-    trouser = _to(-length * covered, looks.bottom.paint, looks.skin)
-    cuff = _to(length * (1 - covered), looks.bottom.paint, looks.skin)
     knees, ankles = (0.063, 0.05) if looks.cut == "trousers" else (0.056, 0.036)
-    for first, aside in ((9, -0.008), (12, 0.008)):
-        thigh, shin, foot = (body.frames[f"leg{first + i}"] for i in range(3))
-        hip, knee, ankle = joints[first : first + 3]
-        heel = ankle + foot @ (0, -0.047, -0.03) * looks.height
-        toes = ankle + foot @ (aside, -0.058, 0.14) * looks.height
-        parts += [
-            _Part(hip, knee, (0.077 * girth, knees * girth), thigh, trouser),
-            _Part(knee, ankle, (knees * girth, ankles * girth), shin, cuff),
-            _Part(heel, toes, (0.044, 0.038), foot, looks.shoes, (1.12, 1)),
-            _Part(ankle, heel, (0.041, 0.044), foot, looks.shoes),
-        ]
+    radii = (0.056 * girth, 0.0405 * girth + thick, 0.027 * girth + thick)
+    arm = 0.285 * looks.height, looks.sleeves, looks.top.paint, radii
+    radii = (0.077 * girth, knees * girth, ankles * girth)
+    leg = 0.425 * looks.height, _COVERED[looks.cut], looks.bottom.paint, radii
+    for first, (length, covered, cloth, radii) in zip((2, 5, 9, 12), (arm, arm, leg, leg)):
+        for i, end in enumerate((-length * covered, length * (1 - covered))):
+            bone, colour = joints[first + i : first + i + 2], _to(end, cloth, looks.skin)
+            parts.append(_Part(*bone, radii[i : i + 2], frames[first + i], colour))
+    for wrist in (4, 7):
+        lower = frames[wrist - 1]
+        tip = joints[wrist] + lower @ (0, -0.085, 0.008)
+        parts.append(_Part(joints[wrist], tip, (0.029, 0.033), lower, looks.skin, (0.65, 1)))
+    for ankle, aside in ((11, -0.008), (14, 0.008)):
+        foot = frames[ankle]
+        heel = joints[ankle] + foot @ (0, -0.047, -0.03) * looks.height
+        toes = joints[ankle] + foot @ (aside, -0.058, 0.14) * looks.height
+        parts.append(_Part(heel, toes, (0.044, 0.038), foot, looks.shoes, (1.12, 1)))
+        parts.append(_Part(joints[ankle], heel, (0.041, 0.044), foot, looks.shoes))
     return parts
 
 
@@ -456,11 +405,11 @@ def _face(looks: _Looks, u: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------ drawn
 
 
-def _draw(parts: list[_Part], camera: _Camera, size: tuple[int, int]) -> tuple:
+def _draw(parts: list[_Part], camera: tuple, size: tuple[int, int]) -> tuple:
     """Draw the parts: depth (H, W) in metres, -inf for nothing; colours and normals (H, W, 3)."""
-    height, width = size
-    x = ((np.arange(width) + 0.5) / height - camera.x) / camera.scale
-    y = (camera.y - (np.arange(height) + 0.5) / height) / camera.scale
+    (scale, left, top), (height, width) = camera, size
+    x = ((np.arange(width) + 0.5) / height - left) / scale
+    y = (top - (np.arange(height) + 0.5) / height) / scale
     depth = np.full(size, -np.inf, np.float32)
     colour, normal = np.zeros((2, height, width, 3), np.float32)
     for part in parts:
@@ -478,9 +427,8 @@ def _draw(parts: list[_Part], camera: _Camera, size: tuple[int, int]) -> tuple:
     return depth, colour, normal / np.sqrt(square + 1e-12)[..., None]
 
 
-def _shade(drawn: tuple, metre: float, rng: np.random.Generator) -> np.ndarray:
+def _shade(depth, colour, normal, metre: float, rng: np.random.Generator) -> np.ndarray:
     """Light what `_draw` gives: RGBA (H, W, 4) in [0, 1], colours times alpha."""
-    depth, colour, normal = drawn
     side = rng.choice([-1, 1]) * rng.uniform(0.25, 0.8)
     light = np.array([side, rng.uniform(0.5, 0.9), rng.uniform(0.6, 1.0)])
     light /= np.linalg.norm(light)
@@ -495,10 +443,7 @@ def _shade(drawn: tuple, metre: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: tuple, feet: np.ndarray, metre: float):
-    """A wall with soft shapes above a ground: (H, W, 3) in [0, 1].
-
-    The feet (N, 2), in pixels as `metre` is, shade the ground.
-    """
+    """A wall with soft shapes above a ground, which the feet (N, 2) shade: (H, W, 3) in [0, 1]."""
     height, width = size
     walls, grounds = (_colours(palette) * 255 for palette in (_WALLS, _GROUNDS))
     wall, ground = walls[rng.integers(len(walls))], grounds[rng.integers(len(grounds))]
@@ -520,8 +465,10 @@ def _background(rng: np.random.Generator, size: tuple, feet: np.ndarray, metre: 
     return soft * light[..., None]
 
 
-def _framed(parts: list, looks: _Looks, rng: np.random.Generator, ratio: float) -> _Camera:
-    """Choose scale and place so that the person fills the frame as a detector's box would."""
+def _framed(parts: list, looks: _Looks, rng: np.random.Generator, ratio: float) -> tuple:
+    """A camera: frame heights per metre, and where the world's origin falls (x, y), in these. The
+    person fills the frame as a detector's box would.
+    """
     lows, highs = zip(*(part.box() for part in parts))
     low, high = np.min(lows, 0)[:2], np.max(highs, 0)[:2]
     extent = high - low
@@ -530,28 +477,28 @@ def _framed(parts: list, looks: _Looks, rng: np.random.Generator, ratio: float) 
     free = np.maximum((ratio, 1) - scale * extent, 0)
     x, y = scale * (low + high) / 2 * (-1, 1) + (ratio / 2, 0.5)
     x, y = (x, y) + rng.uniform(-1, 1, 2) * np.minimum((0.04, 0.03), free / 2)
-    return _Camera(float(scale), float(x), float(y))
+    return float(scale), float(x), float(y)
 
 
 def _scene(seed: int, identity: int, pose: int, size: tuple[int, int]):
     """Draw a person apart from the place: RGBA, background (each (H, W, .)), joints (25, 2)."""
-    looks = _looks(seed, identity)
+    looks = _Looks(seed, identity)
     rng = np.random.default_rng([seed, identity, pose + 1])
     # Steps that spread over the circle: each picture of a person shows another side.
     yaw = 360 * (identity * 0.755 + pose * 0.57) + rng.uniform(-40, 40)
     body = _pose(looks, rng, yaw)
-    tilt = _rotation(0, rng.uniform(2, 12))  # the camera looks down
+    tilt = _turned(np.eye(3), (0, rng.uniform(2, 12)))  # the camera looks down
     body.joints = body.joints @ tilt.T
     body.frames = {name: tilt @ frame for name, frame in body.frames.items()}
-    parts = [part for make in (_torso, _arms, _legs, _skirt, _head) for part in make(body, looks)]
+    parts = [part for make in (_torso, _limbs, _skirt, _head) for part in make(body, looks)]
     height, width = size
-    camera = _framed(parts, looks, rng, width / height)
+    scale, *origin = camera = _framed(parts, looks, rng, width / height)
     fine = height * _OVERSAMPLING, width * _OVERSAMPLING
-    samples = _shade(_draw(parts, camera, fine), camera.scale * fine[0], rng)
+    samples = _shade(*_draw(parts, camera, fine), scale * fine[0], rng)
     drawn = samples.reshape(height, _OVERSAMPLING, width, _OVERSAMPLING, 4).mean((1, 3))
-    points = body.joints[:, :2] * (1, -1) * camera.scale + (camera.x, camera.y)
+    points = body.joints[:, :2] * (1, -1) * scale + origin
     points = points * height - 0.5  # pixel centres are at integers
-    background = _background(rng, size, points[[19, 21, 22, 24]], camera.scale * height)
+    background = _background(rng, size, points[[19, 21, 22, 24]], scale * height)
     return drawn, background, points
 
 
@@ -575,71 +522,57 @@ def person(seed: int, identity: int, pose: int, size=(128, 64)) -> tuple[np.ndar
 def motion(name: str, yaw: float = 0.0) -> np.ndarray:
     """A motion of MOTIONS as MOTION_FRAMES poses (N, 25, 3) of one round, in metres.
 
-    x to the right, y downwards from the ground below the feet; x = 0 is between the hips, which
-    stay in their place. The body is 1.76 m tall, turned by `yaw` degrees (90: to the right of the
-    picture), and seen from far away. Raises KeyError for another name.
+    x is 0 between the hips, y downwards from the ground. The body is 1.76 m tall, turned by `yaw`
+    degrees (90: to the right of the picture), and seen from far away.
     """
-    looks = replace(_looks(0, 0), height=1.0, shoulders=1.0, hips=1.0)
+    looks = _Looks(0, 0)
+    looks.height = looks.shoulders = looks.hips = 1.0
     poses = np.ones((MOTION_FRAMES, 25, 3))
     for frame, pose in enumerate(poses):
-        angles, turned, lift = _MOTIONS[name](2 * math.pi * frame / MOTION_FRAMES)
-        body = _bend(looks, angles, yaw + turned, 0.35 * turned, 3)
+        *angles, turned, lift = _motions(2 * math.pi * frame / MOTION_FRAMES)[name]
+        body = _Body(looks, angles, yaw + turned, 0.35 * turned, 3)
         pose[:, 0] = body.joints[:, 0] - body.joints[8, 0]
         pose[:, 1] = -body.joints[:, 1] - lift
     return poses.astype(np.float32)
 
 
-# Each gives the angles (as in _STANCES), the turn in degrees and the height above the ground in
-# metres at a phase in radians; they begin and end alike.
-
-
-def _leg(phase: float, swing: float, lift: float, toes: float) -> tuple:
-    """A leg that swings by so many degrees, its knee bent on the way forwards."""
-    ahead, forwards = math.sin(phase), max(0.0, math.cos(phase))
-    return swing * ahead, 1.5, 7 + lift * forwards**1.5, toes * max(0.0, -ahead) - 8
-
-
-def _walk(phase: float) -> tuple:
-    legs = _leg(phase, 24, 46, 24), _leg(phase + math.pi, 24, 46, 24)
-    s = math.sin(phase)
-    arms = (-22 * s, 8, -15, 18 - 9 * s), (22 * s, 8, -15, 18 + 9 * s)
-    return [*arms, *legs, (3, 7 * s, 0)], 0.0, 0.0
-
-
-def _run(phase: float) -> tuple:
-    legs = _leg(phase, 42, 88, 34), _leg(phase + math.pi, 42, 88, 34)
-    s = math.sin(phase)
-    arms = (-40 * s, 14, -20, 94 - 12 * s), (40 * s, 14, -20, 94 + 12 * s)
-    return [*arms, *legs, (10, 12 * s, 0)], 0.0, 0.03 - 0.03 * math.cos(2 * phase)
-
-
-def _turn(phase: float) -> tuple:
-    s = math.sin(phase)
-    arm = (2, 9 + 3 * abs(s), -15, 16)
-    return [arm, arm, (0, 4, 3, 0), (0, 4, 3, 0), (1, 10 * math.cos(phase), 0)], 50 * s, 0.0
-
-
-def _wave(phase: float) -> tuple:
-    arm = (0, 78, 88, 100 + 26 * math.sin(2 * phase))
-    return [arm, (2, 9, -15, 14), (0, 4, 3, 0), (0, 4, 3, 0), (0, 0, 3 * math.sin(phase))], 0.0, 0.0
-
-
-def _stretch(phase: float) -> tuple:
-    up = (1 - math.cos(phase)) / 2
+def _motions(phase: float) -> dict[str, tuple]:
+    """All motions at a phase in radians; they begin and end alike. Each is the angles as in
+    _STANCES, the turn in degrees, and the height above the ground in metres.
+    """
+    s, up = math.sin(phase), (1 - math.cos(phase)) / 2
     # The elbows bend on the way, which keeps the hands near the body.
     out = math.sin(math.pi * min(0.5, up))
-    arm = (2 - 2 * up, 9 + 155 * up, 100 * out - 15, 14 + 470 * up * (1 - up))
-    leg = (0, 4 + 2 * up, 3, 0)
-    return [arm, arm, leg, leg, (1 - 5 * up, 0, 0)], 0.0, 0.0
+    walking = [(22 * side, 8, -15, 18 + 9 * side) for side in (-s, s)]
+    running = [(40 * side, 14, -20, 94 + 12 * side) for side in (-s, s)]
+    turning = (2, 9 + 3 * abs(s), -15, 16)
+    waving = (0, 78, 88, 100 + 26 * math.sin(2 * phase))
+    raised = (2 - 2 * up, 9 + 155 * up, 100 * out - 15, 14 + 470 * up * (1 - up))
+    resting = (2 + 55 * up, 9 + 3 * up, -15, 14 + 14 * up)
+    apart, bent = (0, 4 + 2 * up, 3, 0), (72 * up, 4 + 10 * up, 3 + 92 * up, 0)
+    hangs, _, stands, *_ = _RELAXED
+    hop = 0.03 - 0.03 * math.cos(2 * phase)
+    return {
+        "walk": (*walking, *_strides(phase, 24, 46, 24), (3, 7 * s, 0), 0, 0),
+        "run": (*running, *_strides(phase, 42, 88, 34), (10, 12 * s, 0), 0, hop),
+        "turn": (turning, turning, stands, stands, (1, 10 * math.cos(phase), 0), 50 * s, 0),
+        "wave": (waving, hangs, stands, stands, (0, 0, 3 * s), 0, 0),
+        "stretch": (raised, raised, apart, apart, (1 - 5 * up, 0, 0), 0, 0),
+        "sit": (resting, resting, bent, bent, (1 + 28 * up, 0, 0), 0, 0),
+    }
 
 
-def _sit(phase: float) -> tuple:
-    down = (1 - math.cos(phase)) / 2
-    arm = (2 + 55 * down, 9 + 3 * down, -15, 14 + 14 * down)
-    leg = (72 * down, 4 + 10 * down, 3 + 92 * down, 0)
-    return [arm, arm, leg, leg, (1 + 28 * down, 0, 0)], 0.0, 0.0
+def _strides(phase: float, swing: float, lift: float, toes: float) -> list[tuple]:
+    # Two legs that swing by so many degrees, their knees bent on the way forwards.
+    legs = [(math.sin(at), max(0.0, math.cos(at))) for at in (phase, phase + math.pi)]
+    return [(swing * s, 1.5, 7 + lift * c**1.5, toes * max(0.0, -s) - 8) for s, c in legs]
 
 
-_MOTIONS = {"walk": _walk, "run": _run, "turn": _turn, "wave": _wave}
-_MOTIONS |= {"stretch": _stretch, "sit": _sit}
-MOTIONS = tuple(_MOTIONS)
+MOTIONS = tuple(_motions(0.0))
+
+
+if __name__ == "__main__":  # one of several programs that draw, to stdout: its share of places
+    seed, height, width, poses, *share = map(int, sys.argv[1:])
+    for place in range(*share):
+        for array in person(seed, *divmod(place, poses), (height, width)):
+            sys.stdout.buffer.write(array.tobytes())

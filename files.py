@@ -65,17 +65,14 @@ class Source:
     """
 
     def __init__(self, path: str | Path):
-        self.path, self.skipped, self._seen, copies = Path(path), 0, 0, 0
+        self.path, self.skipped, copies = Path(path), 0, 0
         found: dict[str, int | str] = {}  # a member's place, or the name whose bytes it has
-        with self._reading():
-            for member in self._members():
-                self._seen += 1
-                what = member.link or (self._seen if member.read else None)
-                if what is None or len(member.name) > LONGEST:
-                    self.skipped += 1
-                    continue
-                copies += member.name in found
-                found[member.name] = what
+        for place, member, _ in self._walk():
+            if not (member.link or member.read) or len(member.name) > LONGEST:
+                self.skipped += 1
+                continue
+            copies += member.name in found
+            found[member.name] = member.link or place
         self._places: dict[str, int] = {}
         for name, what in found.items():
             passed = set()
@@ -96,16 +93,31 @@ class Source:
         for name in self.names:
             if name in wanted:
                 names.setdefault(self._places[name], []).append(name)
-        self._seen = 0
-        with self._reading():
-            for member in self._members():
-                self._seen += 1
-                if self._seen in names:
-                    if member.size > LARGEST:
-                        problem = f"{member.size:,} bytes, more than {LARGEST:,}"
-                        raise BadInput(f"{self.path}/{member.name}", problem, "remove it")
-                    data = member.read()
-                    yield from ((name, data) for name in names[self._seen])
+        for place, _, data in self._walk(names):
+            yield from ((name, data) for name in names.get(place, ()))
+
+    def _walk(self, wanted: Collection[int] = ()) -> Iterator[tuple[int, Member, bytes | None]]:
+        # All members by their places from 1, with the bytes of those wanted.
+        place = 0
+        try:
+            for place, member in enumerate(self._members(), 1):
+                if place in wanted and member.size > LARGEST:
+                    problem = f"{member.size:,} bytes, more than {LARGEST:,}"
+                    raise BadInput(f"{self.path}/{member.name}", problem, "remove it")
+                yield place, member, member.read() if place in wanted else None
+        except ClickException:
+            raise
+        except Exception as error:  # the decoders raise whatever the bytes provoke
+            if isinstance(error, RuntimeError) and self.path.is_file():
+                # zipfile's word for a password, or for an unknown compression
+                problem = "encrypted, or compressed by an unsupported method"
+                remedy = "unpack it with the data set's password and give the folder"
+                raise BadInput(self.path, problem, remedy) from None
+            what = getattr(error, "filename", None) or self.path
+            reason = getattr(error, "strerror", None) or error
+            after = f" beyond its file {place:,}" if place else ""
+            remedy = "check the path, or download it again"
+            raise BadInput(what, f"can't be read{after} ({reason})", remedy) from None
 
     def _members(self) -> Iterator[Member]:
         if self.path.is_dir():
@@ -172,24 +184,6 @@ class Source:
             problem = f"unpacks {packed:,} bytes to {size:,}: too much for a picture"
             raise BadInput(f"{self.path}/{name}", problem, "remove it")
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except ClickException:
-            raise
-        except Exception as error:  # the decoders raise whatever the bytes provoke
-            if isinstance(error, RuntimeError) and self.path.is_file():
-                # zipfile's word for a password, or for an unknown compression
-                problem = "encrypted, or compressed by an unsupported method"
-                remedy = "unpack it with the data set's password and give the folder"
-                raise BadInput(self.path, problem, remedy) from None
-            what = getattr(error, "filename", None) or self.path
-            reason = getattr(error, "strerror", None) or error
-            after = f" beyond its file {self._seen:,}" if self._seen else ""
-            remedy = "check the path, or download it again"
-            raise BadInput(what, f"can't be read{after} ({reason})", remedy) from None
-
 
 class _Header(tarfile.TarInfo):
     """A header whose damage is an error, where tarfile takes it for the end of the archive."""
@@ -223,8 +217,7 @@ def check_output(
     """Refuse an output, a file or a `folder`, that would destroy something, before any work.
 
     `used` are the files and folders that the command reads or writes as well, with the endings of
-    what it reads in a folder. Raises ClickException for these, for what is there without
-    `overwrite`, and for what belongs to a data set or run; `option` names another place.
+    what it reads in a folder; `option` names another place.
     """
     place, problem = Path(os.path.realpath(path)), ""
     for other in filter(None, used):
@@ -253,8 +246,7 @@ def check_output(
 def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
     """Gives a place beside to write a file or a folder to, which takes `path`'s when it is whole.
 
-    Raises ClickException where it can't be written, or where without `overwrite` something was
-    created meanwhile; `option` names another place.
+    Raises ClickException where it can't be, or without `overwrite` something is there meanwhile.
     """
     place, made = Path(os.path.realpath(path)), []  # a link stays one
     try:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -56,25 +57,20 @@ COCO18 = (*range(8), *range(9, 19))
 COCO17 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
 
 
-def from_coco18(joints: np.ndarray) -> np.ndarray:
-    """COCO-18 joints (..., 18, 3) as BODY_25 (..., 25, 3) float32; the mid-hip is computed."""
-    return _to_body25(joints, COCO18, {MID_HIP: HIPS})
-
-
-def from_coco17(joints: np.ndarray) -> np.ndarray:
-    """COCO-17 joints (..., 17, 3) as BODY_25 (..., 25, 3) float32; neck, mid-hip are computed."""
-    return _to_body25(joints, COCO17, {NECK: SHOULDERS, MID_HIP: HIPS})
-
-
-def _to_body25(joints: np.ndarray, places: tuple, middles: dict) -> np.ndarray:
+def _from_coco(places: tuple[int, ...], joints: np.ndarray) -> np.ndarray:
     pose = np.zeros((*joints.shape[:-2], len(JOINTS), 3), np.float32)
     pose[..., places, :] = joints
-    for middle, (a, b) in middles.items():
-        # As sure as the less sure of the two; missing if either is.
-        sure = np.minimum(pose[..., a, 2], pose[..., b, 2])
-        pose[..., middle, :] = (pose[..., a, :] + pose[..., b, :]) / 2 * (sure > 0)[..., None]
-        pose[..., middle, 2] = sure
+    for middle, (a, b) in {NECK: SHOULDERS, MID_HIP: HIPS}.items():
+        if middle not in places:
+            # As sure as the less sure of the two; missing if either is.
+            sure = np.minimum(pose[..., a, 2], pose[..., b, 2])
+            pose[..., middle, :] = (pose[..., a, :] + pose[..., b, :]) / 2 * (sure > 0)[..., None]
+            pose[..., middle, 2] = sure
     return pose
+
+
+# Joints (..., 17 or 18, 3) as BODY_25 (..., 25, 3) float32; neck and mid-hip are computed.
+from_coco17, from_coco18 = partial(_from_coco, COCO17), partial(_from_coco, COCO18)
 
 
 def metre(joints: np.ndarray) -> float:
@@ -82,16 +78,14 @@ def metre(joints: np.ndarray) -> float:
     found = [
         np.hypot(*(joints[a, :2] - joints[b, :2])) / length
         for (a, b), length in BONES.items()
-        if joints[a, 2] > 0 and joints[b, 2] > 0
+        if min(joints[a, 2], joints[b, 2]) > 0
     ]
     return float(np.quantile(found, 0.75)) if found else 0.0
 
 
 def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Poses (N, 25, 3) of another frame, brought to a person's size and place by one similarity.
-
-    The person's pose `own` (25, 3) says how large a metre is and where the hips and the ground
-    are; poses that are the person's, moved and scaled as one, come back exactly.
+    """Poses (N, 25, 3) of another frame, brought by one similarity to the size and place of a
+    person's pose `own` (25, 3); its own poses, moved and scaled as one, come back exactly.
     """
     # Of several poses by the longest, as a body that bends looks short.
     units = [unit for unit in map(metre, moved) if unit] or [1.0]
@@ -106,7 +100,7 @@ def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
     return similar(moved, scale, shift)
 
 
-def similar(pose: np.ndarray, scale: float, shift: np.ndarray) -> np.ndarray:
+def similar(pose: np.ndarray, scale: float | np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Poses (..., 25, 3) scaled, then shifted (2,); missing joints stay zeros."""
     present = pose[..., 2:] > 0
     points = (pose[..., :2] * scale + shift) * present
@@ -146,20 +140,16 @@ def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bo
         return within.mean() > 0.5 and np.mean(tall) > 0.5
     unit = max(metre(own), 1e-6)
     sizes = np.array([metre(one) for one in moved]) / unit
-    apart = np.array([_middle(one) - _middle(own) for one in moved])
+    anchors = map(_anchors, (own, *moved))
+    here, *there = (one.get("hips", one.get("neck", (np.inf, np.inf))) for one in anchors)
+    apart = np.array(there) - here
     near = (sizes > 1 / 1.25) & (sizes < 1.25) & (np.hypot(*apart.T) < 0.6 * unit)
     return (within & near).mean() > 0.5
 
 
-def _middle(pose: np.ndarray) -> np.ndarray:
-    anchors = _anchors(pose)
-    return anchors.get("hips", anchors.get("neck", np.full(2, np.inf)))
-
-
 def facing(pose: np.ndarray) -> float:
-    """About how many degrees a person is turned from facing the viewer; 90: to the right.
-
-    By the shoulders' width and the nose; 0 where these are missing.
+    """About how many degrees a person is turned from facing the viewer (90: to the right), by the
+    shoulders' width and the nose; 0 where these are missing.
     """
     right, left = SHOULDERS
     if not (pose[[right, left], 2] > 0).all() or not metre(pose):
@@ -204,10 +194,9 @@ def stem(name: str) -> str:
 
 
 def read_image(source: Path | bytes, name: str) -> np.ndarray:
-    """Read a picture, upright, as uint8 (H, W, 3): grey, palette, CMYK, 16-bit, RGBA over white.
+    """Read a picture, upright, of whatever kind, as uint8 (H, W, 3); RGBA is laid over white.
 
-    Of an animation the first frame. Raises ClickException, which calls the picture `name`, where
-    it can't be read or has more pixels than Pillow holds to be safe.
+    Raises ClickException, which calls the picture `name`, where it can't be read.
     """
     with _opened(source, name) as image:
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
@@ -254,18 +243,13 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def read_labels(source: bytes, name: str) -> np.ndarray:
-    """Read a label map, uint8 (H, W): a PNG whose pixels, or palette places, are part numbers.
-
-    Raises ClickException, which calls it `name`, where it is none.
-    """
-    try:
-        with Image.open(BytesIO(source), formats=("PNG",)) as image:
-            if image.mode not in ("L", "P"):
-                raise ValueError(f"its pixels are {image.mode}, not part numbers")
-            return np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
-        remedy = "give a PNG in grey or with a palette"
-        raise BadInput(name, f"not a label map ({error})", remedy) from None
+    """Read a label map, uint8 (H, W): a PNG whose pixels, or palette places, are part numbers."""
+    with _opened(source, name) as image:
+        labels = np.asarray(image)
+    if image.format != "PNG" or image.mode not in ("L", "P"):
+        problem = f"not a label map, but {image.format} with pixels of {image.mode}"
+        raise BadInput(name, problem, "give a PNG in grey or with a palette")
+    return labels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -282,20 +266,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit_matrix(size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
-    """The map (2, 3) of points x, y, 1 in a picture to those in a frame; sizes (height, width).
-
-    One rule for pictures and their poses: the picture is scaled to the frame's height keeping its
-    aspect, centred, and cropped or padded with zeros at the sides. 256x256 to 256x176 is x - 40.
-    """
-    width, left = _placed(size_from, size_to)
-    x, y = width / size_from[1], size_to[0] / size_from[0]
-    # Pixel centres are at integers: the corner of the picture is at (-0.5, -0.5).
-    return np.array([[x, 0, (x - 1) / 2 + left], [0, y, (y - 1) / 2]])
-
-
 def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, int]:
-    # The width of a picture scaled to the frame's height, and where its left edge falls.
+    # One rule for pictures and their poses: a picture is scaled to the frame's height keeping its
+    # aspect, centred, and cropped or padded with zeros at the sides; 256x256 to 256x176 is x - 40.
+    # Gives its width, and where its left edge falls.
     width = max(1, round(size_from[1] * size_to[0] / size_from[0]))
     return width, (size_to[1] - width) // 2
 
@@ -303,8 +277,8 @@ def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, 
 def fit_image(
     image: np.ndarray, size: tuple[int, int], filter: int = Image.Resampling.BICUBIC
 ) -> np.ndarray:
-    """Fit a picture uint8 (H, W, 3) or (H, W) into a frame by `fit_matrix`; without scaling, bit
-    for bit. Label maps take the filter NEAREST.
+    """Fit a picture uint8 (H, W, 3) or (H, W) into a frame (height, width), which fills its height;
+    without scaling, bit for bit. Label maps take the filter NEAREST.
     """
     (height, width), (H, W) = size, image.shape[:2]
     scaled, left = _placed((H, W), size)
@@ -315,11 +289,13 @@ def fit_image(
 
 
 def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
-    """Fit a picture's pose (25, 3) into a frame by `fit_matrix`; joints outside become missing."""
-    matrix = fit_matrix(size_from, size_to)
-    fitted = pose[:, :2] @ matrix[:, :2].T + matrix[:, 2]
-    present = (pose[:, 2:] > 0) & inside(fitted, size_to)[:, None]
-    return np.where(present, np.column_stack([fitted, pose[:, 2]]), 0).astype(np.float32)
+    """Fit a picture's pose (25, 3) into a frame like the picture; joints outside become missing."""
+    width, left = _placed(size_from, size_to)
+    scale = np.array([width / size_from[1], size_to[0] / size_from[0]])
+    # Pixel centres are at integers: the corner of the picture is at (-0.5, -0.5).
+    fitted = similar(pose, scale, (scale - 1) / 2 + (left, 0))
+    present = (pose[:, 2] > 0) & inside(fitted[:, :2], size_to)
+    return np.where(present[:, None], fitted, 0)
 
 
 def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -356,11 +332,8 @@ class Pose:
         return (pose * (self.joints[:, 2:] > 0)).astype(np.float32)
 
     def fitted(self, frame: tuple[int, int]) -> np.ndarray:
-        """The joints where `fit_matrix` brings the pose's picture in a frame (height, width).
-
-        A picture of unknown size is taken to be as large as the frame.
-        """
-        picture = self.size or frame
+        """The joints where `fit_pose` brings them in a frame (height, width)."""
+        picture = self.size or frame  # of unknown size it is taken to be as large
         return fit_pose(self.at(picture), picture, frame)
 
 
@@ -368,10 +341,8 @@ MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32), people=0)
 
 
 def read_poses(path: str | Path) -> dict[str, Pose]:
-    """Read poses by picture name, in the file's order: DSCF/PATN CSV, COCO-17 or OpenPose JSON.
-
-    A folder of OpenPose JSON gives names relative to it, without `_keypoints.json` or `.json`.
-    Raises ClickException for whatever is no such file.
+    """Read poses by picture name: of a DSCF/PATN CSV, of JSON as `parse_json` takes it, or a folder
+    of JSON. Raises ClickException for whatever is no such file.
     """
     path = Path(path)
     if path.is_dir():
@@ -414,8 +385,7 @@ def read_pose(
 
     FILE:NAME chooses one of several poses, `person` (from 1) one of several people. A photo's pose
     is found by `find`, which takes pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros for
-    nobody; without it a photo is refused. Raises ClickException where there is not one pose that
-    shows more than a head.
+    nobody. Raises ClickException where there is not one pose that shows more than a head.
     """
     file, name = split_name(str(path))
     if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
@@ -435,12 +405,9 @@ def read_pose(
     known = pose.joints[:, 2] > 0
     if not known.any():
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
-    if not known[_BODY].any():
+    if not np.delete(known, (0, NECK, 15, 16, 17, 18)).any():
         raise BadInput(path, "shows only a head", "give a pose with shoulders, hips or limbs")
     return pose
-
-
-_BODY = [joint for joint in range(len(JOINTS)) if joint not in (0, 1, 15, 16, 17, 18)]
 
 
 def split_name(path: str) -> tuple[str, str]:
@@ -452,8 +419,7 @@ def split_name(path: str) -> tuple[str, str]:
 def _choose_pose(file: str, name: str) -> Pose:
     poses = read_poses(file)
     first = next(iter(poses))
-    folder = Path(file).is_dir()
-    one = "give one of its files" if folder else f"choose one, such as {file}:{first}"
+    one = "give one of its files" if Path(file).is_dir() else f"choose one, such as {file}:{first}"
     if name and name not in poses:
         raise BadInput(file, f"no pose called {name}", one)
     if not name and len(poses) > 1:
@@ -471,22 +437,22 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
         if not line.strip():
             continue
         name, *lists = (part.strip() for part in line.rsplit(":", 2))
-        problem = f"line {number} is not name: [18 y]: [18 x]"
         try:
             y, x = json.loads(f"[{','.join(lists)}]")
-            counts = len(y), len(x)
-            points = _numbers([*x, *y]) if counts == (18, 18) else None
+            counts, points = (len(y), len(x)), _numbers([*x, *y])
         except (ValueError, TypeError, OverflowError, RecursionError):
+            problem = f"line {number} is not name: [18 y]: [18 x]"
             raise BadInput(file, problem, "follow this format") from None
-        if points is None:
-            joints = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
-            problem = f"line {number} has {joints}, 18 are needed"
-            raise BadInput(file, problem, "write a missing one as -1")
-        if not (abs(points) <= FARTHEST).all():
-            problem = f"line {number} has a joint that is not finite, or beyond a million"
-            raise BadInput(file, problem, "write a missing one as -1")
-        if name in found:
-            raise BadInput(file, f"line {number} has {name} a second time", "remove one")
+        problem, remedy = "", "write a missing one as -1"
+        if counts != (18, 18):
+            has = f"{len(y)} joints" if len(y) == len(x) else f"{len(y)} y and {len(x)} x"
+            problem = f"has {has}, 18 are needed"
+        elif not (abs(points) <= FARTHEST).all():
+            problem = "has a joint that is not finite, or beyond a million"
+        elif name in found:
+            problem, remedy = f"has {name} a second time", "remove one"
+        if problem:
+            raise BadInput(file, f"line {number} {problem}", remedy)
         found[name] = points
     points = np.array(list(found.values())).reshape(-1, 2, 18).swapaxes(1, 2)  # (N, 18, 2)
     present = (points != -1).all(2, keepdims=True)
@@ -495,119 +461,101 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
 
 
 def _numbers(values: list) -> np.ndarray:
-    # A flat list of numbers as float32; too large ones are infinite. Raises for anything else.
-    if not isinstance(values, list) or any(type(value) not in (int, float) for value in values):
+    # A flat list of numbers, as JSON has them; raises for anything else.
+    if any(type(value) not in (int, float) for value in values):
         raise TypeError
-    with np.errstate(over="ignore"):
-        return np.array(values, np.float64).astype(np.float32)
+    return np.array(values, float)
 
 
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
-    """Read the bytes of OpenPose's file of one picture, called `name`, or of COCO's of many.
-
-    Raises ClickException, which calls them `file`, where they are neither.
+    """Read the bytes of a file of one picture, called `name`, or of many, as OpenPose, COCO and
+    detectors write them. Raises ClickException, which calls them `file`, where they are no such.
     """
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
         raise BadInput(file, "not valid JSON", "give OpenPose or COCO key points") from None
-    try:
-        if isinstance(content, dict) and isinstance(content.get("people"), list):
-            keys = ("pose_keypoints_2d", "pose_keypoints")
-            people = [one[keys[keys[0] not in one]] for one in content["people"]]
-            return {_stem(name): _picture([_joints(one, (75, 54), file) for one in people])}
-        if isinstance(content, dict) and "instance_info" in content:
-            content = content["instance_info"]  # MMPose, with what it knows of the joints
-        if isinstance(content, dict):
-            return _coco(content["annotations"], content.get("images", ()), file)
-        if content and "instances" in content[0]:  # MMPose's of a video
-            return {str(one["frame_id"]): _detected(one["instances"], file) for one in content}
-        if content and "image_id" in content[0]:
-            return _coco(content, (), file)
-        return {_stem(name): _detected(content, file)}
-    except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
-        pass
-    remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
-    raise BadInput(file, "neither OpenPose nor COCO key points", remedy)
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
-
-
-def _picture(people: list[np.ndarray]) -> Pose:
-    # The people of one picture of unknown size; small numbers are fractions of it.
-    if not people:
-        return MISSING
-    joints = _largest(people)
-    points = joints[joints[:, 2] > 0, :2]
-    fractions = bool(len(points)) and bool((abs(points) <= 1).all())
-    if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
-        for one in people:
-            one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
-    return Pose(joints, None, fractions, len(people), tuple(people))
-
-
-def _detected(people: list[dict], file: Path | str) -> Pose:
-    # One picture's people as MMPose's and ViTPose's programs, or Ultralytics', write them.
-    found = []
-    for person in people:
-        points = person["keypoints"]
-        if isinstance(points, dict):  # Ultralytics: x, y and visible apart; not found is 0, 0
-            x, y = points["x"], points["y"]
-            sure = points.get("visible") or [float(pair != (0, 0)) for pair in zip(x, y)]
-            sure = [value * (pair != (0, 0)) for value, pair in zip(sure, zip(x, y))]
-            points = list(zip(x, y, sure, strict=True))
-        elif len(points[0]) == 2:
-            sure = person.get("keypoint_scores") or person.get("scores") or [1.0] * len(points)
-            points = [(x, y, value) for (x, y), value in zip(points, sure, strict=True)]
-        found.append(_joints([value for point in points for value in point], (51,), file))
-    return _picture(found)
-
-
-def _coco(annotations: list, images: list, file: Path | str) -> dict[str, Pose]:
-    # Annotations as COCO writes them, or the plain list of results detectors write.
-    if not isinstance(annotations, list):
-        raise TypeError
-    images = {image["id"]: image for image in images}
-    found: dict = {}
-    for annotation in annotations:
-        joints = _joints(annotation["keypoints"], (51,), file)
-        found.setdefault(annotation["image_id"], []).append(joints)
     poses: dict[str, Pose] = {}
-    for number, people in found.items():
-        image = images.get(number, {})
-        name = str(image.get("file_name", number))
-        size = int(image.get("height", 0)), int(image.get("width", 0))
-        if not 0 <= min(size) <= max(size) <= FARTHEST:
-            raise ValueError
-        if name in poses:
-            raise BadInput(file, f"two images called {name}", "remove one")
-        size = size if all(size) else None
-        poses[name] = Pose(_largest(people), size, False, len(people), tuple(people))
+    try:
+        for called, people, size in _pictures(content, name):
+            people = [_joints(_flat(person), file) for person in people]
+            merge(poses, {called: _of_picture(people, size)}, file)
+    except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
+        remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
+        raise BadInput(file, "neither OpenPose nor COCO key points", remedy) from None
     return poses
 
 
-def _joints(values: list, counts: tuple[int, ...], file: Path | str) -> np.ndarray:
-    # A person's flat list of x, y, confidence, of one of the lengths given, as BODY_25.
-    if len(values) not in counts:
-        problem = f"a person has {len(values)} numbers, {' or '.join(map(str, counts))} are needed"
+def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict], tuple | None]]:
+    # Of each picture its name, its people as they are written, and its size if that is known.
+    name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
+    if isinstance(content, dict) and isinstance(content.get("people"), list):  # OpenPose
+        yield name, content["people"], None
+        return
+    if isinstance(content, dict) and "instance_info" in content:
+        content = content["instance_info"]  # MMPose, with what it knows of the joints
+    if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
+        whole = content if isinstance(content, dict) else {"annotations": content}
+        images = {image["id"]: image for image in whole.get("images", ())}
+        people: dict = {}
+        for person in whole["annotations"]:
+            people.setdefault(person["image_id"], []).append(person)
+        for number, found in people.items():
+            image = images.get(number, {})
+            size = int(image.get("height", 0)), int(image.get("width", 0))
+            if not 0 <= min(size) <= max(size) <= FARTHEST:
+                raise ValueError
+            yield str(image.get("file_name", number)), found, size if all(size) else None
+    elif content and "instances" in content[0]:  # MMPose's of a video
+        for frame in content:
+            yield str(frame["frame_id"]), frame["instances"], None
+    else:
+        yield name, content, None
+
+
+def _flat(person: dict) -> list:
+    # A person's x, y and confidence, joint by joint.
+    points = person.get("pose_keypoints_2d", person.get("pose_keypoints", person.get("keypoints")))
+    if isinstance(points, dict):  # Ultralytics: x, y and visible apart; not found is 0, 0
+        sure = points.get("visible") or [1.0] * len(points["x"])
+        rows = zip(points["x"], points["y"], sure, strict=True)
+        points = [[x, y, value * ((x, y) != (0, 0))] for x, y, value in rows]
+    elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose
+        sure = person.get("keypoint_scores") or person.get("scores") or [1.0] * len(points)
+        points = [[x, y, value] for (x, y), value in zip(points, sure, strict=True)]
+    return [value for one in points for value in (one if isinstance(one, list) else [one])]
+
+
+def _joints(values: list, file: Path | str) -> np.ndarray:
+    # A person's flat list of x, y, confidence as BODY_25.
+    if len(values) not in (75, 54, 51):
+        problem = f"a person has {len(values)} numbers, 75, 54 or 51 are needed"
         raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
     joints = _numbers(values).reshape(-1, 3)
     if not (abs(joints) <= FARTHEST).all():
         problem = "a joint is not finite, or beyond a million pixels"
         raise BadInput(file, problem, "write a missing one as 0, 0, 0")
+    joints = joints.astype(np.float32)
     joints[:, 2] = joints[:, 2].clip(0, 1)  # COCO's visibility: 1 hidden, 2 seen
     joints[joints[:, 2] == 0] = 0
     return {25: np.copy, 18: from_coco18, 17: from_coco17}[len(joints)](joints)
 
 
-def _largest(people: list[np.ndarray]) -> np.ndarray:
+def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
+    # The largest confident one. In a picture of unknown size small numbers are fractions of it.
     def weight(joints: np.ndarray) -> float:
         points = joints[joints[:, 2] > 0, :2]
         return np.hypot(*np.ptp(points, 0)) * joints[:, 2].mean() if len(points) else -1.0
 
-    return max(people, key=weight)
+    if not people:
+        return MISSING
+    joints = max(people, key=weight)
+    points = joints[joints[:, 2] > 0, :2]
+    fractions = bool(not size and len(points) and (abs(points) <= 1).all())
+    if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
+        for one in people:
+            one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
+    return Pose(joints, size, fractions, len(people), tuple(people))
 
 
 # ------------------------------------------------------------------------------ sheets
@@ -620,35 +568,25 @@ def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     picture = Image.new("RGB", (W * scale, H * scale))
     pen = ImageDraw.Draw(picture)
     stroke = max(1, round(H * scale / 48))
-    points = [((x + 0.5) * scale, (y + 0.5) * scale, c > 0) for x, y, c in pose]
+    points, known = (pose[:, :2] + 0.5) * scale, pose[:, 2] > 0
     for number, (a, b) in enumerate(LIMBS):
-        if points[a][2] and points[b][2]:
+        if known[a] and known[b]:
             colour = f"hsv({360 * number // len(LIMBS)}, 86%, 100%)"
-            pen.line([points[a][:2], points[b][:2]], colour, stroke)
-    for x, y, present in points:
-        if present:
-            pen.ellipse([x - stroke, y - stroke, x + stroke, y + stroke], (255, 255, 255))
+            pen.line([*points[a], *points[b]], colour, stroke)
+    for point in points[known]:
+        pen.ellipse([*(point - stroke), *(point + stroke)], "white")
     return np.asarray(picture.resize((W, H), Image.Resampling.BOX))
-
-
-def overlay(image: np.ndarray, pose: np.ndarray, zoom: int = 1) -> np.ndarray:
-    """A picture uint8 (H, W, 3), enlarged, with the skeleton of its pose (25, 3) drawn over it."""
-    large = image.repeat(zoom, 0).repeat(zoom, 1)
-    points = (pose[:, :2] + 0.5) * zoom - 0.5
-    drawn = draw_pose(np.column_stack([points, pose[:, 2]]), large.shape[:2])
-    return np.where(drawn.any(2, keepdims=True), drawn, large)
 
 
 def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
     """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
     H, W = rows[0][0].shape[:2]
-    gap = 2
-    columns = max(map(len, rows))
-    grid = np.full((len(rows) * (H + gap) + gap, columns * (W + gap) + gap, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
-            y, x = gap + i * (H + gap), gap + j * (W + gap)
-            grid[y : y + H, x : x + W] = picture
+    shape = len(rows), max(map(len, rows)), H + 2, W + 2, 3
+    cells = np.full(shape, 255, np.uint8)  # each with its gap above and on the left
+    for line, row in zip(cells, rows):
+        line[: len(row), 2:, 2:] = row
+    grid = cells.swapaxes(1, 2).reshape(shape[0] * (H + 2), -1, 3)
+    grid = np.pad(grid, ((0, 2), (0, 2), (0, 0)), constant_values=255)
     return grid.repeat(zoom, 0).repeat(zoom, 1)
 
 
@@ -666,10 +604,7 @@ def comparison(source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray)
 
 
 def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarray:
-    """Lines of (x, y) points by name, a panel below another: uint8 (H, W, 3).
-
-    Every line has its own scale, from its lowest to its highest value, which its name says.
-    """
+    """Lines of (x, y) points by name, each on its own scale, in panels: uint8 (H, W, 3)."""
     width, height, margin, legend = 640, 240, 12, 250
     picture = Image.new("RGB", (width + legend, height * len(panels)), "white")
     pen = ImageDraw.Draw(picture)
@@ -694,15 +629,15 @@ def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarra
 def write_pictures(
     pictures: np.ndarray, paths: list[Path], overwrite: bool, option: str = "--out", fps: int = 5
 ) -> None:
-    """Write pictures (B, H, W, 3) to as many files, or all to one animation without end.
-
-    `option` is what names another place.
-    """
+    """Write pictures (B, H, W, 3) to as many files, or all to one animation without end."""
     made = [Image.fromarray(picture) for picture in pictures]
     options = {"compress_level": PNG_LEVEL}
     if len(made) > len(paths):
         if paths[0].suffix.lower() == ".gif":
-            made = _with_one_palette(made)
+            # In the colours of all of them, as a still background must not flicker.
+            shown = np.concatenate(made[:: max(1, len(made) // 8)])
+            palette = Image.fromarray(shown).quantize(256, Image.Quantize.MEDIANCUT)
+            made = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in made]
         # In whole hundredths of a second, as GIF has them, that add up without drift.
         ends = [10 * round(100 * place / fps) for place in range(len(made) + 1)]
         durations = np.diff(ends).tolist()
@@ -710,10 +645,3 @@ def write_pictures(
     for picture, path in zip(made, paths):
         with replaced(path, option, overwrite) as beside:
             picture.save(beside, **options)
-
-
-def _with_one_palette(frames: list[Image.Image]) -> list[Image.Image]:
-    # In the colours of all of them, as a still background must not flicker.
-    shown = np.concatenate(frames[:: max(1, len(frames) // 8)])
-    palette = Image.fromarray(shown).quantize(256, Image.Quantize.MEDIANCUT)
-    return [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]

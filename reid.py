@@ -27,8 +27,7 @@ class PlannedPicture(NamedTuple):
 def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
     """What to make for `count` new poses of each training person, drawn from the training pairs.
 
-    Each has a seed of its own, so that a larger `count` adds to a smaller one. Frames are numbered
-    from 900000, which no camera has. Raises ClickException where there are no training pairs.
+    Each has a seed of its own, so that a larger `count` adds to a smaller one.
     """
     known = np.unique(prepared.pairs_train)
     if not len(known):
@@ -42,9 +41,8 @@ def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
             pair = int(rng.choice(own)), int(rng.choice(known))
             source, pose = map(str, prepared.files[list(pair)])
             scene = re.search(r"_(c\ds\d)_", source) or (None, "c1s1")
-            person = str(prepared.identity[pair[0]])
-            person = person if re.fullmatch(r"\d{4}", person) else f"{label + 1:04d}"
-            name = f"{person}_{scene[1]}_{900000 + number}_00.jpg"
+            person = re.fullmatch(r"\d{4}", prepared.identity[pair[0]]) or [f"{label + 1:04d}"]
+            name = f"{person[0]}_{scene[1]}_{900000 + number}_00.jpg"  # frames that no camera has
             planned.append(PlannedPicture(name, source, pose, seed, pair))
     return planned
 
@@ -53,8 +51,7 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
     """Write `count` new poses of each training person as Market-1501's training folder.
 
     What already exists stays, so that a second run goes on; of several processes each makes its
-    share. Raises ClickException where the generator makes pictures of another size, and where `out`
-    holds something else.
+    share. Raises ClickException where sizes differ, and where `out` holds something else.
     """
     prepared = pairs.load(data, root)
     checkpoints.check_size(prepared, generator)
@@ -82,10 +79,10 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
 def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
     """Write what is to be made as CSV; raises where the folder holds something else."""
     check_output(path, "--out", True, {})
-    table = [["file", "source", "pose", "seed"], *([str(x) for x in row[:4]] for row in rows)]
+    table = [PlannedPicture._fields[:4], *(tuple(map(str, row[:4])) for row in rows)]
     if path.exists():
         with open(path, newline="", errors="surrogateescape") as file:
-            if not {tuple(row) for row in csv.reader(file)} <= {tuple(row) for row in table}:
+            if not {*map(tuple, csv.reader(file))} <= {*table}:
                 remedy = "continue with the same data and at least the same --count, or name a new"
                 raise BadInput(path, "for other pictures", f"{remedy} folder with --out")
     elif path.parent.exists() and any(path.parent.iterdir()):

@@ -2,22 +2,21 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from posegan.files import printable
+from posegan.recipes import TrainConfig
 
 # rich is imported inside the functions: help and usage errors answer at once.
-if TYPE_CHECKING:
-    from posegan.recipes import TrainConfig
 
 PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 
@@ -27,15 +26,13 @@ PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
 
 def parse_size(value: str) -> tuple[int, int]:
     """Height and width of "128x64", pixels. Raises BadParameter for what no model takes."""
-    height, _, width = value.lower().partition("x")
-    if not all(one.isdecimal() and len(one) < 20 for one in (height, width)):
+    found = re.fullmatch("([0-9]{1,4})[xX]([0-9]{1,4})", value)
+    if not found:
         raise click.BadParameter(f"{value!r} is not a size; write height x width, such as 128x64")
-    size = int(height), int(width)
-    if any(side % 16 for side in size) or min(size) < 16:
-        raise click.BadParameter(f"{value}: both must be multiples of 16, such as 128x64")
-    if max(size) > 1024:
-        raise click.BadParameter(f"{value}: at most 1024 pixels a side")
-    return size
+    height, width = map(int, found.groups())
+    if not {height, width} <= set(range(16, 1025, 16)):
+        raise click.BadParameter(f"{value}: both must be multiples of 16, at most 1024")
+    return height, width
 
 
 def parse_box(value: str) -> tuple[int, ...]:
@@ -142,15 +139,13 @@ def stoppable() -> Iterator[None]:
     """Let what a signal ends clean up behind it, undisturbed by a second one."""
 
     def stop(number: int, frame: object) -> None:
-        for one in previous:
+        for one in numbers:
             signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    previous = {one: signal.getsignal(one) for one in numbers}
-    for one in numbers:
-        if previous[one] is not signal.SIG_IGN:  # as nohup wants it
-            signal.signal(one, stop)
+    heard = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]  # nohup's stay
+    previous = {one: signal.signal(one, stop) for one in heard}
     try:
         yield
     except KeyboardInterrupt as error:
@@ -163,10 +158,7 @@ def stoppable() -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed, for what comes next.
-
-    To give back the maps of each step, and to get them anew page by page, takes a tenth of it.
-    """
+    """Let glibc keep what is freed: giving it back, to get it anew, takes a tenth of a step."""
     import ctypes
 
     with contextlib.suppress(AttributeError, TypeError):  # another C library, Windows
@@ -214,10 +206,8 @@ def progress_line(description: str, unit: str, silent: bool = False) -> Iterator
 
 
 @contextlib.contextmanager
-def training_line(config: "TrainConfig") -> Iterator[Callable[[dict], None]]:
-    """What shows how training goes: a progress line, or without a terminal plain lines, with step,
-    images/s, losses and the time left, every PLAIN_SECONDS.
-    """
+def training_line(config: TrainConfig) -> Iterator[Callable[[dict], None]]:
+    """What shows how training goes: a progress line, or a plain one every PLAIN_SECONDS."""
     plain, last = not sys.stderr.isatty(), -float("inf")
     with progress_line("training", "", silent=plain) as update:
 
@@ -247,14 +237,11 @@ def describe_losses(figures: dict) -> str:
 
 
 def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
-    """Print a table of plain text, 80 columns wide where there is no terminal.
-
-    Its first and last column hold words, the others numbers. In a narrow terminal the lines break
-    rather than a name or a number is cut.
+    """Print a table of plain text: numbers, but for words in the first and the last column. Its
+    lines break in a narrow terminal rather than that a name or a number is cut.
     """
     from rich import box
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
 
     style = {"title_justify": "left", "title_style": "", "box": box.SIMPLE_HEAD}
@@ -267,8 +254,8 @@ def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console(width=None if os.isatty(1) else 80, markup=False, emoji=False)
-    needed = Measurement.get(console, console.options.update(max_width=1000), table).minimum
-    console.width = max(console.width, needed)
+    wide = console.options.update(max_width=1000)
+    console.width = max(console.width, console.measure(table, options=wide).minimum)
     console.print(table)
 
 

@@ -22,11 +22,11 @@ def ball(x, depth, colour, radius=0.2):
 
 def drawn(*parts, size=(40, 40)):
     """Draw parts in a frame of one metre about the origin: depth and colour (H, W, .)."""
-    return demo._draw(list(parts), demo._Camera(1.0, 0.5, 0.5), size)[:2]
+    return demo._draw(list(parts), (1.0, 0.5, 0.5), size)[:2]
 
 
 def standing(yaw):
-    looks = demo._looks(0, 0)
+    looks = demo._Looks(0, 0)
     return demo._pose(looks, np.random.default_rng(3), yaw).joints
 
 
@@ -66,8 +66,8 @@ def test_a_joint_outside_the_frame_is_missing(monkeypatch):
     whole = demo._framed
 
     def beside(*arguments):
-        camera = whole(*arguments)
-        return demo._Camera(camera.scale, camera.x + 0.25, camera.y)
+        scale, x, y = whole(*arguments)
+        return scale, x + 0.25, y
 
     monkeypatch.setattr(demo, "_framed", beside)
     _, moved = demo.person(0, 0, 0)
@@ -125,7 +125,7 @@ def test_left_and_right_hold_the_same_lengths():
 
 
 def test_bones_keep_their_lengths_in_every_pose():
-    looks = demo._looks(0, 3)
+    looks = demo._Looks(0, 3)
     bodies = [demo._pose(looks, np.random.default_rng(i), 50 * i).joints for i in range(20)]
     for first, second in ((2, 3), (3, 4), (5, 6), (6, 7), (9, 10), (10, 11), (12, 13), (13, 14)):
         lengths = [np.linalg.norm(joints[first] - joints[second]) for joints in bodies]
@@ -162,7 +162,7 @@ def test_a_person_keeps_clothes_hair_and_skin_from_pose_to_pose():
 
 
 def test_identities_differ_in_every_respect():
-    people = [demo._looks(0, i) for i in range(200)]
+    people = [demo._Looks(0, i) for i in range(200)]
     assert len({p.top.kind for p in people}) == 7
     assert len({p.cut for p in people}) == 4
     assert len({p.hair_style for p in people}) >= 9
@@ -188,7 +188,7 @@ def test_a_balls_depth_is_that_of_a_ball():
 
 
 def test_a_tapered_flattened_part_is_the_union_of_its_balls():
-    frame = demo._rotation(1, 40) @ demo._rotation(0, 35)
+    frame = demo._turned(np.eye(3), (1, 40), (0, 35))
     part = demo._Part(
         np.array([-0.1, 0.2, 0.1]), np.array([0.1, -0.2, -0.1]), (0.2, 0.1), frame, HIDDEN
     )
@@ -227,7 +227,7 @@ def test_a_pattern_shows_both_colours_and_plain_cloth_one(kind):
 
 
 def test_the_face_is_in_front_and_the_hair_behind():
-    looks = demo._looks(0, 2)
+    looks = demo._Looks(0, 2)
     front = demo._face(looks, np.float32([[0.0375, -0.013, 0.09]]))
     back = demo._face(looks, np.float32([[0.0375, -0.013, -0.09]]))
     assert front.max() < 0.2 and np.allclose(back, looks.skin)

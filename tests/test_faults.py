@@ -92,9 +92,7 @@ def test_a_preparation_that_is_killed_leaves_no_process_and_no_data_set(drawing,
 @needs_proc
 def test_a_drawing_process_that_is_killed_is_one_line(drawing, tmp_path):
     children = set(group_of(drawing.pid)) - {drawing.pid}
-    workers = [
-        one for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()
-    ]
+    workers = [one for one in children if b"demo.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
     os.kill(workers[0], signal.SIGKILL)
     _, errors = drawing.communicate(timeout=60)
     assert drawing.returncode == 1

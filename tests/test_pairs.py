@@ -433,12 +433,16 @@ def test_the_demo_is_split_by_person_and_makes_pairs(small_demo, tmp_path):
     assert np.array_equal(prepared.poses[23], pose)
 
 
-def test_the_demo_is_drawn_by_several_processes(tmp_path):
-    rows = [datasets.Row("", str(i // 2), str(i % 2), "train", None) for i in range(4)]
-    places, images, joints = zip(*datasets._drawn(0, rows, (64, 32)))
-    assert places == (0, 1, 2, 3)
-    expected = datasets.demo.person(0, 1, 1, (64, 32))
-    assert np.array_equal(images[3], expected[0]) and np.array_equal(joints[3], expected[1])
+def test_the_demo_is_drawn_by_several_processes(monkeypatch):
+    monkeypatch.setattr(datasets.demo, "POSES", 5)
+    rows = datasets._demo(datasets.PrepareConfig()).rows[:15]
+    places, images, joints = zip(*datasets._drawn(3, rows, (64, 32)))
+    assert places == (*range(15),)
+    for place in (0, 13, 14):
+        row = rows[place]
+        expected = datasets.demo.person(3, int(row.identity), int(row.camera), (64, 32))
+        assert np.array_equal(images[place], expected[0])
+        assert np.array_equal(joints[place], expected[1])
 
 
 # ------------------------------------------------------------------------------ preparing

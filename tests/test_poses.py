@@ -332,7 +332,7 @@ def test_one_of_several_people_is_chosen(tmp_path):
 BAD_JSON = {
     "not valid JSON; give": "{people",
     "no people in it; give": json.dumps({"people": []}),
-    "a person has 24 numbers, 75 or 54 are needed; write": openpose(np.ones((8, 3))),
+    "a person has 24 numbers, 75, 54 or 51 are needed; write": openpose(np.ones((8, 3))),
     "a joint is not finite, or beyond": openpose(np.full((25, 3), np.nan)),
     "all its joints are missing; give": openpose(np.zeros((25, 3))),
     "shows only a head; give": openpose(body() * (np.arange(25) < 2)[:, None]),
@@ -342,7 +342,9 @@ BAD_JSON = {
     "neither OpenPose nor COCO": json.dumps({"people": [{"pose_keypoints": ["a"] * 75}]}),
     "neither OpenPose": json.dumps("text"),
     "neither": json.dumps({"shapes": []}),
-    "a person has 3 numbers, 51 are": json.dumps([{"image_id": 1, "keypoints": [1, 2, 3]}]),
+    "a person has 3 numbers, 75, 54 or 51 are": json.dumps(
+        [{"image_id": 1, "keypoints": [1, 2, 3]}]
+    ),
     "no people in it; give the pose": json.dumps([]),
     "no poses in it; give": json.dumps({"annotations": []}),
     "not valid JSON": "[" * 100_000,
