@@ -110,7 +110,7 @@ def open_folders(generated: Path, target: Path, limit: int | None, options: dict
     batches, size = pairs.folder_batches(folders, names, options["poses"])
     reference = "needs the training images: --reference DIR"
     if folder := options["reference"]:
-        paths = [folder / files[folder] for files in pairs.matching_names([folder]).values()]
+        paths = [path for (path,) in pairs.matching_names([folder]).values()]
         pairs.check_sizes(paths, size)
         reference = len(paths), pairs.in_batches(paths)
     about = {"scored": str(generated), "data": None, "step": None, "seed": None}
