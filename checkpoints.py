@@ -9,7 +9,6 @@ import dataclasses
 import math
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_origin
@@ -31,10 +30,7 @@ BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes wit
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name ("auto": CUDA where there is one, else the CPU).
-
-    Raises ClickException for a device this machine lacks.
-    """
+    """The device of that name; auto: CUDA if there is one. Raises ClickException without it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -51,8 +47,7 @@ def pick_device(name: str) -> torch.device:
 def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """Join the other processes torchrun started (RANK says whether it did); gives rank, world.
 
-    Raises ClickException where only a part of what torchrun sets is there, and where another
-    process has gone.
+    Raises ClickException for a part of what torchrun sets, and where another process has gone.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     given = [name for name in names if name in os.environ]
@@ -79,16 +74,6 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
 def rank_and_world() -> tuple[int, int]:
     """The number of this process, and of all, inside `processes`."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def gathered(value: object) -> list | None:
-    """The values of all processes, in the first one's hands."""
-    rank, world = rank_and_world()
-    if world == 1:
-        return [value]
-    every = [None] * world if rank == 0 else None
-    dist.gather_object(value, every)
-    return every
 
 
 def build_generator(shape: dict) -> nn.Module:
@@ -123,11 +108,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read and check a checkpoint: {"format", "config", "state"}.
-
-    Raises ClickException for one that is damaged, as the checksums in the file tell, and for what
-    is not a posegan checkpoint.
-    """
+    """Read a checkpoint. Raises ClickException for a damaged one, and for what is none of ours."""
     content = features.read_state_dict(path)
     if not {"format", "config", "state"} <= content.keys():
         raise BadInput(path, "not a posegan checkpoint", "train one with posegan train")
@@ -166,10 +147,8 @@ def well_formed(content: dict) -> bool:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Keep signals waiting while a checkpoint is written."""
-    waiting, ours = [], stop_signals()
-    if threading.current_thread() is not threading.main_thread():
-        ours = []
-    before = {one: signal.signal(one, lambda number, frame: waiting.append(number)) for one in ours}
+    waiting = []
+    before = {one: signal.signal(one, lambda n, frame: waiting.append(n)) for one in stop_signals()}
     try:
         yield
     finally:
@@ -186,10 +165,7 @@ def stop_signals() -> list[int]:
 
 
 def default_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The checkpoint written last below `runs`; without any, the one that comes with posegan.
-
-    Raises ClickException where neither is there.
-    """
+    """The checkpoint written last below `runs`, else ours; raises ClickException without any."""
     if found := list(runs.glob("*/latest.pt")):
         return max(found, key=lambda path: path.stat().st_mtime)
     if not BUILT_IN.is_file():
@@ -203,10 +179,8 @@ def default_checkpoint(runs: Path = Path("runs")) -> Path:
 
 
 def load_generator(path: Path, device: torch.device) -> nn.Module:
-    """The averaged generator of a checkpoint, ready to run (only); it knows its height and width,
-    and by `trained` the data, step and seed of its training.
-
-    Raises ClickException for a file that is not a posegan checkpoint.
+    """The averaged generator of a checkpoint, ready to run (only); `trained` says its training's
+    data, step and seed. Raises ClickException for a file that is not a posegan checkpoint.
     """
     try:
         content = read_checkpoint(path)
@@ -236,14 +210,12 @@ def synthesise(
     Of a generator without a flow the picture is all painted. Computes in float32 on every device,
     as scores must not depend on it. Raises ClickException where NaN comes out.
     """
-    device = next(generator.parameters()).device
+    device, count = next(generator.parameters()).device, len(target_pose)
     source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
-    if source_pose is not None:
-        source_pose = source_pose.to(device)
+    source_pose = None if source_pose is None else source_pose.to(device)
     if isinstance(generator, models.FlowGenerator):
         made = generator.synthesise(source, target_pose, source_pose)
     else:
-        count = len(target_pose)
         source = source.expand(count, -1, -1, -1)
         source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
         made = models.painting(generator(source, target_pose, source_pose).float())
@@ -284,10 +256,9 @@ def scored_batches(
 ) -> Iterator[dict]:
     """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
 
-    The baselines are images by name, the names the files of source and target; sources are spoilt
-    by a corruption (kind and severity). Of several processes each generates its share, and the
-    first has the batches. Raises ClickException for pictures of another size than the generator's,
-    and where there are no pairs.
+    The baselines are images by name, the names the files of source and target; the corruption of
+    sources is kind and severity. Of several processes each generates its share, and the first has
+    the batches. Raises ClickException for another size than the generator's, and for no pairs.
     """
     check_size(prepared, generator)
     chosen = prepared.pairs_test[:limit]
@@ -300,8 +271,10 @@ def scored_batches(
         group = parts[first : first + world]
         group = group[rank : rank + 1] if rank else group  # the first needs all, for the targets
         batches = [spoilt_batch(prepared, part, corruption) for part in group]
-        own = [batches[0][name] for name in GIVEN] if batches else None
-        every = gathered(generate(generator, *own).cpu() if own else None)
+        own = generate(generator, *(batches[0][name] for name in GIVEN)).cpu() if batches else None
+        every = [own] * world if rank == 0 else None
+        if world > 1:
+            dist.gather_object(own, every)
         for batch, made in zip(batches, every or ()):
             source = batch["source"]
             batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
@@ -311,13 +284,10 @@ def scored_batches(
 def spoilt_batch(
     prepared: pairs.Prepared, part: np.ndarray, corruption: tuple[str, int] | None
 ) -> dict:
-    """What `gather` gives for pairs (B, 2), the sources under a corruption, and `names`.
-
-    A picture's key, by its file name, decides what it draws: in however many pairs it is, it is
-    spoilt in the same way.
-    """
+    """What `gather` gives for pairs (B, 2), the sources under a corruption, and `names`."""
     batch = pairs.gather(prepared, part) | {"names": prepared.files[part]}  # (B, 2)
     if corruption:
+        # By the file's name, so that it is spoilt in the same way in however many pairs it is.
         keys = (os.fsencode(datasets.picture_key(name)) for name in batch["names"][:, 0])
         samples = torch.tensor([crc32(key) >> 1 for key in keys])
         given = pairs.normalise(batch["source"]), batch["source_pose"], *corruption, samples
