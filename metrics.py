@@ -108,10 +108,7 @@ def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM's luminance, and its contrast and structure, (H', B, 3, W') each, from `_sums`.
-
-    SSIM is their product. `data_range` is a number or (B, 1, 1).
-    """
+    """SSIM's factors: luminance, and contrast with structure, (H', B, 3, W') each, from `_sums`."""
     area = 1 if recipe.sigma else recipe.taps**2  # the sum of its weights
     c1, c2 = (2 * (share * data_range) ** 2 for share in (0.01, 0.03))
     if recipe.sample_covariance:  # all variances take the same correction, so c2 takes its inverse
@@ -173,7 +170,7 @@ def _multiscale(x: Tensor, y: Tensor) -> Tensor:
 def _gradient(image: Tensor) -> Tensor:
     """Mean gradient magnitude (B,) of (H, B, 3, W), by forward differences of the grey image."""
     grey = image.sum(2)  # (H, B, W)
-    down, right = grey[1:, :, :-1] - grey[:-1, :, :-1], grey[:-1, :, 1:] - grey[:-1, :, :-1]
+    down, right = grey.diff(dim=0)[:, :, :-1], grey.diff(dim=2)[:-1]
     return (down.square() + right.square()).sqrt().mean((0, 2)) / 3
 
 
@@ -317,13 +314,10 @@ class Means:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Name to the 95 % interval of the mean; a single pair has none."""
-        found, ends = {}, torch.tensor([0.025, 0.975], dtype=torch.float64)
-        for name, one in self._sums.items():
-            means = one[1:, 0] / one[1:, 1]
-            means = means[means.isfinite()]
-            if self.counts[name] > 1 and len(means):
-                found[name] = tuple(means.quantile(ends).tolist())
-        return found
+        ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        means = {name: one[1:, 0] / one[1:, 1] for name, one in self._sums.items()}  # or NaN
+        known = {name: one for name, one in means.items() if self.counts[name] > 1}
+        return {name: tuple(one.nanquantile(ends).tolist()) for name, one in known.items()}
 
 
 # ------------------------------------------------------------------------------ Inception
@@ -373,14 +367,12 @@ def inception_score(probabilities: Tensor, splits: int = SPLITS) -> tuple[float,
     class probabilities and their mean, in each of `splits` contiguous parts in the pairs' order.
     Raises ValueError for fewer images than splits.
     """
-    count, divergences = len(probabilities), []
+    count, entropy = len(probabilities), torch.special.entr  # 0 log 0 is 0
     if not 1 <= splits <= count:
         raise ValueError(f"{count} images can't be split into {splits} parts")
     ends = [count * i // splits for i in range(1, splits)]
-    for part in probabilities.double().tensor_split(ends):
-        mean = part.mean(0)
-        information = torch.special.xlogy(part, part).sum(1).mean()  # 0 log 0 is 0
-        divergences.append(information - torch.special.xlogy(mean, mean).sum())
+    parts = probabilities.double().tensor_split(ends)
+    divergences = [entropy(one.mean(0)).sum() - entropy(one).sum(1).mean() for one in parts]
     scores = torch.stack(divergences).exp()
     return scores.mean().item(), scores.std(correction=0).item()
 
@@ -493,8 +485,7 @@ def _load(network: str, device: torch.device) -> nn.Module | Callable:
             warnings.simplefilter("ignore")  # it asks torchvision in an old way
             return lpips.LPIPS(net="alex", verbose=False).requires_grad_(False).to(device)
     how = {"check_hash": True, "progress": False, "map_location": "cpu", "weights_only": True}
-    url = WEIGHTS[network][1]
-    state = torch.hub.load_state_dict_from_url(url, **how)
+    state = torch.hub.load_state_dict_from_url(WEIGHTS[network][1], **how)
     if network == "keypoints":  # which takes it from the cache, where it now is
         find_poses([], None, device)
         return _found_poses
