@@ -245,8 +245,7 @@ class Batches:
         self, prepared: Prepared, pairs: np.ndarray, batch_size: int, seed: int, device: "device"
     ):
         if not len(pairs):
-            remedy = "prepare people with two poses each"
-            raise BadInput(prepared.path, "no training pairs", remedy)
+            raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
         self.prepared, self.pairs, self.batch_size = prepared, pairs, batch_size
         self.seed, self.device = seed, device
         self._epoch, self._order = -1, None
@@ -337,8 +336,7 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
     places = pairs.T.ravel()  # (2 * B,): sources, then targets
     batch = {"identity": torch.from_numpy(prepared.labels[pairs[:, 1]])}
-    joints = torch.from_numpy(prepared.poses[places])
-    batch["source_pose"], batch["target_pose"] = joints.chunk(2)
+    batch["source_pose"], batch["target_pose"] = torch.from_numpy(prepared.poses[places]).chunk(2)
     if pictures:
         images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
         for i in np.argsort(places):  # in the file's order, which a cold disk wants
@@ -350,9 +348,7 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
 
 def mean_image(prepared: Prepared) -> "Tensor":
-    """The mean of the training images (of at most MEAN_IMAGES; without any, of all), rounded:
-    uint8 (3, H, W).
-    """
+    """The mean, uint8 (3, H, W), of at most MEAN_IMAGES training images; without any, of all."""
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
         log.warning("%s: no training images; the mean image is that of all images", prepared.path)
@@ -376,7 +372,7 @@ def normalise(images: "Tensor") -> "Tensor":
 
 
 def matching_names(folders: list[Path]) -> dict[str, list[Path]]:
-    """Match the images of folders by name without suffix, sorted: to the file in each folder.
+    """The images of folders by name without suffix, sorted: the file in each folder.
 
     Raises ClickException where a folder has no images, or one that another lacks.
     """
@@ -394,10 +390,9 @@ def folder_batches(
 ) -> "tuple[Iterator[dict], tuple[int, int]]":
     """Images of folders, batches as checkpoints.scored_batches gives them, and their size.
 
-    The `parts`, "generated", "target" and maybe "source", are in the folders of matching_names,
-    which gave `names`. Without `given` poses, `target_pose` is None; a target that is not among
-    them has one of zeros. Raises ClickException, before any batch, where sizes differ or no target
-    has a pose.
+    The `parts`, "generated", "target" and maybe "source", are in matching_names' order of folders.
+    `target_pose` is None without `given` poses, and zeros for a target that is not among them.
+    Raises ClickException, before any batch, where sizes differ or no target has a pose.
     """
     paths = dict(zip(parts, zip(*names.values())))
     size = poses.image_size(paths["target"][0])
