@@ -136,8 +136,9 @@ def _open_people(path: Path, count: int) -> list[np.ndarray]:
     # Of people.csv the columns without the index.
     with open(path, newline="", errors="surrogateescape") as file:
         head, *rows = csv.reader(file)
-    index, *columns = zip(*rows, strict=True)
-    _check((*head,) == COLUMNS and index == (*map(str, range(count)),), "people.csv doesn't match")
+    _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "columns of people.csv")
+    index, *columns = zip(*rows)
+    _check(index == (*map(str, range(count)),), "index of people.csv")
     return list(map(np.array, columns))
 
 
