@@ -81,12 +81,9 @@ def sampling(height: int, width: int, device: torch.device) -> tuple[Tensor, Ten
 
 
 def sample(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
-    """Images (B, C, H, W) at points (B, h, w, 2), from -1 to 1 between the frame's edges, bilinear.
-
-    Gives (B, C, h, w). Beyond the border the border goes on, or `padding` "zeros" are found.
-    """
+    """Images (B, C, H, W) at points (B, h, w, 2), -1 to 1 between the frame's edges, bilinearly."""
     found = F.grid_sample(images.to(at.dtype), at, padding_mode=padding, align_corners=False)
-    return found.to(images.dtype)
+    return found.to(images.dtype)  # (B, C, h, w)
 
 
 @cache
@@ -104,9 +101,8 @@ def pointed(flow: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
-    """Look up images (B, C, H, W) where a flow (B, 2, H, W) points: dx, dy in pixels.
-
-    Beyond the border the border goes on. A flow of (1, 0) shows each pixel's right neighbour.
+    """Images (B, C, H, W) where a flow (B, 2, H, W) of dx, dy in pixels points, their border going
+    on without end: a flow of (1, 0) shows each pixel's right neighbour.
     """
     return sample(images, pointed(flow))
 
@@ -178,14 +174,12 @@ def parameters(draws: Tensor, names: Collection[str]) -> dict[str, Tensor]:
     part, or where the augmentation is not named.
     """
     whose, called, low, high, others = zip(*PARAMETERS)
-    shares = tuple(SHARES[name] if name in names else 0.0 for name in whose)
-    places = tuple(map(AUGMENTATIONS.index, whose))
     spans = tuple(end - start for start, end in zip(low, high))
-    numbers = (low, spans, others, shares, places)
-    low, spans, others, shares, places = (constant(one, draws.device) for one in numbers)
+    shares = tuple(SHARES[name] if name in names else 0.0 for name in whose)
+    low, spans, others, shares = constant((low, spans, others, shares), draws.device)
+    places = constant(tuple(map(AUGMENTATIONS.index, whose)), draws.device)
     taking = draws.index_select(1, places) < shares  # (B, P)
-    own = draws[:, len(AUGMENTATIONS) : DRAWS]
-    values = torch.addcmul(low, own, spans).where(taking, others)
+    values = torch.addcmul(low, draws[:, len(AUGMENTATIONS) : DRAWS], spans).where(taking, others)
     return dict(zip(called, values.unbind(1)))
 
 
@@ -286,8 +280,7 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
         for name in ("source_pose", "target_pose"):
             batch[name] = flip_pose(batch[name], W).where(flipped, batch[name])
         if "target_parsing" in batch:  # which numbers are left and right parts, we can't know
-            parsing = batch["target_parsing"]
-            batch["target_parsing"] = parsing.masked_fill(flipped, UNKNOWN_PART)
+            batch["target_parsing"] = batch["target_parsing"].masked_fill(flipped, UNKNOWN_PART)
     if "jitter" in names:
         source = recolour(source, drawn)
     if {"shrinking", "crop", "distortion"} & set(names):
@@ -308,9 +301,8 @@ def geometry_of(batch: dict, drawn: dict[str, Tensor], names: Collection[str]) -
     """
     geometry = Geometry()
     for name, factor in (("crop", drawn["cropped"]), ("shrinking", 1 / drawn["shrunk"])):
-        if name in names:
-            place = torch.stack([drawn[f"{name}_x"], drawn[f"{name}_y"]], 1)
-            geometry = geometry.zoomed(factor, place)
+        place = torch.stack([drawn[f"{name}_x"], drawn[f"{name}_y"]], 1)
+        geometry = geometry.zoomed(factor, place)
     if "distortion" in names:
         knots = as_knots(batch["draws"][:, DRAWS : DRAWS + 2 * KNOTS[0] * KNOTS[1]])
         knots = knots * drawn["bent"][:, None, None, None]
@@ -350,10 +342,9 @@ def every_corruption() -> list[tuple[str, int]]:
 def corrupt(
     source: Tensor, pose: Tensor, kind: str, severity: int, samples: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sources (B, 3, H, W) and their poses (B, 25, 3) under one of CORRUPTIONS.
+    """Sources (B, 3, H, W) and their poses (B, 25, 3) under one of CORRUPTIONS, drawn by sample.
 
-    A sample's number alone decides what it draws; a higher severity is more of the same. Raises
-    ValueError for other kinds and severities.
+    A higher severity is more of the same. Raises ValueError for other kinds and severities.
     """
     if (kind, severity) not in every_corruption():
         raise ValueError(f"there is no corruption {kind!r} of severity {severity}")
@@ -392,10 +383,7 @@ def offsets(points: Tensor, height: int, width: int, scale: int) -> tuple[Tensor
 
 
 def heatmaps(pose: Tensor, height: int, width: int) -> Tensor:
-    """A Gaussian around each joint of poses (B, 25, 3): (B, 25, height, width) in [0, 1].
-
-    The deviation is a 32nd of the height; a missing joint's map is empty.
-    """
+    """Gaussians around joints (B, 25, 3), of a 32nd of the height: (B, 25, height, width)."""
     sharpness = -0.5 / (height / 32) ** 2
     x, y = (torch.exp(d.square() * sharpness) for d in offsets(pose[..., :2], height, width, 1))
     y = y * (pose[..., 2:] > 0)
@@ -403,10 +391,7 @@ def heatmaps(pose: Tensor, height: int, width: int) -> Tensor:
 
 
 def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
-    """The same around joints and limbs: (B, POSE_MAPS, height / scale, width / scale).
-
-    Around a limb half as wide again; empty where one of its joints is missing.
-    """
+    """The same around joints and limbs: (B, POSE_MAPS, height / scale, width / scale)."""
     # A joint is a limb from itself to itself.
     ends = constant(STARTS + ENDS, pose.device)
     start, end = pose.index_select(1, ends).chunk(2, dim=1)  # (B, L, 3)

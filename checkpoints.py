@@ -6,12 +6,12 @@ what its networks are ("shape") and a checksum of its data ("data").
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
-import tempfile
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_origin
 from zlib import crc32
 
 import numpy as np
@@ -30,17 +30,12 @@ BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes wit
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name ("auto": CUDA where there is one, else the CPU).
-
-    Raises ClickException for a device this machine lacks.
-    """
+    """The device of that name; auto: CUDA if there is one. Raises ClickException without it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ClickException(
-            "--device cuda: PyTorch finds no CUDA device here; check the driver with nvidia-smi, "
-            "or use --device cpu"
-        )
+        remedy = "check the driver with nvidia-smi, or use --device cpu"
+        raise BadInput("--device cuda", "PyTorch finds no CUDA device here", remedy)
     if name == "cpu":
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
@@ -52,8 +47,7 @@ def pick_device(name: str) -> torch.device:
 def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """Join the other processes torchrun started (RANK says whether it did); gives rank, world.
 
-    Raises ClickException where only a part of what torchrun sets is there, and where another
-    process has gone.
+    Raises ClickException for a part of what torchrun sets, and where another process has gone.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     given = [name for name in names if name in os.environ]
@@ -61,10 +55,8 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
         yield 0, 1
         return
     if len(given) < len(names) or not all(os.environ[name].isdecimal() for name in names[:2]):
-        raise ClickException(
-            f"{', '.join(given)}: set, but not by torchrun; start several processes with torchrun, "
-            f"or unset {given[0]}"
-        )
+        remedy = f"start several processes with torchrun, or unset {given[0]}"
+        raise BadInput(", ".join(given), "set, but not by torchrun", remedy)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), dist.get_world_size()
@@ -84,16 +76,6 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def gathered(value: object) -> list | None:
-    """The values of all processes, in the first one's hands."""
-    rank, world = rank_and_world()
-    if world == 1:
-        return [value]
-    every = [None] * world if rank == 0 else None
-    dist.gather_object(value, every)
-    return every
-
-
 def build_generator(shape: dict) -> nn.Module:
     """The generator a checkpoint's `shape` describes, without its weights."""
     return models.GENERATORS[shape["model"]](shape["height"], shape["width"], **shape["options"])
@@ -106,71 +88,56 @@ def write_checkpoint(
 
     What `path` held before becomes `previous`. Raises ClickException where it can't be written.
     """
-    content = {"format": FORMAT, "config": {"train": dataclasses.asdict(config)} | about}
-    beside = None
+    train, beside = dataclasses.asdict(config), path.with_suffix(".partial")
+    content = {"format": FORMAT, "config": {"train": train} | about, "state": state}
     try:
         with undisturbed():
-            number, beside = tempfile.mkstemp(".partial", f"{path.stem}.", path.parent)
-            with os.fdopen(number, "wb") as file:
-                torch.save(content | {"state": state}, file)
+            with open(beside, "wb") as file:
+                torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
             if previous and path.exists():
                 os.replace(path, previous)
-            os.chmod(beside, 0o644)  # mkstemp's own are private
             os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        with contextlib.suppress(OSError, TypeError):
-            os.unlink(beside)
-        raise ClickException(
-            f"{path}: the checkpoint can't be written ({str(error).splitlines()[0]}); free some "
-            "space or choose another folder with --run"
-        ) from None
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        problem = f"the checkpoint can't be written ({str(error).splitlines()[0]})"
+        remedy = "free some space or choose another folder with --run"
+        raise BadInput(path, problem, remedy) from None
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read and check a checkpoint: {"format", "config", "state"}.
-
-    Raises ClickException for one that is damaged, as the checksums in the file tell, and for what
-    is not a posegan checkpoint.
-    """
+    """Read a checkpoint. Raises ClickException for a damaged one, and for what is none of ours."""
     content = features.read_state_dict(path)
     if not {"format", "config", "state"} <= content.keys():
-        raise ClickException(f"{path}: not a posegan checkpoint; train one with posegan train")
+        raise BadInput(path, "not a posegan checkpoint", "train one with posegan train")
     if content["format"] != FORMAT:
-        raise ClickException(
-            f"{path}: checkpoint format {content['format']}, this version reads {FORMAT}; use the "
-            "posegan that wrote it"
-        )
+        problem = f"checkpoint format {content['format']}, this version reads {FORMAT}"
+        raise BadInput(path, problem, "use the posegan that wrote it")
     if not well_formed(content):
-        raise ClickException(
-            f"{path}: a checkpoint with missing or impossible values; use another, or train again"
-        )
+        problem = "a checkpoint with missing or impossible values"
+        raise BadInput(path, problem, "use another, or train again")
     return content
 
 
 def well_formed(content: dict) -> bool:
     """Has a checkpoint all parts that any needs, each of a possible kind?"""
     try:
-        train, shape, state = (
-            content["config"]["train"],
-            content["config"]["shape"],
-            content["state"],
+        config, state = content["config"], content["state"]
+        train, shape = TrainConfig(**config["train"]), config["shape"]
+        numbers = (  # with the least and the most they may be
+            (shape["height"], 16, 1024),
+            (shape["width"], 16, 1024),
+            (shape["options"]["channels"], 1, 1024),
+            (shape["identities"], 0, math.inf),
+            (state["step"], 0, math.inf),
         )
-        fields = dataclasses.fields(TrainConfig)
-        kinds = {field.name: field.type for field in fields}
-        needed = {field.name for field in fields if field.default is dataclasses.MISSING}
-        sizes = shape["height"], shape["width"], shape["options"]["channels"], shape["identities"]
+        kinds = [(getattr(train, one.name), one.type) for one in dataclasses.fields(train)]
         return (
-            needed <= train.keys() <= kinds.keys()
-            and all(isinstance(train[n], kinds[n]) for n in train if isinstance(kinds[n], type))
+            all(isinstance(value, get_origin(kind) or kind) for value, kind in kinds)
             and shape["model"] in models.GENERATORS
-            and all(type(size) is int for size in sizes)
-            and all(16 <= size <= 1024 for size in sizes[:2])
-            and 1 <= sizes[2] <= 1024
-            and sizes[3] >= 0
-            and type(state["step"]) is int
-            and state["step"] >= 0
+            and all(type(x) is int and least <= x <= most for x, least, most in numbers)
             and all(value.isfinite().all() for value in state["average"].values())
         )
     except (KeyError, TypeError, AttributeError):
@@ -180,10 +147,8 @@ def well_formed(content: dict) -> bool:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Keep signals waiting while a checkpoint is written."""
-    waiting, ours = [], stop_signals()
-    if threading.current_thread() is not threading.main_thread():
-        ours = []
-    before = {one: signal.signal(one, lambda number, frame: waiting.append(number)) for one in ours}
+    waiting = []
+    before = {one: signal.signal(one, lambda n, frame: waiting.append(n)) for one in stop_signals()}
     try:
         yield
     finally:
@@ -199,29 +164,14 @@ def stop_signals() -> list[int]:
     return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
-def newest_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The checkpoint written last below `runs`. Raises ClickException where there is none."""
-    found = sorted(runs.glob("*/latest.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ClickException(
-            f"{runs}/: no checkpoint here; train one with posegan train, or name one with "
-            "--checkpoint FILE"
-        )
-    return found[-1]
-
-
 def default_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The checkpoint written last below `runs`; without any, the one that comes with posegan.
-
-    Raises ClickException where neither is there.
-    """
-    if any(runs.glob("*/latest.pt")):
-        return newest_checkpoint(runs)
+    """The checkpoint written last below `runs`, else ours; raises ClickException without any."""
+    if found := list(runs.glob("*/latest.pt")):
+        return max(found, key=lambda path: path.stat().st_mtime)
     if not BUILT_IN.is_file():
-        raise ClickException(
-            f"{BUILT_IN}: the model that comes with posegan is missing; install posegan again, "
-            "train one with posegan train, or name one with --checkpoint FILE"
-        )
+        again = "install posegan again, train one with posegan train"
+        remedy = f"{again}, or name one with --checkpoint FILE"
+        raise BadInput(BUILT_IN, "the model that comes with posegan is missing", remedy)
     return BUILT_IN
 
 
@@ -229,29 +179,24 @@ def default_checkpoint(runs: Path = Path("runs")) -> Path:
 
 
 def load_generator(path: Path, device: torch.device) -> nn.Module:
-    """The averaged generator of a checkpoint, ready to run (only); it knows its height and width,
-    and by `trained` the data, step and seed of its training.
-
-    Raises ClickException for a file that is not a posegan checkpoint.
+    """The averaged generator of a checkpoint, ready to run (only); `trained` says its training's
+    data, step and seed. Raises ClickException for a file that is not a posegan checkpoint.
     """
     try:
         content = read_checkpoint(path)
     except ClickException:
-        if path == BUILT_IN:
-            problem = "the model that comes with posegan is damaged"
-            raise BadInput(path, problem, "install posegan again") from None
-        raise
+        if path != BUILT_IN:
+            raise
+        problem = "the model that comes with posegan is damaged"
+        raise BadInput(path, problem, "install posegan again") from None
     try:
         generator = build_generator(content["config"]["shape"])
         generator.load_state_dict(content["state"]["average"])
     except (KeyError, TypeError, ValueError, RuntimeError):
-        raise ClickException(
-            f"{path}: this version can't rebuild its model; use the version that wrote it, or "
-            "train again"
-        ) from None
-    settings = content["config"]["train"]
-    generator.trained = {"data": settings["data"], "step": content["state"]["step"]}
-    generator.trained["seed"] = settings["seed"]
+        remedy = "use the version that wrote it, or train again"
+        raise BadInput(path, "this version can't rebuild its model", remedy) from None
+    settings, step = content["config"]["train"], content["state"]["step"]
+    generator.trained = {"data": settings["data"], "step": step, "seed": settings["seed"]}
     return features.fused(generator).to(device, memory_format=torch.channels_last)
 
 
@@ -265,14 +210,12 @@ def synthesise(
     Of a generator without a flow the picture is all painted. Computes in float32 on every device,
     as scores must not depend on it. Raises ClickException where NaN comes out.
     """
-    device = next(generator.parameters()).device
+    device, count = next(generator.parameters()).device, len(target_pose)
     source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
-    if source_pose is not None:
-        source_pose = source_pose.to(device)
+    source_pose = None if source_pose is None else source_pose.to(device)
     if isinstance(generator, models.FlowGenerator):
         made = generator.synthesise(source, target_pose, source_pose)
     else:
-        count = len(target_pose)
         source = source.expand(count, -1, -1, -1)
         source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
         made = models.painting(generator(source, target_pose, source_pose).float())
@@ -299,11 +242,10 @@ def to_levels(images: Tensor) -> Tensor:
 def check_size(prepared: pairs.Prepared, generator: nn.Module) -> None:
     """Raise ClickException for pictures of another size than the generator's."""
     if (prepared.height, prepared.width) != (generator.height, generator.width):
-        raise ClickException(
-            f"{prepared.path}: images of {prepared.height}x{prepared.width}, the model makes "
-            f"{generator.height}x{generator.width}; name a checkpoint trained on this data with "
-            "--checkpoint"
-        )
+        problem = f"images of {prepared.height}x{prepared.width}, the model makes "
+        problem += f"{generator.height}x{generator.width}"
+        remedy = "name a checkpoint trained on this data with --checkpoint"
+        raise BadInput(prepared.path, problem, remedy)
 
 
 def scored_batches(
@@ -314,15 +256,14 @@ def scored_batches(
 ) -> Iterator[dict]:
     """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
 
-    The baselines are images by name, the names the files of source and target; sources are spoilt
-    by a corruption (kind and severity). Of several processes each generates its share, and the
-    first has the batches. Raises ClickException for pictures of another size than the generator's,
-    and where there are no pairs.
+    The baselines are images by name, the names the files of source and target; the corruption of
+    sources is kind and severity. Of several processes each generates its share, and the first has
+    the batches. Raises ClickException for another size than the generator's, and for no pairs.
     """
     check_size(prepared, generator)
     chosen = prepared.pairs_test[:limit]
     if not len(chosen):
-        raise ClickException(f"{prepared.path}: no test pairs; prepare more people")
+        raise BadInput(prepared.path, "no test pairs", "prepare more people")
     mean = pairs.mean_image(prepared)  # (3, H, W)
     parts = [chosen[at : at + pairs.CHUNK] for at in range(0, len(chosen), pairs.CHUNK)]
     rank, world = rank_and_world()
@@ -330,8 +271,10 @@ def scored_batches(
         group = parts[first : first + world]
         group = group[rank : rank + 1] if rank else group  # the first needs all, for the targets
         batches = [spoilt_batch(prepared, part, corruption) for part in group]
-        own = [batches[0][name] for name in GIVEN] if batches else None
-        every = gathered(generate(generator, *own).cpu() if own else None)
+        own = generate(generator, *(batches[0][name] for name in GIVEN)).cpu() if batches else None
+        every = [own] * world if rank == 0 else None
+        if world > 1:
+            dist.gather_object(own, every)
         for batch, made in zip(batches, every or ()):
             source = batch["source"]
             batch["baselines"] = {"source": source, "mean": mean.expand_as(source)}
@@ -341,27 +284,16 @@ def scored_batches(
 def spoilt_batch(
     prepared: pairs.Prepared, part: np.ndarray, corruption: tuple[str, int] | None
 ) -> dict:
-    """The tensors of pairs (B, 2), as `gather` has them, with corrupted sources, and `names`."""
+    """What `gather` gives for pairs (B, 2), the sources under a corruption, and `names`."""
     batch = pairs.gather(prepared, part) | {"names": prepared.files[part]}  # (B, 2)
     if corruption:
-        sides = ("source", "source_pose")
-        given = (batch[side] for side in sides)
-        batch |= zip(sides, corrupt_pictures(*given, corruption, prepared.files[part[:, 0]]))
+        # By the file's name, so that it is spoilt in the same way in however many pairs it is.
+        keys = (os.fsencode(datasets.picture_key(name)) for name in batch["names"][:, 0])
+        samples = torch.tensor([crc32(key) >> 1 for key in keys])
+        given = pairs.normalise(batch["source"]), batch["source_pose"], *corruption, samples
+        source, batch["source_pose"] = augment.corrupt(*given)
+        batch["source"] = to_levels(source)
     return batch
-
-
-def corrupt_pictures(
-    pictures: Tensor, pose: Tensor, corruption: tuple[str, int], names: Iterable[str]
-) -> tuple[Tensor, Tensor]:
-    """uint8 pictures (B, 3, H, W) and their poses under a corruption (kind and severity).
-
-    A picture's key, by its file name, decides what it draws: in however many pairs it is, it is
-    spoilt in the same way.
-    """
-    keys = (os.fsencode(datasets.picture_key(name)) for name in names)
-    samples = torch.tensor([crc32(key) >> 1 for key in keys])
-    spoilt, pose = augment.corrupt(pairs.normalise(pictures), pose, *corruption, samples)
-    return to_levels(spoilt), pose
 
 
 def to_pictures(images: Tensor) -> np.ndarray:

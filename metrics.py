@@ -108,10 +108,7 @@ def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM's luminance, and its contrast and structure, (H', B, 3, W') each, from `_sums`.
-
-    SSIM is their product. `data_range` is a number or (B, 1, 1).
-    """
+    """SSIM's factors: luminance, and contrast with structure, (H', B, 3, W') each, from `_sums`."""
     area = 1 if recipe.sigma else recipe.taps**2  # the sum of its weights
     c1, c2 = (2 * (share * data_range) ** 2 for share in (0.01, 0.03))
     if recipe.sample_covariance:  # all variances take the same correction, so c2 takes its inverse
@@ -124,24 +121,27 @@ def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[
     return (mean - shared) / (mean + shared), (variance - unshared) / (variance + unshared)
 
 
+def _ssim(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> Tensor:
+    """SSIM (B,), mean over places and channels, from `_sums`."""
+    luminance, structure = _factors(sums, recipe, data_range)
+    return (luminance * structure).mean((0, 2, 3))
+
+
 def similarity(x: Tensor, y: Tensor, recipe: Recipe, data_range: float) -> Tensor:
     """SSIM (B,) of levels (H, B, 3, W), in their own type, with gradients: for losses."""
-    luminance, structure = _factors(_sums(x, y, recipe), recipe, data_range)
-    return (luminance * structure).mean((0, 2, 3))
+    return _ssim(_sums(x, y, recipe), recipe, data_range)
 
 
 def _similarities(x: Tensor, y: Tensor, names: Collection[str]) -> dict[str, Tensor]:
     """SSIMs (B,) of grey levels (H, B, 3, W) by name; a window that serves several, once."""
-    extent = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)  # (B,)
+    extent = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)[:, None, None]
     result, sums = {}, {}
     for name in names:
         recipe = RECIPES[name.removeprefix("ssim_")]
         window = recipe[:2]
         if window not in sums:
             sums[window] = _sums(x, y, recipe)
-        data_range = recipe.data_range or extent[:, None, None]
-        luminance, structure = _factors(sums[window], recipe, data_range)
-        result[name] = (luminance * structure).mean((0, 2, 3))
+        result[name] = _ssim(sums[window], recipe, recipe.data_range or extent)
     return result
 
 
@@ -170,7 +170,7 @@ def _multiscale(x: Tensor, y: Tensor) -> Tensor:
 def _gradient(image: Tensor) -> Tensor:
     """Mean gradient magnitude (B,) of (H, B, 3, W), by forward differences of the grey image."""
     grey = image.sum(2)  # (H, B, W)
-    down, right = grey[1:, :, :-1] - grey[:-1, :, :-1], grey[:-1, :, 1:] - grey[:-1, :, :-1]
+    down, right = grey.diff(dim=0)[:, :, :-1], grey.diff(dim=2)[:-1]
     return (down.square() + right.square()).sqrt().mean((0, 2)) / 3
 
 
@@ -223,7 +223,7 @@ def _check(generated: Tensor, target: Tensor, pose: Tensor | None) -> None:
 
 
 def _score_chunk(
-    names: Collection[str], x: Tensor, y: Tensor, pose: Tensor | None
+    names: Collection[str], x: Tensor, y: Tensor, pose: Tensor | None = None
 ) -> dict[str, Tensor]:
     """The named scores, each (B,), of images (B, 3, H, W) and poses (B, 25, 3)."""
     x, y = _levels(x), _levels(y)  # (H, B, 3, W)
@@ -269,14 +269,13 @@ def scores(
     device = generated.device
     pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
     size = max(1, pixels // generated[0, 0].numel())
+    given = [generated, target.to(device)] + ([pose.to(device)] if posed else [])
     # Made first: kept between large passing tensors, small results would keep their memory too.
     result = torch.empty(len(names), len(generated), dtype=torch.float64, device=device)
-    for start in range(0, len(generated), size):
-        chunk = slice(start, start + size)
-        shown = pose[chunk].to(device) if posed else None
-        found = _score_chunk(names, generated[chunk], target[chunk].to(device), shown)
-        for row, name in zip(result, names):
-            row[chunk] = found[name]
+    for columns, *chunk in zip(result.split(size, 1), *(side.split(size) for side in given)):
+        found = _score_chunk(names, *chunk)
+        for row, name in zip(columns, names):
+            row.copy_(found[name])
     return dict(zip(names, result))
 
 
@@ -315,13 +314,10 @@ class Means:
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """Name to the 95 % interval of the mean; a single pair has none."""
-        found, ends = {}, torch.tensor([0.025, 0.975], dtype=torch.float64)
-        for name, one in self._sums.items():
-            means = one[1:, 0] / one[1:, 1]
-            means = means[means.isfinite()]
-            if self.counts[name] > 1 and len(means):
-                found[name] = tuple(means.quantile(ends).tolist())
-        return found
+        ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+        means = {name: one[1:, 0] / one[1:, 1] for name, one in self._sums.items()}  # or NaN
+        known = {name: one for name, one in means.items() if self.counts[name] > 1}
+        return {name: tuple(one.nanquantile(ends).tolist()) for name, one in known.items()}
 
 
 # ------------------------------------------------------------------------------ Inception
@@ -371,14 +367,12 @@ def inception_score(probabilities: Tensor, splits: int = SPLITS) -> tuple[float,
     class probabilities and their mean, in each of `splits` contiguous parts in the pairs' order.
     Raises ValueError for fewer images than splits.
     """
-    count, divergences = len(probabilities), []
+    count, entropy = len(probabilities), torch.special.entr  # 0 log 0 is 0
     if not 1 <= splits <= count:
         raise ValueError(f"{count} images can't be split into {splits} parts")
     ends = [count * i // splits for i in range(1, splits)]
-    for part in probabilities.double().tensor_split(ends):
-        mean = part.mean(0)
-        information = torch.special.xlogy(part, part).sum(1).mean()  # 0 log 0 is 0
-        divergences.append(information - torch.special.xlogy(mean, mean).sum())
+    parts = probabilities.double().tensor_split(ends)
+    divergences = [entropy(one.mean(0)).sum() - entropy(one).sum(1).mean() for one in parts]
     scores = torch.stack(divergences).exp()
     return scores.mean().item(), scores.std(correction=0).item()
 
@@ -429,14 +423,11 @@ def head_length(pose: Tensor) -> Tensor:
     BODY_25 has no top of the head. Where the nose is missing too, a third of the spine, which is
     that length in people upright; NaN where neither is known.
     """
-    seen = pose[..., 2] > 0  # (B, 25)
-
-    def distance(a: int, b: int) -> Tensor:
-        length = (pose[:, a, :2] - pose[:, b, :2]).norm(dim=1)
-        return length.where(seen[:, a] & seen[:, b], torch.nan)
-
-    head = distance(0, NECK)
-    return head.where(~head.isnan(), distance(NECK, MID_HIP) / 3)
+    ends = pose[:, [0, NECK, MID_HIP]]  # (B, 3, 3)
+    known = (ends[:, :2, 2] > 0) & (ends[:, 1:, 2] > 0)
+    lengths = ends[..., :2].diff(dim=1).norm(dim=2).where(known, torch.nan)  # (B, 2)
+    head, spine = lengths.unbind(1)
+    return head.where(~head.isnan(), spine / 3)
 
 
 def pose_scores(found: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -461,13 +452,10 @@ NEEDS = {  # score to the network it needs
     **dict.fromkeys(("inception_score", "inception_score_std", "fid"), "inception"),
     **{"fid_gfla": "imagenet", "lpips": "lpips", "pck": "keypoints", "pose_error": "keypoints"},
 }
-OF_PYTORCH_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+PYTORCH_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 RELEASED = "https://download.pytorch.org/models/"  # torchvision's
 WEIGHTS = {  # network to its title and the address of its weights
-    "inception": (
-        "Inception of 2015-12-05",
-        f"{OF_PYTORCH_FID}pt_inception-2015-12-05-6726825d.pth",
-    ),
+    "inception": ("Inception of 2015-12-05", f"{PYTORCH_FID}pt_inception-2015-12-05-6726825d.pth"),
     "imagenet": ("torchvision's Inception", f"{RELEASED}inception_v3_google-0cc3c7bd.pth"),
     "lpips": ("AlexNet", f"{RELEASED}alexnet-owt-7be5be79.pth"),
     "keypoints": ("Keypoint R-CNN", f"{RELEASED}keypointrcnn_resnet50_fpn_coco-fc266e95.pth"),
@@ -497,8 +485,7 @@ def _load(network: str, device: torch.device) -> nn.Module | Callable:
             warnings.simplefilter("ignore")  # it asks torchvision in an old way
             return lpips.LPIPS(net="alex", verbose=False).requires_grad_(False).to(device)
     how = {"check_hash": True, "progress": False, "map_location": "cpu", "weights_only": True}
-    url = WEIGHTS[network][1]
-    state = torch.hub.load_state_dict_from_url(url, **how)
+    state = torch.hub.load_state_dict_from_url(WEIGHTS[network][1], **how)
     if network == "keypoints":  # which takes it from the cache, where it now is
         find_poses([], None, device)
         return _found_poses

@@ -7,7 +7,7 @@ import logging
 import re
 import shlex
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from posegan import poses
-from posegan.files import LONGEST, BadInput
+from posegan.files import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -53,7 +53,7 @@ class Prepared:
     name: str
     height: int
     width: int
-    images: np.ndarray  # uint8 (N, H, W, 3), a read-only memory map
+    images: Sequence[np.ndarray]  # N times uint8 (H, W, 3), of a read-only memory map
     poses: np.ndarray  # float32 (N, 25, 3): x, y in pixels, confidence; 0 = missing
     pairs_train: np.ndarray  # int32 (P, 2): source, target
     pairs_test: np.ndarray
@@ -83,7 +83,11 @@ def load(name: str, root: str | Path = "data") -> Prepared:
     if not path.exists():
         raise BadInput(path, "not prepared yet", f"run {command}")
     try:
-        return open_folder(path)
+        prepared = open_folder(path)
+        _check(
+            prepared.description["digest"] == fingerprint(prepared), "changed since it was prepared"
+        )
+        return prepared
     except Exception as error:  # NumPy, csv and json raise whatever the bytes provoke
         reason = f"no {error}" if isinstance(error, KeyError) else error
         remedy = f"run {command} --overwrite"
@@ -96,77 +100,46 @@ def _check(good: object, problem: str) -> None:
 
 
 def open_folder(path: Path) -> Prepared:
-    # Everything that the rest believes is checked here, and in the two below.
+    # Whether the files belong together; that they are those written, `load` sees by the digest.
     names = (*ARRAYS, PARSING) if (path / PARSING).exists() else ARRAYS
     for name in (*FILES, *names):
         _check((path / name).is_file(), f"no file {name}")
     about = json.loads((path / "dataset.json").read_text())
     _check(about["format"] == FORMAT, f"format {about['format']}, this posegan reads {FORMAT}")
-    files, identity, camera, split = _open_people(path / "people.csv")
-    arrays = dict(zip(names, _open_arrays(path, names, about, len(files))))
+    counts, height, width = about["counts"], about["height"], about["width"]
+    shapes = {
+        "images.npy": (np.uint8, (counts["images"], height, width, 3)),
+        "poses.npy": (np.float32, (counts["images"], len(poses.JOINTS), 3)),
+        "pairs_train.npy": (np.int32, (counts["pairs_train"], 2)),
+        "pairs_test.npy": (np.int32, (counts["pairs_test"], 2)),
+        PARSING: (np.uint8, (counts["images"], height, width)),
+    }
+    arrays = {name: _open_array(path / name, *shapes[name]) for name in names}
     images, joints, *lists = (arrays[name] for name in ARRAYS)
-    training = split == "train"
-    _check(training[lists[0]].all(), "training pairs of people for testing")
-    labels = np.full(len(files), -1)
+    files, identity, camera, split = _open_people(path / "people.csv", len(images))
+    labels, training = np.full(len(files), -1), split == "train"
     people, labels[training] = np.unique(identity[training], return_inverse=True)
-    prepared = Prepared(
-        *(path, path.name, *images.shape[1:3], images, *map(np.array, (joints, *lists))),
+    return Prepared(
+        *(path, path.name, height, width, images, *map(np.array, (joints, *lists))),
         *(files, identity, camera, split, labels, len(people), about, arrays.get(PARSING)),
     )
-    _check(about.get("digest") in (None, fingerprint(prepared)), "changed since it was prepared")
-    return prepared
 
 
-def _open_people(path: Path) -> list[np.ndarray]:
+def _open_array(path: Path, kind: type, shape: tuple) -> np.ndarray:
+    array = np.lib.format.open_memmap(path, "r")
+    found = f"{array.dtype} {array.shape}"
+    _check((array.dtype, array.shape) == (kind, shape), f"{path.name}, {found}, doesn't match")
+    return array.view(np.ndarray)
+
+
+def _open_people(path: Path, count: int) -> list[np.ndarray]:
     # Of people.csv the columns without the index.
     with open(path, newline="", errors="surrogateescape") as file:
         head, *rows = csv.reader(file)
     _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "columns of people.csv")
     index, *columns = zip(*rows)
-    _check(index == (*map(str, range(len(rows))),), "index of people.csv")
-    _check({*columns[-1]} <= {"train", "test"}, "split in people.csv")
-    _check(max(map(len, itertools.chain(*rows))) <= LONGEST, "a name too long in people.csv")
+    _check(index == (*map(str, range(count)),), "index of people.csv")
     return list(map(np.array, columns))
-
-
-def _open_arrays(path: Path, names: tuple, about: dict, count: int) -> list[np.ndarray]:
-    counts, size = about["counts"], (about["height"], about["width"])
-    _check(min(size) > 0 and not (size[0] % 16 or size[1] % 16), "no multiples of 16 as size")
-    _check(counts["images"] == count, "its files don't match")
-    lengths = [(counts[name.removesuffix(".npy")], 2) for name in ARRAYS[2:]]
-    shapes = [(count, *size, 3), (count, len(poses.JOINTS), 3), *lengths, (count, *size)]
-    kinds = (np.uint8, np.float32, np.int32, np.int32, np.uint8)
-    arrays = []
-    for name, shape, kind in zip(names, shapes, kinds):
-        array = np.load(path / name, mmap_mode="r")
-        _check(isinstance(array, np.memmap), f"{name} is not an array")
-        found = f"{array.dtype} {array.shape}"
-        _check((array.dtype, array.shape) == (kind, shape), f"{name}, {found}, doesn't match")
-        if kind == np.int32 and len(array):
-            _check(0 <= array.min() <= array.max() < count, "pairs of pictures that are not there")
-        arrays.append(array.view(np.ndarray))
-    _check(np.isfinite(arrays[1]).all(), "poses that are not finite")
-    inside = abs(arrays[1]) <= [2 * max(size)] * 2 + [1]
-    _check(inside.all(), "poses far outside their pictures")
-    return arrays
-
-
-class _Joined:
-    """Several arrays of pictures as one, without copying them."""
-
-    def __init__(self, arrays: list[np.ndarray]):
-        self.arrays = arrays
-        self.starts = np.cumsum([0, *map(len, arrays)])
-        self.shape = (self.starts[-1], *arrays[0].shape[1:])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, at: "int | np.ndarray") -> np.ndarray:
-        if np.ndim(at):
-            return np.stack([self[one] for one in at])
-        part = np.searchsorted(self.starts, at, side="right") - 1
-        return self.arrays[part][at - self.starts[part]]
 
 
 def load_mixture(names: str, root: str | Path = "data") -> Prepared:
@@ -208,7 +181,7 @@ def _mixed(names: str, sets: list[Prepared], shares: list[float]) -> Prepared:
     return replace(
         first,
         name=names,
-        images=_Joined([one.images for one in sets]),
+        images=list(itertools.chain.from_iterable(one.images for one in sets)),
         pairs_train=pairs.astype(np.int32),
         labels=np.concatenate(labels),
         identities=int(people[-1]),
@@ -273,8 +246,7 @@ class Batches:
         self, prepared: Prepared, pairs: np.ndarray, batch_size: int, seed: int, device: "device"
     ):
         if not len(pairs):
-            remedy = "prepare people with two poses each"
-            raise BadInput(prepared.path, "no training pairs", remedy)
+            raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
         self.prepared, self.pairs, self.batch_size = prepared, pairs, batch_size
         self.seed, self.device = seed, device
         self._epoch, self._order = -1, None
@@ -294,7 +266,7 @@ class Batches:
             return None
         places = np.zeros(len(images), np.int64)
         places[used] = np.arange(len(used))
-        return torch.from_numpy(images[used]).to(self.device), places
+        return torch.from_numpy(np.stack([images[i] for i in used])).to(self.device), places
 
     def chosen(self, step: int) -> np.ndarray:
         """The pairs (batch_size, 2) of a step."""
@@ -331,7 +303,8 @@ class Batches:
         samples = torch.arange(rank * part, (rank + 1) * part)
         pairs = self.chosen(step)[samples.numpy()]
         batch = gather(self.prepared, pairs, self._resident is None)
-        batch |= augment.draw(self.seed, step, samples, self.prepared.images.shape[1:3])
+        size = self.prepared.height, self.prepared.width
+        batch |= augment.draw(self.seed, step, samples, size)
         if self.described is not None:
             batch["described"] = self.described[torch.from_numpy(pairs[:, 0]).long()]
         if self.device.type == "cuda":
@@ -364,8 +337,7 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
     places = pairs.T.ravel()  # (2 * B,): sources, then targets
     batch = {"identity": torch.from_numpy(prepared.labels[pairs[:, 1]])}
-    joints = torch.from_numpy(prepared.poses[places])
-    batch["source_pose"], batch["target_pose"] = joints.chunk(2)
+    batch["source_pose"], batch["target_pose"] = torch.from_numpy(prepared.poses[places]).chunk(2)
     if pictures:
         images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
         for i in np.argsort(places):  # in the file's order, which a cold disk wants
@@ -377,9 +349,7 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
 
 
 def mean_image(prepared: Prepared) -> "Tensor":
-    """The mean of the training images (of at most MEAN_IMAGES; without any, of all), rounded:
-    uint8 (3, H, W).
-    """
+    """The mean, uint8 (3, H, W), of at most MEAN_IMAGES training images; without any, of all."""
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
         log.warning("%s: no training images; the mean image is that of all images", prepared.path)
@@ -402,31 +372,30 @@ def normalise(images: "Tensor") -> "Tensor":
 # ------------------------------------------------------------------------------ folders to score
 
 
-def matching_names(folders: list[Path]) -> dict[str, dict[Path, str]]:
-    """Match the images of folders by name without suffix: to the file's name in each, sorted.
+def matching_names(folders: list[Path]) -> dict[str, list[Path]]:
+    """The images of folders by name without suffix, sorted: the file in each folder.
 
     Raises ClickException where a folder has no images, or one that another lacks.
     """
-    files = {folder: _images_by_stem(folder) for folder in folders}
-    shared = set.intersection(*map(set, files.values()))
-    lonely = sorted(set().union(*files.values()) - shared)
-    if lonely:
-        folder = next(folder for folder in folders if lonely[0] not in files[folder])
+    files = [_images_by_stem(folder) for folder in folders]
+    shared = set.intersection(*map(set, files))
+    if lonely := sorted(set().union(*files) - shared):
+        folder = next(folder for folder, known in zip(folders, files) if lonely[0] not in known)
         problem = f"has no image called {lonely[0]} ({len(shared):,} names match)"
         raise BadInput(folder, problem, "give an image the same name in all folders")
-    return {name: {folder: files[folder][name] for folder in folders} for name in sorted(shared)}
+    return {name: [known[name] for known in files] for name in sorted(shared)}
 
 
 def folder_batches(
-    folders: dict[str, Path], names: dict[str, dict[Path, str]], given: Collection[str | Path]
+    parts: Collection[str], names: dict[str, list[Path]], given: Collection[str | Path]
 ) -> "tuple[Iterator[dict], tuple[int, int]]":
     """Images of folders, batches as checkpoints.scored_batches gives them, and their size.
 
-    `folders` has "generated", "target" and maybe "source"; `names` is what matching_names gives.
-    Without `given` poses, `target_pose` is None; a target that is not among them has one of zeros.
+    The `parts`, "generated", "target" and maybe "source", are in matching_names' order of folders.
+    `target_pose` is None without `given` poses, and zeros for a target that is not among them.
     Raises ClickException, before any batch, where sizes differ or no target has a pose.
     """
-    paths = {part: [at / one[at] for one in names.values()] for part, at in folders.items()}
+    paths = dict(zip(parts, zip(*names.values())))
     size = poses.image_size(paths["target"][0])
     for part in paths.values():
         check_sizes(part, size)
@@ -437,11 +406,11 @@ def folder_batches(
 def _folder_batches(paths: dict[str, list[Path]], moved: np.ndarray | None) -> "Iterator[dict]":
     import torch
 
-    targets = paths["target"]
+    targets = [path.name for path in paths["target"]]
     sources = [path.name for path in paths.get("source", ())] or [""] * len(targets)
-    names = np.array([sources, [path.name for path in targets]]).T  # (N, 2)
-    mean, batches = _mean(targets), zip(*map(in_batches, paths.values()))
-    for start, images in zip(range(0, len(targets), CHUNK), batches):
+    names, mean = np.column_stack([sources, targets]), _mean(paths["target"])  # (N, 2)
+    batches = zip(*map(in_batches, paths.values()))
+    for start, images in zip(range(0, len(names), CHUNK), batches):
         part, batch = slice(start, start + CHUNK), dict(zip(paths, images))
         batch["baselines"] = {"source": batch.pop("source")} if "source" in batch else {}
         batch["baselines"]["mean"] = mean.expand_as(batch["target"])
@@ -487,17 +456,18 @@ def in_batches(pictures: "Collection[Path | np.ndarray]") -> "Iterator[Tensor]":
         yield torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2)
 
 
-def _images_by_stem(folder: Path) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for name in sorted(path.name for path in folder.iterdir()):
-        if name.lower().endswith(poses.IMAGE_SUFFIXES) and not name.startswith("."):
-            first = names.setdefault(poses.stem(name), name)
-            if first != name:
-                raise BadInput(folder, f"{first} and {name} have the same name", "remove one")
-    if not names:
+def _images_by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in poses.IMAGE_SUFFIXES and not path.name.startswith("."):
+            first = files.setdefault(poses.stem(path.name), path)
+            if first != path:
+                problem = f"{first.name} and {path.name} have the same name"
+                raise BadInput(folder, problem, "remove one")
+    if not files:
         remedy = f"put {', '.join(poses.IMAGE_SUFFIXES)} files there"
         raise BadInput(folder, "no images in it", remedy)
-    return names
+    return files
 
 
 def pose_by_name(known: dict[str, poses.Pose], name: str) -> poses.Pose | None:

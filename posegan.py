@@ -324,8 +324,7 @@ def show_first_scores(
     device, data = checkpoints.pick_device(config.device), prepared.path.name
     task = scoring.open_model(data, config.root, checkpoint, SCORED_AT_THE_END, device)
     result = scoring.score_batches(task, metrics.Scorer(task.count, task.size, device=device))
-    title = f"{config.data}, {config.model}, step {config.steps}"
-    scoring.show_scores(result, title, brief=True)
+    scoring.show_scores(result, f"{config.data}, {config.model}, step {config.steps}", brief=True)
 
 
 def check_run(run: Path, resume: bool) -> None:
@@ -374,10 +373,8 @@ def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
 
     path = checkpoints.BUILT_IN if model == "pretrained" else Path(model)
     if not path.is_file():
-        known = ", ".join(recipes.MODELS)
-        raise click.UsageError(
-            f"--model {model}: no such file; give one, pretrained, or of {known}"
-        )
+        known = f"pretrained, or of {', '.join(recipes.MODELS)}"
+        raise click.UsageError(f"--model {model}: no such file; give one, {known}")
     shape = checkpoints.read_checkpoint(path)["config"]["shape"]
     options = {name: shape["options"].get(name) for name in ("channels", "descriptor")}
     return settings | options | {"model": shape["model"], "start": str(path)}
@@ -394,10 +391,8 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
         if ctx.get_parameter_source(name) != ParameterSource.COMMANDLINE:
             continue
         if name not in free and value != saved[name]:
-            said, has = (
-                (",".join(one) or "none") if isinstance(one, tuple | list) else one
-                for one in (value, saved[name])
-            )
+            both = value, saved[name]
+            said, has = (",".join(x) or "none" if isinstance(x, tuple) else x for x in both)
             option = f"--{name.replace('_', '-')} {said}"
             remedy = "leave it out or start another run with --run"
             raise click.UsageError(f"{option}: the run has {has}; {remedy}")
@@ -462,21 +457,20 @@ def generate(source, pose, data, root, count, **options) -> None:
     posegan generate me.jpg pose.json --paste
     posegan generate --data market1501 --out more --count 8
     """
-    useless = ("root", "count"), "it needs --data"
-    if data:
-        useless = {*options} - {"checkpoint", "out", "device"}, "of no use with --data"
-    refuse(click.get_current_context(), *useless)
-    if data:
-        if source or pose or not options["out"]:
-            raise click.UsageError("--data needs --out DIR, and no SOURCE or POSE")
-        from posegan import checkpoints, reid
-
-        with checkpoints.processes(checkpoints.pick_device(options["device"])):
-            reid.write_data_set(data, root, count, options["out"], open_generator(options))
-    elif not source or not pose:
-        raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
-    else:
+    context = click.get_current_context()
+    if not data:
+        refuse(context, ("root", "count"), "it needs --data")
+        if not source or not pose:
+            raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
         move_people(source, pose, options)
+        return
+    refuse(context, {*options} - {"checkpoint", "out", "device"}, "of no use with --data")
+    if source or pose or not options["out"]:
+        raise click.UsageError("--data needs --out DIR, and no SOURCE or POSE")
+    from posegan import checkpoints, reid
+
+    with checkpoints.processes(checkpoints.pick_device(options["device"])):
+        reid.write_data_set(data, root, count, options["out"], open_generator(options))
 
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
@@ -489,8 +483,8 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
 
     find = photo.finder(options["device"], options["pose_weights"])
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
-    read = dict.fromkeys([source, *pose], poses.IMAGE_SUFFIXES)
-    places = output_paths(photos, targets, read, options)
+    places = output_paths(photos, targets, options)
+    check_places([path for path, _ in places], [source, *pose], options)
     model = photo.Model(open_generator(options), find)
     if model.generator.trained["data"] == "demo":
         say("this model has only seen drawn people; for photos name another --checkpoint", err=True)
@@ -555,39 +549,31 @@ def perform(
 
 
 def output_paths(
-    photos: list[Path], targets: "list[photo.Targets]", read: dict, options: dict
+    photos: list[Path], targets: "list[photo.Targets]", options: dict
 ) -> list[tuple[Path, int]]:
-    """Where the pictures go, and how many (one, or those of an animation), photo by photo.
-
-    Raises where something already exists or can't be written.
-    """
-    out, total = options["out"], sum(len(one.names) for one in targets)
-    moving = out is not None and out.suffix.lower() in (".gif", ".webp")
-    folder = out is None or out.is_dir() or not out.suffix
-    at = out or Path()
+    """Where the pictures go, and how many (one, or those of an animation), photo by photo."""
+    out, total = options["out"] or Path(), sum(len(one.names) for one in targets)
+    folder = out.is_dir() or not out.suffix
     if options["sheet"]:
-        places = [(at / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
-    elif not folder and len(photos) == 1 and (moving or total == 1):
-        places = [(out, total)]
-    elif not folder:
+        return [(out / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
+    if not folder:
+        if len(photos) == 1 and (total == 1 or out.suffix.lower() in (".gif", ".webp")):
+            return [(out, total)]
         many = f"{len(photos) * total} pictures"
         raise click.UsageError(f"--out {out}: {many} need a folder, --sheet or a .gif")
-    else:
-        ends = []
-        for one in targets:
-            moves = [(f"{one.names[0]}.gif", len(one.names))]
-            ends += [(f"{name}.png", 1) for name in one.names] if one.found else moves
-        places = [(at / f"{file.stem}_{end}", n) for file in photos for end, n in ends]
-    check_places([path for path, _ in places], read, options)
-    return places
+    ends = []
+    for one in targets:
+        moves = [(f"{one.names[0]}.gif", len(one.names))]
+        ends += [(f"{name}.png", 1) for name in one.names] if one.found else moves
+    return [(out / f"{file.stem}_{end}", n) for file in photos for end, n in ends]
 
 
-def check_places(paths: list[Path], read: dict, options: dict) -> None:
+def check_places(paths: list[Path], inputs: list[str], options: dict) -> None:
     """Raise where two files have one name, and where one would destroy what is there or read."""
     from posegan.poses import IMAGE_SUFFIXES, split_name
 
     taken: dict[str, Path] = {}
-    read = {split_name(name)[0]: endings for name, endings in read.items()}
+    read = {split_name(name)[0]: IMAGE_SUFFIXES for name in inputs}
     read |= {options[name]: () for name in ("checkpoint", "source_pose", "pose_weights")}
     for path in paths:
         # Many file systems take names that differ only in case for one.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from math import isfinite
@@ -87,30 +88,25 @@ def open_model(
     path = checkpoint or checkpoints.default_checkpoint()
     generator = checkpoints.load_generator(path, device)
     about = {"scored": f"{path} on {data}"} | generator.trained | {"data": data}
+    count, size = len(prepared.pairs_test[:limit]), (prepared.height, prepared.width)
     places = (prepared.labels >= 0).nonzero()[0]
     images = pairs.in_batches(prepared.images[place] for place in places)
-    return Task(
-        about,
-        len(prepared.pairs_test[:limit]),
-        (prepared.height, prepared.width),
-        checkpoints.scored_batches(prepared, generator, limit),
-        (len(places), images) if len(places) > 1 else f"{data} has no training images",
-        partial(checkpoints.scored_batches, prepared, generator, limit),
-    )
+    reference = (len(places), images) if len(places) > 1 else f"{data} has no training images"
+    batches = partial(checkpoints.scored_batches, prepared, generator, limit)
+    return Task(about, count, size, batches(), reference, batches)
 
 
 def open_folders(generated: Path, target: Path, limit: int | None, options: dict) -> Task:
     """The images of folders, matched by name."""
     from posegan import pairs
 
-    folders = {"generated": generated, "target": target}
-    if options["source"]:
-        folders["source"] = options["source"]
+    folders = {"generated": generated, "target": target, "source": options["source"]}
+    folders = {part: folder for part, folder in folders.items() if folder}
     names = dict(list(pairs.matching_names(list(folders.values())).items())[:limit])
     batches, size = pairs.folder_batches(folders, names, options["poses"])
     reference = "needs the training images: --reference DIR"
     if folder := options["reference"]:
-        paths = [folder / files[folder] for files in pairs.matching_names([folder]).values()]
+        paths = [path for (path,) in pairs.matching_names([folder]).values()]
         pairs.check_sizes(paths, size)
         reference = len(paths), pairs.in_batches(paths)
     about = {"scored": str(generated), "data": None, "step": None, "seed": None}
@@ -147,7 +143,7 @@ def score_batches(task: Task, scorer: "metrics.Scorer", worst: int | None = None
     """Score batches behind a progress line; keeps the pictures of the `worst` and best pairs."""
     from posegan import checkpoints
 
-    baselines, each, extremes = {}, {}, []
+    baselines, each, extremes = {}, defaultdict(list), []
     with progress_line("scoring", "pairs") as update:
         for batch in task.batches:
             target, pose = batch["target"], batch["target_pose"]
@@ -157,7 +153,10 @@ def score_batches(task: Task, scorer: "metrics.Scorer", worst: int | None = None
                     baselines[name] = scorer.baseline()
                 baselines[name].add(images, target, pose)
             names = batch["names"].tolist()
-            note_pairs(each, names, single)
+            for side, column in zip(("source", "target"), zip(*names)):
+                each[side] += column
+            for name, values in single.items():  # null where a pair has none: a mask of no joints
+                each[name] += (round(x, 6) if isfinite(x) else None for x in values.tolist())
             if worst and "ssim_dscf" in single:
                 shown = [*list(batch["baselines"].values())[:1], target, batch["generated"]]
                 rows = zip(*map(checkpoints.to_pictures, shown))
@@ -177,22 +176,11 @@ def generate_along(task: Task, corruptions: bool) -> None:
             pass
 
 
-def note_pairs(each: dict[str, list], names: list[list[str]], scores: dict) -> None:
-    """Note the scores of a batch: null where a pair has none, as under a mask of no joints."""
-    for side, column in zip(("source", "target"), zip(*names)):
-        each.setdefault(side, []).extend(column)
-    for name, values in scores.items():
-        column = (round(value, 6) if isfinite(value) else None for value in values.tolist())
-        each.setdefault(name, []).extend(column)
-
-
 def keep_extremes(kept: list[tuple], found: Iterator[tuple], count: int) -> list[tuple]:
     """Of (score, names, pictures) the `count` lowest and the `count` highest, lowest first."""
-    for score, names, pictures in found:
-        if isfinite(score):
-            pictures = [one.copy() for one in pictures]  # a view would keep its whole batch
-            kept = [*kept, (score, names, pictures)]
-    kept = sorted(kept, key=lambda one: one[0])
+    # Copies, as a view of a picture would keep its whole batch.
+    copies = [(x, names, [one.copy() for one in row]) for x, names, row in found if isfinite(x)]
+    kept = sorted([*kept, *copies], key=lambda one: one[0])
     return kept if len(kept) <= 2 * count else kept[:count] + kept[-count:]
 
 
@@ -237,9 +225,9 @@ def show_scores(result: Result, title: str, brief: bool = False) -> None:
         cells = ["" if x is None else f"{x:.4f}" if abs(x) < 10 else f"{x:.2f}" for x in numbers]
         rows.append([name + SCORES[name][1], *cells, recipe(scorer, name)])
     show_table(f"{title}, N = {scorer.seen:,} pairs", headings, rows)
-    together: dict[str, list[str]] = {}
+    together = defaultdict(list)
     for name, reason in scorer.reasons.items() if not brief else ():
-        together.setdefault(reason, []).append(name)
+        together[reason].append(name)
     for reason, names in together.items():
         show_text(f"not scored: {', '.join(names)} ({reason})")
 
@@ -263,18 +251,17 @@ def score_corrupted(task: Task, clean: float) -> dict[str, dict[str, list]]:
     """
     from posegan import augment, metrics
 
-    found: dict[str, dict] = {}
+    found = defaultdict(lambda: defaultdict(list))
     every = augment.every_corruption()
     with progress_line("corrupted", "severities") as update:
         for done, (kind, severity) in enumerate(every, 1):
             means = metrics.Means()
             for batch in task.corrupted((kind, severity)):
-                sides = batch["generated"], batch["target"]
-                means.add(metrics.scores(*sides, names=["ssim_dscf"]))
-            row = found.setdefault(kind, {"ssim_dscf": [], "change": [], "intervals": []})
-            row["ssim_dscf"].append(means.values()["ssim_dscf"])
-            row["change"].append(row["ssim_dscf"][-1] - clean)
-            row["intervals"].append(means.intervals().get("ssim_dscf"))
+                means.add(metrics.scores(batch["generated"], batch["target"], None, ["ssim_dscf"]))
+            score, interval = (x.get("ssim_dscf") for x in (means.values(), means.intervals()))
+            row = {"ssim_dscf": score, "change": score - clean, "intervals": interval}
+            for name, value in row.items():
+                found[kind][name].append(value)
             update(completed=done, total=len(every))
     return found
 

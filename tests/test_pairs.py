@@ -811,7 +811,7 @@ def test_images_of_folders_are_matched_by_name_without_suffix(tmp_path):
     real = tree(tmp_path / "real", {"a.png": b"", "b.JPG": b""})
     names = pairs.matching_names([made, real])
     assert list(names) == ["a", "b"]
-    assert names["b"] == {made: "b.png", real: "b.JPG"}
+    assert names["b"] == [made / "b.png", real / "b.JPG"]
 
 
 def test_images_that_do_not_match_one_to_one_are_refused(tmp_path):

@@ -194,8 +194,6 @@ def test_files_of_another_kind_are_no_checkpoints(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ClickException, match=r"damaged"):
         checkpoints.read_checkpoint(path)
-    with pytest.raises(ClickException, match=r"no checkpoint here; train one"):
-        checkpoints.newest_checkpoint(tmp_path / "runs")
 
 
 class Hostile:
