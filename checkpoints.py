@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_origin
@@ -88,20 +89,22 @@ def write_checkpoint(
 
     What `path` held before becomes `previous`. Raises ClickException where it can't be written.
     """
-    train, beside = dataclasses.asdict(config), path.with_suffix(".partial")
+    train, beside = dataclasses.asdict(config), None
     content = {"format": FORMAT, "config": {"train": train} | about, "state": state}
     try:
         with undisturbed():
-            with open(beside, "wb") as file:
+            number, beside = tempfile.mkstemp(".partial", f"{path.stem}.", path.parent)
+            with os.fdopen(number, "wb") as file:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
             if previous and path.exists():
                 os.replace(path, previous)
+            os.chmod(beside, 0o644)  # mkstemp's own are private
             os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        with contextlib.suppress(OSError):
-            beside.unlink()
+        with contextlib.suppress(OSError, TypeError):
+            os.unlink(beside)
         problem = f"the checkpoint can't be written ({str(error).splitlines()[0]})"
         remedy = "free some space or choose another folder with --run"
         raise BadInput(path, problem, remedy) from None
