@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from posegan import augment, datasets, features, models, pairs
 from posegan.files import BadInput
-from posegan.recipes import TrainConfig
+from posegan.recipes import AUGMENTATIONS, TrainConfig
 
 FORMAT = 4
+PARTIAL = ".pt.partial"  # the end of a checkpoint's name before it is whole
 GIVEN = ("source", "target_pose", "source_pose")  # to a generator, of a batch
 BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
 
@@ -55,7 +56,10 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     if not given:
         yield 0, 1
         return
-    if len(given) < len(names) or not all(os.environ[name].isdecimal() for name in names[:2]):
+    numbers = [os.environ.get(name, "") for name in (*names[:2], names[3])]
+    if not all((*map(str.isdecimal, numbers), len(given) == len(names))) or not (
+        int(numbers[0]) < int(numbers[1])
+    ):
         remedy = f"start several processes with torchrun, or unset {given[0]}"
         raise BadInput(", ".join(given), "set, but not by torchrun", remedy)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -93,7 +97,7 @@ def write_checkpoint(
     content = {"format": FORMAT, "config": {"train": train} | about, "state": state}
     try:
         with undisturbed():
-            number, beside = tempfile.mkstemp(".partial", f"{path.stem}.", path.parent)
+            number, beside = tempfile.mkstemp(PARTIAL, f".{path.stem}.", path.parent)
             with os.fdopen(number, "wb") as file:
                 torch.save(content, file)
                 file.flush()
@@ -135,15 +139,21 @@ def well_formed(content: dict) -> bool:
             (shape["options"]["channels"], 1, 1024),
             (shape["identities"], 0, math.inf),
             (state["step"], 0, math.inf),
+            (train.steps, 1, math.inf),
+            (train.batch_size, 1, 2**14),
+            (train.save_every, 1, math.inf),
+            (train.seed, 0, 2**63 - 1),
         )
         kinds = [(getattr(train, one.name), one.type) for one in dataclasses.fields(train)]
         return (
             all(isinstance(value, get_origin(kind) or kind) for value, kind in kinds)
             and shape["model"] in models.GENERATORS
+            and 0 < train.learning_rate <= 1
+            and {*train.augment} <= {*AUGMENTATIONS}
             and all(type(x) is int and least <= x <= most for x, least, most in numbers)
             and all(value.isfinite().all() for value in state["average"].values())
         )
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         return False
 
 
@@ -200,6 +210,8 @@ def load_generator(path: Path, device: torch.device) -> nn.Module:
         raise BadInput(path, "this version can't rebuild its model", remedy) from None
     settings, step = content["config"]["train"], content["state"]["step"]
     generator.trained = {"data": settings["data"], "step": step, "seed": settings["seed"]}
+    weights = content["state"]["average"].values()
+    generator.checksum = crc32(b"".join(value.numpy().tobytes() for value in weights))
     return features.fused(generator).to(device, memory_format=torch.channels_last)
 
 

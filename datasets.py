@@ -347,7 +347,8 @@ def _write(folder: Path, config: PrepareConfig, listing: Listing, progress: Call
     np.save(folder / "poses.npy", joints)
     for split, chosen in lists.items():
         np.save(folder / f"pairs_{split}.npy", chosen)
-    with open(folder / "people.csv", "w", newline="", errors="surrogateescape") as file:
+    text = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    with open(folder / "people.csv", "w", **text) as file:
         table = csv.writer(file)
         table.writerow(pairs.COLUMNS)
         table.writerows((i, r.file, r.identity, r.camera, r.split) for i, r in enumerate(rows))

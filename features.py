@@ -3,6 +3,7 @@
 Images are (B, 3, H, W) in [-1, 1].
 """
 
+import socket
 import zipfile
 from functools import cache
 from itertools import pairwise
@@ -17,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from posegan.files import BadInput, check_file
 from posegan.poses import JOINTS, from_coco17
 
+FETCH_SECONDS = 30  # without an answer, until a download is given up
 CLASSES = 1008  # of the Inception of 2015-12-05
 
 
@@ -146,10 +148,14 @@ def load_weights(features: nn.Module, name: str) -> None:
 
 def fetched(weights: object, name: str, remedy: str) -> dict:
     """The state dict of weights of torchvision. Raises ClickException where it can't fetch them."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(FETCH_SECONDS)  # torch.hub itself would wait for ever
     try:
         return weights.get_state_dict(check_hash=True)
     except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
         raise BadInput(name, f"can't be fetched ({error})", remedy) from None
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def read_state_dict(path: Path) -> dict:

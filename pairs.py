@@ -134,7 +134,7 @@ def _open_array(path: Path, kind: type, shape: tuple) -> np.ndarray:
 
 def _open_people(path: Path, count: int) -> list[np.ndarray]:
     # Of people.csv the columns without the index.
-    with open(path, newline="", errors="surrogateescape") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         head, *rows = csv.reader(file)
     _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "columns of people.csv")
     index, *columns = zip(*rows)
@@ -156,7 +156,10 @@ def load_mixture(names: str, root: str | Path = "data") -> Prepared:
         shares = [float(share) for _, colon, share in parts if colon]
     except ValueError:
         shares = [0.0]
-    if len(shares) not in (0, len(sets)) or not all(0 < share < np.inf for share in shares):
+    if lacking := [one for one in sets if not len(one.pairs_train)]:
+        raise BadInput(lacking[0].path, "no training pairs", "leave it out, or add pictures to it")
+    some = not shares or 0 < min(shares) <= sum(shares) < np.inf
+    if len(shares) not in (0, len(sets)) or not some:
         remedy = "give each data set a share above 0, such as market1501:4,mine:1, or none"
         raise BadInput(f"--data {names}", "not every data set has a share", remedy)
     shares = shares or [len(np.unique(one.pairs_train)) for one in sets]

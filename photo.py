@@ -23,6 +23,7 @@ WIDENED = 1.5  # times its own size a frame grows at most, so that the new poses
 SNAPPED = 1.25  # a frame that differs less from the whole photo is the whole photo
 BATCH = 32  # pictures for the model at once
 FEW_PIXELS = 1 << 18  # of pictures that are put together at once: more leave the cache
+SMALLEST = 8  # pixels between a person's joints, up or across
 SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
 SHEET_POSES = 12  # of each photo, at most
 # How far below these joints, in metres, the body ends: crown and soles.
@@ -281,9 +282,7 @@ def read_targets(
             raise BadInput(pose, "no such file", remedy)
         stem = Path(str(pose).replace(":", "_")).stem.removesuffix("_keypoints")
         return Targets([stem], [poses.read_pose(pose, find, person)], [])
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() not in (".json", ".csv", *poses.IMAGE_SUFFIXES):
-            continue
+    for file in poses.visible(path, (".json", ".csv", *poses.IMAGE_SUFFIXES)):
         try:
             targets.found.append(poses.read_pose(file, find, person))
         except ClickException as error:
@@ -315,6 +314,9 @@ def own_pose(
         if not within(own, picture.shape[:2])[:, 2].any():
             remedy = "check its coordinates, or whether it belongs to this photo"
             raise BadInput(given, f"no joint is inside {photo or 'the photo'}", remedy)
+        if np.ptp(own[own[:, 2] > 0, :2], 0).max() < SMALLEST:
+            problem = f"its joints lie within {SMALLEST} pixels, too few to show a person"
+            raise BadInput(given, problem, "give a pose with more joints, or a larger photo")
         return own, f"the person's pose: {given}"
     if not find:
         return None, "no pose of the person is given"

@@ -232,7 +232,7 @@ def setting(option: str, kind: click.ParamType, text: str) -> Callable:
     "pip install 'posegan[features]'; resnet50 is fetched, or a FILE of its weights.",
 )
 @setting("--channels", click.IntRange(2, 256), "Width of the networks; the papers' is 64.")
-@setting("--steps", click.IntRange(1), "Batches to train on.")
+@setting("--steps", click.IntRange(1, 10**9), "Batches to train on.")
 @setting("--batch-size", click.IntRange(1, 2**14), "Pairs a step, over all processes.")
 @setting(
     "--learning-rate",
@@ -249,7 +249,7 @@ def setting(option: str, kind: click.ParamType, text: str) -> Callable:
 @click.option(
     "--save-every",
     default=500,
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10**9),
     metavar="STEPS",
     help="Steps between checkpoints, each with samples, and scores of people held out.",
 )
@@ -276,6 +276,7 @@ def train(ctx, resume, **settings) -> None:
     settings = with_run_and_model(ctx, settings)
     check_run(Path(settings["run"]), resume)
     settings = saved_settings(ctx, settings) if resume else new_settings(ctx, settings)
+    check_settings(settings)
     from posegan import training
 
     prepared = open_or_draw(settings["data"], settings["root"])
@@ -330,8 +331,9 @@ def show_first_scores(
 def check_run(run: Path, resume: bool) -> None:
     """Refuse to write over a run, or to resume one that isn't there."""
     there = any((run / name).exists() for name in ("latest.pt", "previous.pt"))
-    if there and not resume:
-        remedy = "continue it with --resume or choose another folder with --run"
+    kept = any((run / name).exists() for name in ("best.pt", "generator.pt", "curves.png"))
+    if (there or kept) and not resume:
+        remedy = "choose another folder with --run" + ", or continue with --resume" * there
         raise BadInput(run, "a run already exists", remedy)
     if (run / "dataset.json").exists():
         raise BadInput(run, "a prepared data set", "name another folder with --run")
@@ -342,8 +344,6 @@ def check_run(run: Path, resume: bool) -> None:
 
 def new_settings(ctx: click.Context, settings: dict) -> dict:
     """The settings of a new run with their defaults; raises where some don't go together."""
-    if settings["learning_rate"] and not isfinite(settings["learning_rate"]):
-        raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
     given = {name: value for name, value in settings.items() if value is not None}
     settings = recipes.complete(given)
     features = settings["features"]
@@ -352,11 +352,17 @@ def new_settings(ctx: click.Context, settings: dict) -> dict:
         raise click.UsageError(f"--features {features}: no such file; give one, or of {known}")
     if settings["model"] != "residual":
         refuse(ctx, ("descriptor",), f"{settings['model']} has none")
+    return settings
+
+
+def check_settings(settings: dict) -> None:
+    """Raise where settings, of a new run or a resumed one, don't go together."""
+    if not isfinite(settings["learning_rate"]):
+        raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
     if settings["model"] == "flow" and settings["channels"] % 4:
         raise click.UsageError(f"--channels {settings['channels']}: flow needs a multiple of 4")
     if settings["model"] == "residual" and settings["batch_size"] == 1:
         raise click.UsageError("--batch-size 1: residual normalises over the batch; give 2 or more")
-    return settings
 
 
 def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
@@ -386,6 +392,9 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
 
     content = training.read_run(Path(settings["run"]))
     saved = content["config"]["train"]
+    if settings.get("start") and settings["start"] != saved.get("start"):
+        remedy = "leave it out or start another run with --run"
+        raise click.UsageError(f"--model {settings['start']}: the run did not begin so; {remedy}")
     free = {"steps", "root", "learning_rate", "batch_size", "compile", "save_every", "run"}
     for name, value in settings.items():
         if ctx.get_parameter_source(name) != ParameterSource.COMMANDLINE:
@@ -474,12 +483,9 @@ def generate(source, pose, data, root, count, **options) -> None:
 
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
-    """Write the people of SOURCE in each POSE; raises at the end for poses that can't be used."""
-    from posegan import poses
-
-    photos = list_photos(source)
-    poses.read_photo(photos[0])  # what is bad fails at once
-    from posegan import photo
+    """Write the people of SOURCE in each POSE; raises at the end for what can't be used."""
+    photos, broken = list_photos(source)
+    from posegan import photo, poses
 
     find = photo.finder(options["device"], options["pose_weights"])
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
@@ -493,25 +499,35 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
         made = iter(poses.sheet(list(made))[None])
     write_results(made, places, options)
     say(*(path for path, _ in places))
-    if broken := [error for one in targets for error in one.broken]:
+    broken += [error for one in targets for error in one.broken]
+    if broken:
         say(*(error.message for error in broken), err=True)
-        total = len(broken) + sum(len(one.names) for one in targets)
-        raise click.ClickException(f"{len(broken)} of {total:,} poses can't be used: see above")
+        total = len(broken) + len(photos) + sum(len(one.names) for one in targets)
+        problem = f"{len(broken)} of {total:,} photos and poses can't be used: see above"
+        raise click.ClickException(problem)
 
 
-def list_photos(source: str) -> list[Path]:
-    """The photos of SOURCE: a file, those of a folder, or the example that comes along."""
+def list_photos(source: str) -> tuple[list[Path], list[click.ClickException]]:
+    """The photos of SOURCE, a file, a folder or the example that comes along; and what is wrong
+    with others of the folder.
+    """
     from posegan import poses
 
     path = Path(source)
     if source == "example" and not path.exists():
-        return [Path(__file__).with_name("examples") / "person.jpg"]
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in poses.IMAGE_SUFFIXES)
+        path = Path(__file__).with_name("examples") / "person.jpg"
+    files = poses.visible(path, poses.IMAGE_SUFFIXES) if path.is_dir() else [path]
+    found, broken = [], []
+    for file in files:
+        try:
+            poses.read_photo(file)
+        except click.ClickException as error:
+            broken.append(error)
+        else:
+            found.append(file)
     if not found:
-        raise BadInput(path, "no photos in it", "put JPEG or PNG files there")
-    return found
+        raise (broken or [BadInput(path, "no photos in it", "put JPEG or PNG files there")])[0]
+    return found, broken
 
 
 def open_generator(options: dict) -> "nn.Module":

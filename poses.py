@@ -5,14 +5,14 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, UnidentifiedImageError
 
 from posegan.files import BadInput, Source, check_file, replaced
 
@@ -21,6 +21,11 @@ log = logging.getLogger("posegan")
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 PNG_LEVEL = 3  # nearly three times as quick as Pillow's 6, for a tenth more bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+TURNS = {  # what makes a picture upright, by its Orientation
+    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180},
+    **{4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE},
+    **{6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90},
+}
 SMALLEST = 16  # pixels a side of a photo that shows a person
 UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
 CSV_HEADER = "name:keypoints_y:keypoints_x"
@@ -193,13 +198,22 @@ def stem(name: str) -> str:
     return name
 
 
+def visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of a folder with such suffixes, but for those that systems hide, in order."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes)
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
 def read_image(source: Path | bytes, name: str) -> np.ndarray:
     """Read a picture, upright, of whatever kind, as uint8 (H, W, 3); RGBA is laid over white.
 
     Raises ClickException, which calls the picture `name`, where it can't be read.
     """
     with _opened(source, name) as image:
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        image.load()
+        with suppress(Exception):  # EXIF may be damaged where the pixels are whole
+            image = image.transpose(TURNS[image.getexif()[ExifTags.Base.Orientation]])
+        return np.asarray(_to_rgb(image))
 
 
 def read_photo(file: Path) -> np.ndarray:
@@ -342,24 +356,28 @@ MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32), people=0)
 
 def read_poses(path: str | Path) -> dict[str, Pose]:
     """Read poses by picture name: of a DSCF/PATN CSV, of JSON as `parse_json` takes it, or a folder
-    of JSON. Raises ClickException for whatever is no such file.
+    of these. Raises ClickException for whatever is no such file.
     """
     path = Path(path)
     if path.is_dir():
         poses: dict[str, Pose] = {}
         source = Source(path)
-        names = [name for name in source.names if name.lower().endswith(".json")]
+        names = [name for name in source.names if name.lower().endswith((".json", ".csv"))]
         for name, data in source.items(names):
-            merge(poses, parse_json(data, path / name, name), path / name)
+            merge(poses, _parse(data, path / name, name), path / name)
         poses = dict(sorted(poses.items()))
     else:
         check_file(path)
-        is_csv, data = path.suffix.lower() == ".csv", path.read_bytes()
-        poses = _parse_csv(data, path) if is_csv else parse_json(data, path, path.name)
+        poses = _parse(path.read_bytes(), path, path.name)
     if not poses:
         raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
     warn_of_several(path, poses)
     return poses
+
+
+def _parse(data: bytes, file: Path, name: str) -> dict[str, Pose]:
+    is_csv = name.lower().endswith(".csv")
+    return _parse_csv(data, file) if is_csv else parse_json(data, file, name)
 
 
 def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> None:
@@ -412,8 +430,11 @@ def read_pose(
 
 def split_name(path: str) -> tuple[str, str]:
     """FILE:NAME as file and name; a path that is there as it stands has no name, ""."""
-    file, _, name = path.rpartition(":")
-    return (path, "") if Path(path).exists() or not Path(file).is_file() else (file, name)
+    parts = path.split(":")
+    for count in range(1, len(parts)) if not Path(path).exists() else ():
+        if Path(file := ":".join(parts[:count])).is_file():
+            return file, ":".join(parts[count:])
+    return path, ""
 
 
 def _choose_pose(file: str, name: str) -> Pose:
@@ -497,6 +518,10 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
     if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
         whole = content if isinstance(content, dict) else {"annotations": content}
         images = {image["id"]: image for image in whole.get("images", ())}
+        if not isinstance(whole["annotations"], list):
+            raise TypeError
+        if len(images) < len(whole.get("images", ())):
+            raise ValueError
         people: dict = {}
         for person in whole["annotations"]:
             people.setdefault(person["image_id"], []).append(person)
@@ -523,7 +548,9 @@ def _flat(person: dict) -> list:
     elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose
         sure = person.get("keypoint_scores") or person.get("scores") or [1.0] * len(points)
         points = [[x, y, value] for (x, y), value in zip(points, sure, strict=True)]
-    return [value for one in points for value in (one if isinstance(one, list) else [one])]
+    if points and isinstance(points[0], list):
+        return [value for x, y, sure in points for value in (x, y, sure)]
+    return points
 
 
 def _joints(values: list, file: Path | str) -> np.ndarray:
@@ -644,4 +671,7 @@ def write_pictures(
         options = {"save_all": True, "append_images": made[1:], "duration": durations, "loop": 0}
     for picture, path in zip(made, paths):
         with replaced(path, option, overwrite) as beside:
-            picture.save(beside, **options)
+            try:
+                picture.save(beside, **options)
+            except ValueError as error:  # too large for its format
+                raise BadInput(path, f"can't be written ({error})", "end it with .png") from None

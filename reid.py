@@ -1,7 +1,10 @@
 """New poses for a data set's training people, in Market-1501's layout, for re-identification."""
 
+import contextlib
 import csv
+import itertools
 import re
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +24,11 @@ class PlannedPicture(NamedTuple):
     source: str
     pose: str
     seed: int
+    made_from: str  # a checksum of the data and the model
     pair: tuple[int, int]  # source and pose as places in the prepared folder
 
 
-def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
+def plan_people(prepared: pairs.Prepared, count: int, made_from: str = "") -> list[PlannedPicture]:
     """What to make for `count` new poses of each training person, drawn from the training pairs.
 
     Each has a seed of its own, so that a larger `count` adds to a smaller one.
@@ -33,17 +37,20 @@ def plan_people(prepared: pairs.Prepared, count: int) -> list[PlannedPicture]:
     if not len(known):
         raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
     planned = []
+    # Market-1501's own numbers stay; who has none gets one that nobody has.
+    free = (n for n in map("{:04d}".format, itertools.count(1)) if n not in {*prepared.identity})
     for label in np.unique(prepared.labels[known]):
         own = known[prepared.labels[known] == label]
+        name = prepared.identity[own[0]]
+        person = name if re.fullmatch(r"\d{4}", name) else next(free)
         for number in range(count):
             seed = int(np.random.SeedSequence([int(label), number]).generate_state(1)[0])
             rng = np.random.default_rng(seed)
             pair = int(rng.choice(own)), int(rng.choice(known))
             source, pose = map(str, prepared.files[list(pair)])
             scene = re.search(r"_(c\ds\d)_", source) or (None, "c1s1")
-            person = re.fullmatch(r"\d{4}", prepared.identity[pair[0]]) or [f"{label + 1:04d}"]
-            name = f"{person[0]}_{scene[1]}_{900000 + number}_00.jpg"  # frames that no camera has
-            planned.append(PlannedPicture(name, source, pose, seed, pair))
+            name = f"{person}_{scene[1]}_{900000 + number}_00.jpg"  # frames that no camera has
+            planned.append(PlannedPicture(name, source, pose, seed, made_from, pair))
     return planned
 
 
@@ -55,7 +62,9 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
     """
     prepared = pairs.load(data, root)
     checkpoints.check_size(prepared, generator)
-    rows, folder = plan_people(prepared, count), out / "bounding_box_train"
+    made_from = zlib.crc32(str(prepared.description["digest"]).encode(), generator.checksum)
+    rows = plan_people(prepared, count, f"{made_from:08x}")
+    folder = out / "bounding_box_train"
     (rank, world), total = checkpoints.rank_and_world(), len(rows)
     if rank == 0:
         write_manifest(out / "manifest.csv", rows)
@@ -79,17 +88,20 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
 def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
     """Write what is to be made as CSV; raises where the folder holds something else."""
     check_output(path, "--out", True, {})
-    table = [PlannedPicture._fields[:4], *(tuple(map(str, row[:4])) for row in rows)]
-    if path.exists():
-        with open(path, newline="", errors="surrogateescape") as file:
-            if not {*map(tuple, csv.reader(file))} <= {*table}:
-                remedy = "continue with the same data and at least the same --count, or name a new"
-                raise BadInput(path, "for other pictures", f"{remedy} folder with --out")
+    table = [PlannedPicture._fields[:5], *(tuple(map(str, row[:5])) for row in rows)]
+    text = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+    if path.is_file():
+        found = []
+        with contextlib.suppress(csv.Error), open(path, **text) as file:
+            found += map(tuple, csv.reader(file))
+        if found[:1] != table[:1] or not {*found} <= {*table}:
+            remedy = "continue with the same model and data, and at least the same --count, or name"
+            raise BadInput(path, "for other pictures", f"{remedy} a new folder with --out")
     elif path.parent.exists() and any(path.parent.iterdir()):
         problem = "not empty, and not started by this command"
         raise BadInput(path.parent, problem, "name a new folder with --out")
     with (
         replaced(path, "--out") as beside,
-        open(beside, "w", newline="", errors="surrogateescape") as file,
+        open(beside, "w", **text) as file,
     ):
         csv.writer(file).writerows(table)

@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize
 
 from posegan import augment, features, losses, metrics, models, pairs, poses
 from posegan.checkpoints import (
+    PARTIAL,
     build_generator,
     generate,
     pick_device,
@@ -33,6 +34,7 @@ from posegan.checkpoints import (
     to_pictures,
     write_checkpoint,
 )
+from posegan.files import BadInput
 from posegan.recipes import TrainConfig
 
 log = logging.getLogger("posegan")
@@ -279,9 +281,10 @@ def restore(state: State, content: dict, run: Path) -> None:
             part.load_state_dict(content["state"][name])
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for parameter, moments in optimizer.state.items():
-                for name in ("exp_avg", "exp_avg_sq"):  # the fused step would read behind them
+                for name in ("exp_avg", "exp_avg_sq"):  # the fused step believes their layout
                     if moments[name].shape != parameter.shape:
                         raise ValueError(name)
+                    moments[name] = torch.empty_like(parameter).copy_(moments[name])
         state.step, state.best = content["state"]["step"], float(content["state"]["best"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
         raise ClickException(
@@ -343,6 +346,8 @@ def train(
                     "another run with --run"
                 )
             restore(state, content, run)
+        elif (run / "latest.pt").exists():  # another process has begun and ended it meanwhile
+            raise BadInput(run, "a run already exists", "choose another folder with --run")
         else:
             load_descriptor(config, state)
             if config.start:
@@ -420,6 +425,8 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     try:
         if rank == 0:
             lock(folder, run)
+            for lost in run.glob(f".*{PARTIAL}"):  # of a process that was killed
+                lost.unlink()
         yield
     except RuntimeError as error:
         # The CPU's allocator has no error of its own.
@@ -431,6 +438,9 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
         ) from None
     finally:
         os.close(folder)
+        for one in (run / "samples", run):  # where nothing came of it
+            with contextlib.suppress(OSError):
+                one.rmdir()
 
 
 def lock(folder: int, run: Path) -> None:
@@ -489,7 +499,7 @@ def train_step(
         image, made = objective.synthesise(networks.generator, batch)
         of_discriminator, terms = objective.judge(networks, batch, image, made)
     every = torch.stack(list(terms.values()))
-    weights = tuple(config.loss_weights[name] for name in terms)
+    weights = tuple(config.loss_weights.get(name, 0) for name in terms)  # of older runs: none
     total = every @ augment.constant(weights, every.device)
     if image.device.type == "cpu":  # to read costs nothing, and a backward pass of NaN may crash
         values = dict(zip(terms, every.tolist())) | {"total": total.item()}
@@ -599,10 +609,11 @@ def write_line(run: Path, figures: dict) -> None:
 def read_log(run: Path) -> list[dict]:
     """The lines of a run's log; what is none of ours, or cut off by a crash, is left out."""
     path, lines = run / "log.jsonl", []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):
             figures = json.loads(line)
-            if isinstance(figures, dict) and isinstance(figures.get("step"), int):
+            ours = isinstance(figures, dict) and isinstance(figures.get("step"), int)
+            if ours and isinstance(figures.get("validation", {}), dict):
                 lines.append(figures)
     return lines
 

@@ -35,7 +35,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from posegan import checkpoints, files, pairs, posegan, poses
+from posegan import checkpoints, datasets, files, pairs, posegan, poses, reid
 from posegan.files import BadInput
 
 POINTS = body(50, 15, 4)[[*range(8), *range(9, 19)], :2]
@@ -745,3 +745,151 @@ def test_mutated_checkpoints_are_whole_or_refused(world, tmp_path):
             assert all(torch.equal(found[name], good[name]) for name in good)
 
     load()
+
+
+# ------------------------------------------------------------------------------ what users did
+
+
+def run_harmed(here: Path, change: Callable[[dict], object]) -> None:
+    content = torch.load(here / "run" / "latest.pt", weights_only=True)
+    change(content)
+    torch.save(content, here / "run" / "latest.pt")
+    (here / "run" / "previous.pt").unlink(missing_ok=True)
+
+
+def of_settings(**changes: object) -> Callable[[Path], None]:
+    return lambda here: run_harmed(here, lambda content: content["config"]["train"].update(changes))
+
+
+def only_the_models(here: Path) -> None:
+    for name in ("latest.pt", "previous.pt"):
+        (here / "run" / name).unlink(missing_ok=True)
+
+
+def without_pairs(here: Path) -> None:
+    for person, count in (("al", 1), ("bo", 1), ("cy", 2)):
+        for shot in range(count):
+            write(here / "few" / person / f"{shot}.png", encoded(picture(shot, (64, 32))))
+            write(here / "few" / person / f"{shot}.json", openpose(body(50, 15, 4)))
+    config = datasets.PrepareConfig("folder", "few", root="data", name="few", size=(64, 32), seed=1)
+    assert not len(datasets.prepare(config).pairs_train)
+
+
+TWICE = {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}
+TRAIN, RESUME, OWN = (COMMANDS[name] for name in ("train", "resume", "own"))
+DONE = [
+    ("kept models", only_the_models, TRAIN.replace("new", "run"), "run: a run already exists"),
+    ("no pairs", without_pairs, TRAIN.replace("folder", "folder:1,few:9", 1), "no training pairs"),
+    ("shares", None, TRAIN.replace("folder", "folder:1e308,folder:1e308", 1), "has a share"),
+    ("one point", "pose.json", OWN, "pose.json: its joints lie within 8 pixels"),
+    ("tiny crop", None, f"{COMMANDS['generate']} --crop 9,9,12,60", "too small to show a person"),
+    ("rate", None, f"{RESUME} --learning-rate nan", "--learning-rate nan: give a number"),
+    ("start", None, f"{RESUME} --model model.pt", "model.pt: the run did not begin so"),
+    ("steps", None, TRAIN.replace("--steps 1", f"--steps {10**400}"), "--steps"),
+    ("batch", of_settings(batch_size=0), RESUME, "latest.pt: a checkpoint with missing or imp"),
+    ("rain", of_settings(augment=("rain",)), RESUME, "latest.pt: a checkpoint with missing or"),
+    ("minus", of_settings(learning_rate=-1.0), RESUME, "latest.pt: a checkpoint with missing"),
+    ("twice", json.dumps(TWICE), COMMANDS["generate"], "pose.json: neither OpenPose nor COCO"),
+]
+
+
+@pytest.mark.parametrize("what, harm, command, word", DONE, ids=[one[0] for one in DONE])
+def test_what_would_succeed_wrongly_is_refused(here, what, harm, command, word):
+    if callable(harm):
+        harm(here)
+    elif harm:
+        points = np.array([[40.0, 40.0, 1.0]] * 25)
+        write(here / "pose.json", openpose(points) if harm == "pose.json" else harm.encode())
+    usage = what in ("tiny crop", "rate", "start", "steps")
+    refused(here, command.split(), word, 2 if usage else 1)
+
+
+def test_moments_of_another_layout_are_taken_as_they_should_lie(here):
+    def stretch(content: dict) -> None:
+        for moments in content["state"]["generator_optimizer"]["state"].values():
+            moments["exp_avg"] = torch.zeros(1).expand(moments["exp_avg"].shape)
+
+    run_harmed(here, stretch)
+    result = CliRunner().invoke(posegan.main, RESUME.split())
+    assert result.exit_code == 0, result.output
+
+
+def test_what_is_none_of_the_logs_lines_is_left_out(here):
+    (here / "run" / "log.jsonl").unlink()
+    os.mkfifo(here / "run" / "log.jsonl")  # nobody writes to it
+    result = CliRunner().invoke(posegan.main, RESUME.replace("9", "3").split())
+    assert result.exit_code == 0, result.output
+    lines = (here / "run" / "log.jsonl").read_text()
+    (here / "run" / "log.jsonl").write_text(lines + '{"step": 1, "validation": "x"}\n' + "[" * 9999)
+    result = CliRunner().invoke(posegan.main, RESUME.replace("9", "4").split())
+    assert result.exit_code == 0, result.output
+
+
+def test_a_folders_photos_that_can_be_used_are(here):
+    for name in ("a", "c"):
+        shutil.copy(here / "photo.png", here / "made" / f"{name}.png")
+        shutil.copy(here / "photo.json", here / "made" / f"{name}.json")
+    for name in ("0.png", "1.png"):
+        (here / "made" / name).unlink()
+    write(here / "made" / "b.png", b"bad")
+    write(here / "made" / "._a.png", b"macOS writes such files")
+    command = COMMANDS["generate"].replace("photo.png", "made").replace("out.png", "out")
+    result = CliRunner().invoke(posegan.main, command.split())
+    assert result.exit_code == 1
+    assert "made/b.png: empty, or not a readable picture" in result.output
+    assert "1 of 4 photos and poses can't be used" in result.output
+    assert {file.name for file in (here / "out").iterdir()} == {"a_pose.png", "c_pose.png"}
+
+
+def test_a_picture_with_damaged_exif_is_read_and_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = io.BytesIO()
+    Image.fromarray(picture(0, (20, 30))).save(data, "PNG", exif=exif.tobytes())
+    assert poses.read_image(data.getvalue(), "x").shape == (30, 20, 3)
+    broken = exif.tobytes().replace(b"II*\x00", b"??*\x00").replace(b"MM\x00*", b"??\x00*")
+    data = io.BytesIO()
+    Image.fromarray(picture(0, (20, 30))).save(data, "PNG", exif=broken)
+    assert poses.read_image(data.getvalue(), "x").shape == (20, 30, 3)
+
+
+def test_names_with_colons_are_found(here):
+    images = [{"id": i, "file_name": f"http://images.org/{i}.jpg"} for i in range(2)]
+    people = [{"image_id": i, "keypoints": [20, 20 + 9 * i, 2] * 16 + [40, 60, 2]} for i in (0, 1)]
+    write(here / "coco.json", json.dumps({"images": images, "annotations": people}).encode())
+    found = poses.read_pose("coco.json:http://images.org/1.jpg")
+    assert found.joints[0, 1] == 29
+
+
+def test_a_folder_of_key_points_may_hold_csv(here):
+    (here / "points").mkdir()
+    shutil.copy(here / "poses.csv", here / "points")
+    command = COMMANDS["posed"].replace("poses.csv", "points")
+    result = CliRunner().invoke(posegan.main, command.split())
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("name, value", (("RANK", "2"), ("MASTER_PORT", "abc")))
+def test_what_torchrun_never_sets_is_one_line(here, monkeypatch, name, value):
+    given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for one, said in (given | {name: value}).items():
+        monkeypatch.setenv(one, said)
+    refused(here, COMMANDS["score"].split(), "set, but not by torchrun")
+
+
+def test_every_person_keeps_a_number_of_its_own(here):
+    for number, person in enumerate(("0002", "al", "bo", "cy", "di")):
+        for shot in range(2):
+            write(here / "five" / person / f"{shot}.png", encoded(picture(number, (64, 32))))
+            write(here / "five" / person / f"{shot}.json", openpose(body(50, 15, 4)))
+    config = datasets.PrepareConfig("folder", "five", root="data", name="five", size=(64, 32))
+    prepared = datasets.prepare(config)
+    names = [one.file for one in reid.plan_people(prepared, 3)]
+    assert len(set(names)) == len(names) == 3 * prepared.identities
+    command = "generate --data five --root data --checkpoint model.pt --out more --count 1"
+    assert CliRunner().invoke(posegan.main, command.split()).exit_code == 0
+    content = torch.load("model.pt", weights_only=True)
+    for value in content["state"]["average"].values():
+        value.mul_(0.5)
+    torch.save(content, "model.pt")
+    refused(here, command.split(), "manifest.csv: for other pictures")

@@ -35,7 +35,7 @@ def someone(
 
 
 def example() -> tuple[np.ndarray, np.ndarray]:
-    file = list_photos("example")[0]
+    file = list_photos("example")[0][0]
     return poses.read_photo(file), poses.read_pose(file.with_suffix(".json")).joints
 
 
@@ -431,7 +431,7 @@ def test_the_names_for_python_are_there_wherever_posegan_is_imported(tmp_path):
 
 
 def test_the_example_is_small_and_shows_a_person():
-    files = list(list_photos("example")[0].parent.iterdir())
+    files = list(list_photos("example")[0][0].parent.iterdir())
     assert sum(file.stat().st_size for file in files) < 100_000
     image, own = example()
     assert photo.within(own, image.shape[:2])[:, 2].sum() >= 18
