@@ -240,6 +240,7 @@ def image_size(path: Path) -> tuple[int, int]:
 def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     # Appended once for the whole process: catch_warnings is not safe in threads.
     warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)
+    warnings.filterwarnings("ignore", category=UserWarning, module="PIL", append=True)
     if isinstance(source, Path):
         check_file(source)
     try:
