@@ -43,10 +43,10 @@ def parse_box(value: str) -> tuple[int, ...]:
         raise click.BadParameter(f"{value!r} is not a box; write it as 10,20,110,220") from None
     if left >= right or top >= bottom:
         raise click.BadParameter(f"{value}: right and bottom must be more than left and top")
-    if min(right - left, bottom - top) < 8:
-        raise click.BadParameter(f"{value}: too small to show a person")
     if max(map(abs, box)) > 10**6:
         raise click.BadParameter(f"{value}: no photo is that large")
+    if min(right - left, bottom - top) < 8:
+        raise click.BadParameter(f"{value}: too small to show a person")
     return box
 
 

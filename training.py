@@ -420,7 +420,7 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     Raises ClickException where another process trains there, and where memory runs out.
     """
     with writing(run):
-        (run / "samples").mkdir(parents=True, exist_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
         folder = os.open(run, os.O_RDONLY)
     try:
         if rank == 0:
@@ -438,9 +438,8 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
         ) from None
     finally:
         os.close(folder)
-        for one in (run / "samples", run):  # where nothing came of it
-            with contextlib.suppress(OSError):
-                one.rmdir()
+        with contextlib.suppress(OSError):
+            run.rmdir()  # where nothing came of it
 
 
 def lock(folder: int, run: Path) -> None:
