@@ -151,7 +151,7 @@ def frame_person(
 class Shot:
     """A photograph uint8 (H, W, 3), the frame a model sees of it, and the person's pose in it.
 
-    It is taken apart as far as the frame shows it: tensors of that window, in [-1, 1].
+    It is taken apart as far as the frame shows it: tensors of that window, in grey levels.
     """
 
     photo: np.ndarray
@@ -170,7 +170,7 @@ class Shot:
         places = (grid + corner + 0.5) / frame.scale - 0.5
         scale, origin = sampling(*frame.size, corner.device)
         self.places = torch.addcmul(origin, places, scale)
-        self.shown = pairs.normalise(torch.from_numpy(part).permute(2, 0, 1)[None])  # (1, 3, h, w)
+        self.shown = torch.from_numpy(part).permute(2, 0, 1)[None].float()  # (1, 3, h, w)
         self.background = self.shown  # filled where the person is
         self.person = torch.zeros_like(self.shown[:, :1])  # (1, 1, h, w) in [0, 1]
         self.around = self.person  # the same, generously
@@ -179,6 +179,7 @@ class Shot:
             self.person = matte(part, here)
             self.around, hole = surroundings(self.person, here)
             self.background = filled(self.shown, 1 - hole)
+        self.both = torch.cat([self.shown, self.person], 1)
 
     def in_window(self, pose: np.ndarray) -> np.ndarray:
         """Poses (..., 25, 3) of the photograph in pixels of the frame's window."""
@@ -210,7 +211,8 @@ class Shot:
         # What is painted continues the colours of what is carried beside it, without a seam.
         source = pairs.normalise(self.source).expand_as(image)
         seam = warp(source, carried.flow) - image
-        return torch.cat([*carried, painted + filled(seam, carried.known), flow, trust], 1)
+        painted = (painted + filled(seam, carried.known) + 1) * 127.5
+        return torch.cat([*carried, painted, flow, trust], 1)
 
     @torch.inference_mode()
     def compose(self, maps: Tensor) -> Tensor:
@@ -225,13 +227,13 @@ class Shot:
         flow, known, body, core, still, painted, own_flow, trust = maps.split(
             [2, 1, 1, 1, 1, 3, 2, 1], 1
         )
-        both = torch.cat([self.shown, self.person], 1).expand(every)
+        both = self.both.expand(every)
         taken, own = warp(both, flow * self.frame.scale).split([3, 1], 1)
         by_model = warp(both[:, :3], own_flow * self.frame.scale)
         person = painted.lerp_(by_model, trust).lerp_(taken, known)
         image = torch.lerp(self.background, person, core.lerp_(body * own, known))
         still = still.masked_fill_((body <= 0) & (self.around <= 0), 1)
-        return checkpoints.to_levels(image.lerp_(self.shown, still))
+        return image.lerp_(self.shown, still).round_().clamp_(0, 255).to(torch.uint8)
 
     def paste(self, picture: np.ndarray) -> np.ndarray:
         """The photograph with a picture of the frame's window in its place, softly."""

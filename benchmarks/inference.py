@@ -16,7 +16,7 @@ import torch
 from race import race
 from torch import Tensor, nn
 
-from posegan import features, models
+from posegan import features, models, terminal
 
 CHANNELS = 256
 CASES = (  # height, width, batch size, images/s of PATN where it was first measured
@@ -110,6 +110,7 @@ def contestants(height: int, width: int, batch: int) -> dict:
 @click.command()
 @click.option("--repeats", default=5, show_default=True, help="Timed calls of each.")
 def main(repeats: int) -> None:
+    terminal.keep_memory()  # as the commands do
     parameters = sum(p.numel() for p in AttentionGenerator().parameters())
     print(f"{torch.get_num_threads()} threads, PATN's form: {parameters / 1e6:.1f} M parameters")
     with torch.inference_mode():
