@@ -34,7 +34,6 @@ from posegan.checkpoints import (
     to_pictures,
     write_checkpoint,
 )
-from posegan.files import BadInput
 from posegan.recipes import TrainConfig
 
 log = logging.getLogger("posegan")
@@ -347,7 +346,7 @@ def train(
                 )
             restore(state, content, run)
         elif (run / "latest.pt").exists():  # another process has begun and ended it meanwhile
-            raise BadInput(run, "a run already exists", "choose another folder with --run")
+            raise ClickException(f"{run}: a run already exists; choose another folder with --run")
         else:
             load_descriptor(config, state)
             if config.start:
