@@ -56,10 +56,9 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     if not given:
         yield 0, 1
         return
-    numbers = [os.environ.get(name, "") for name in (*names[:2], names[3])]
-    if not all((*map(str.isdecimal, numbers), len(given) == len(names))) or not (
-        int(numbers[0]) < int(numbers[1])
-    ):
+    rank, world, address, port = (os.environ.get(name, "") for name in names)
+    numbers = address and all(map(str.isdecimal, (rank, world, port)))
+    if not (numbers and int(rank) < int(world)):
         remedy = f"start several processes with torchrun, or unset {given[0]}"
         raise BadInput(", ".join(given), "set, but not by torchrun", remedy)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -31,7 +31,7 @@ def unit(features: Tensor) -> Tensor:
 
 
 class SamePadding(nn.Conv2d):
-    """A convolution padded as TensorFlow does: of an even size by one pixel less above and left.
+    """A convolution padded as TensorFlow does: halving an even size, one pixel less above and left.
 
     Ours: without a padded copy of the maps, which takes longer than a small kernel's convolution;
     the kernel gets a first row and column of zeros instead.

@@ -38,7 +38,8 @@ def plan_people(prepared: pairs.Prepared, count: int, made_from: str = "") -> li
         raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
     planned = []
     # Market-1501's own numbers stay; who has none gets one that nobody has.
-    free = (n for n in map("{:04d}".format, itertools.count(1)) if n not in {*prepared.identity})
+    taken = {*prepared.identity}
+    free = (n for n in map("{:04d}".format, itertools.count(1)) if n not in taken)
     for label in np.unique(prepared.labels[known]):
         own = known[prepared.labels[known] == label]
         name = prepared.identity[own[0]]
