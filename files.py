@@ -162,7 +162,8 @@ class Source:
                 self._check_size(member.filename, member.file_size, member.compress_size)
                 regular = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
                 read = partial(_unpack, archive, member) if regular else None
-                yield Member(_inside(member.filename), member.file_size, read)
+                name = member.filename.replace("\\", "/")  # as some programs of Windows write it
+                yield Member(_inside(name), member.file_size, read)
 
     def _of_tar(self, archive: tarfile.TarFile) -> Iterator[Member]:
         with archive:

@@ -502,7 +502,7 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     broken += [error for one in targets for error in one.broken]
     if broken:
         say(*(error.message for error in broken), err=True)
-        raise click.ClickException(f"{len(broken)} photos or poses can't be used: see above")
+        raise click.ClickException(f"photos or poses that can't be used: {len(broken)}, see above")
 
 
 def list_photos(source: str) -> tuple[list[Path], list[click.ClickException]]:

@@ -188,9 +188,14 @@ class Commands(click.Group):
 # ------------------------------------------------------------------------------ what is printed
 
 
+def silent_process() -> bool:
+    """Whether this is one of several processes, and not the one that speaks."""
+    return "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
 def say(*lines: object, err: bool = False) -> None:
     """Print lines that hold names; of several processes, one does."""
-    for line in lines if os.environ.get("RANK", "0") == "0" else ():
+    for line in () if silent_process() else lines:
         click.echo(printable(str(line)), err=err)
 
 
@@ -202,7 +207,7 @@ def progress_line(description: str, unit: str, silent: bool = False) -> Iterator
 
     columns = [progress.BarColumn(10), progress.MofNCompleteColumn(), unit, "{task.fields[note]}"]
     columns = ["{task.description}", *columns, progress.TimeRemainingColumn()]
-    silent |= os.environ.get("RANK", "0") != "0"  # of several processes one speaks
+    silent |= silent_process()
     with progress.Progress(*columns, console=Console(stderr=True), disable=silent) as line:
         yield partial(line.update, line.add_task(description, total=None, note=""))
 

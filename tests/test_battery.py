@@ -837,7 +837,7 @@ def test_a_folders_photos_that_can_be_used_are(here):
     result = CliRunner().invoke(posegan.main, command.split())
     assert result.exit_code == 1
     assert "made/b.png: empty, or not a readable picture" in result.output
-    assert "1 photos or poses can't be used" in result.output
+    assert "photos or poses that can't be used: 1" in result.output
     assert {file.name for file in (here / "out").iterdir()} == {"a_pose.png", "c_pose.png"}
 
 
@@ -875,6 +875,29 @@ def test_what_torchrun_never_sets_is_one_line(here, monkeypatch, name, value):
     for one, said in (given | {name: value}).items():
         monkeypatch.setenv(one, said)
     refused(here, COMMANDS["score"].split(), "set, but not by torchrun")
+
+
+def test_a_variable_of_torchrun_alone_takes_no_words_away(here, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    result = CliRunner().invoke(posegan.main, COMMANDS["generate"].split())
+    assert result.exit_code == 0 and "out.png" in result.output
+
+
+def test_a_picture_that_its_format_cant_hold_is_one_line(here):
+    with pytest.raises(poses.BadInput, match=r"wide.webp: can't be written .*; end it with .png"):
+        poses.write_pictures(np.zeros((1, 1, 16_384, 3), np.uint8), [Path("wide.webp")], False)
+    assert not list(here.glob("*wide*"))
+
+
+def test_key_points_of_other_encodings_keep_their_names(here):
+    lines = (here / "poses.csv").read_text()
+    command = [*COMMANDS["posed"].split(), "--overwrite"]
+    for text in (lines.encode("utf-8-sig"), lines.replace("\n", "\r\n").encode()):
+        write(here / "poses.csv", text)
+        result = CliRunner().invoke(posegan.main, command)
+        assert result.exit_code == 0, result.output
+    write(here / "poses.csv", lines.encode("utf-16"))
+    refused(here, command, "poses.csv: ")
 
 
 def test_every_person_keeps_a_number_of_its_own(here):

@@ -99,6 +99,13 @@ def test_what_is_no_file_in_a_zip_is_skipped(tmp_path):
     assert source.names == ["x/real"] and source.skipped == 2
 
 
+def test_a_zip_with_the_slashes_of_windows_has_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        made.writestr("al\\0.png", b"al")
+        made.writestr("..\\..\\bo\\0.png", b"bo")
+    assert files.Source(tmp_path / "a.zip").names == ["al/0.png", "bo/0.png"]
+
+
 def test_names_of_an_archive_never_lead_out_of_it(tmp_path):
     regular = tarfile.REGTYPE
     names = ("/etc/a", "../../b", "c/../../d", "./e", "f//g", "//h", ".")

@@ -1,3 +1,5 @@
+import socket
+
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,18 @@ def test_unreachable_imagenet_weights_name_the_remedies(tmp_path, monkeypatch):
     )
     with pytest.raises(ClickException, match=r"can't be fetched.*--features none"):
         features.load_weights(features.ResNetFeatures(), "resnet50")
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(features, "FETCH_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it listens, and that is all
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/resnet50-11ad3fa6.pth"
+        weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+        monkeypatch.setattr(type(weights), "url", property(lambda self: url))
+        with pytest.raises(ClickException, match=r"can't be fetched .*timed out"):
+            features.load_weights(features.ResNetFeatures(), "resnet50")
+    assert socket.getdefaulttimeout() is None
 
 
 def test_wrong_weights_are_refused(tmp_path):

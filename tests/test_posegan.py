@@ -277,7 +277,7 @@ def test_of_a_folder_with_broken_poses_the_others_are_made_and_these_listed(
         (folder / f"{name}.json").write_text(pose_file.read_text() if name in "ad" else "{")
     base = ["--checkpoint", trained, "--device", "cpu", "--out", tmp_path / "out"]
     message = run("generate", photo, folder, *base, code=1)
-    assert "2 photos or poses can't be used:" in message
+    assert "photos or poses that can't be used: 2," in message
     assert "b.json: not valid JSON" in message
     assert "c.json: not valid JSON" in message
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
