@@ -6,12 +6,14 @@ what its networks are ("shape") and a checksum of its data ("data").
 
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from typing import get_origin
 from zlib import crc32
 
@@ -25,9 +27,12 @@ from posegan import augment, datasets, features, models, pairs
 from posegan.files import BadInput
 from posegan.recipes import AUGMENTATIONS, TrainConfig
 
+log = logging.getLogger("posegan")
+
 FORMAT = 4
 PARTIAL = ".pt.partial"  # the end of a checkpoint's name before it is whole
 GIVEN = ("source", "target_pose", "source_pose")  # to a generator, of a batch
+PATIENCE = 30  # seconds until several processes say that they wait for each other
 BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
 
 
@@ -61,7 +66,16 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     if not (numbers and int(rank) < int(world)):
         remedy = f"start several processes with torchrun, or unset {given[0]}"
         raise BadInput(", ".join(given), "set, but not by torchrun", remedy)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    place = f"{address}:{port}"
+    waiting = Timer(PATIENCE, log.warning, ("%s: waiting for the other processes", place))
+    waiting.start()
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except RuntimeError:
+        remedy = "start all with torchrun, where that address can be reached"
+        raise BadInput(place, "the other processes did not come", remedy) from None
+    finally:
+        waiting.cancel()
     try:
         yield dist.get_rank(), dist.get_world_size()
         dist.barrier()  # whoever leaves first cuts the others' connections

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -135,6 +136,25 @@ def test_a_part_of_what_torchrun_sets_is_refused(monkeypatch):
         checkpoints.processes(torch.device("cpu")),
     ):
         pass
+
+
+def test_processes_that_wait_for_each_other_say_so(monkeypatch, caplog):
+    def join(backend):
+        while not caplog.messages:
+            time.sleep(0.01)
+        raise torch.distributed.DistNetworkError("The client socket has timed out")
+
+    given = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "far", "MASTER_PORT": "29500"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(checkpoints, "PATIENCE", 0)
+    monkeypatch.setattr(torch.distributed, "init_process_group", join)
+    with (
+        fails("far:29500: the other processes did not come; start all with torchrun"),
+        checkpoints.processes(torch.device("cpu")),
+    ):
+        pass
+    assert caplog.messages == ["far:29500: waiting for the other processes"]
 
 
 # ------------------------------------------------------------------------------ stopping
