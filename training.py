@@ -92,28 +92,24 @@ def average_gradients(network: nn.Module) -> None:
     if not dist.is_initialized():
         return
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
+    flat = mean_of_processes(torch.cat([gradient.flatten() for gradient in gradients]))
     means = [m.view_as(g) for g, m in zip(gradients, flat.split([g.numel() for g in gradients]))]
     torch._foreach_copy_(gradients, means)
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any of the processes, which all hear the same."""
-    if not dist.is_initialized():
-        return flag
-    together = torch.tensor(float(flag), device=device)
-    dist.all_reduce(together, dist.ReduceOp.MAX)
-    return bool(together)
-
-
 def mean_of_processes(values: Tensor) -> Tensor:
-    """Values by their mean over all processes."""
+    """Values by their mean over all processes, which all get the same."""
     if dist.is_initialized():
         dist.all_reduce(values)
         values = values / dist.get_world_size()
     return values
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any of the processes."""
+    if not dist.is_initialized():
+        return flag
+    return mean_of_processes(torch.tensor(float(flag), device=device)).item() > 0
 
 
 @contextlib.contextmanager
