@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
@@ -30,7 +29,6 @@ from posegan.recipes import AUGMENTATIONS, TrainConfig
 log = logging.getLogger("posegan")
 
 FORMAT = 4
-PARTIAL = ".pt.partial"  # the end of a checkpoint's name before it is whole
 GIVEN = ("source", "target_pose", "source_pose")  # to a generator, of a batch
 PATIENCE = 30  # seconds until several processes say that they wait for each other
 BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
@@ -106,22 +104,21 @@ def write_checkpoint(
 
     What `path` held before becomes `previous`. Raises ClickException where it can't be written.
     """
-    train, beside = dataclasses.asdict(config), None
-    content = {"format": FORMAT, "config": {"train": train} | about, "state": state}
+    settings = {"train": dataclasses.asdict(config)} | about
+    content = {"format": FORMAT, "config": settings, "state": state}
+    beside = path.with_name(f".{path.name}.partial")  # the next one takes what a kill leaves
     try:
         with undisturbed():
-            number, beside = tempfile.mkstemp(PARTIAL, f".{path.stem}.", path.parent)
-            with os.fdopen(number, "wb") as file:
+            with open(beside, "wb") as file:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
             if previous and path.exists():
                 os.replace(path, previous)
-            os.chmod(beside, 0o644)  # mkstemp's own are private
             os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        with contextlib.suppress(OSError, TypeError):
-            os.unlink(beside)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         problem = f"the checkpoint can't be written ({str(error).splitlines()[0]})"
         remedy = "free some space or choose another folder with --run"
         raise BadInput(path, problem, remedy) from None

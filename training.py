@@ -24,7 +24,7 @@ from torch.nn.utils import parametrize
 
 from posegan import augment, features, losses, metrics, models, pairs, poses
 from posegan.checkpoints import (
-    PARTIAL,
+    GIVEN,
     build_generator,
     generate,
     pick_device,
@@ -420,8 +420,6 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     try:
         if rank == 0:
             lock(folder, run)
-            for lost in run.glob(f".*{PARTIAL}"):  # of a process that was killed
-                lost.unlink()
         yield
     except RuntimeError as error:
         # The CPU's allocator has no error of its own.
@@ -654,6 +652,4 @@ def write_curves(run: Path, config: TrainConfig) -> None:
                 if isinstance(value, float) and name not in ("learning_rate", "images_per_second"):
                     panel.setdefault(name, []).append((samples, value))
     with writing(run):
-        beside = run / "curves.partial"
-        Image.fromarray(poses.draw_curves(panels)).save(beside, "png")
-        os.replace(beside, run / "curves.png")
+        Image.fromarray(poses.draw_curves(panels)).save(run / "curves.png")
