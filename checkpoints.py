@@ -245,10 +245,8 @@ def synthesise(
         source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
         made = models.painting(generator(source, target_pose, source_pose).float())
     if not made.image.isfinite().all():
-        raise ClickException(
-            "the model outputs NaN: training diverged; name an earlier checkpoint "
-            "with --checkpoint, or train again with a lower --learning-rate"
-        )
+        remedy = "name an earlier checkpoint with --checkpoint, or train again with a lower "
+        raise BadInput("the model outputs NaN", "training diverged", f"{remedy}--learning-rate")
     return made
 
 

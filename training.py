@@ -33,6 +33,7 @@ from posegan.checkpoints import (
     stop_signals,
     to_pictures,
     write_checkpoint,
+from posegan.poses import BadInput
 )
 from posegan.recipes import TrainConfig
 
@@ -260,9 +261,8 @@ def begin_with(path: Path, state: State) -> None:
     try:
         state.generator.load_state_dict(read_checkpoint(path)["state"]["average"])
     except (RuntimeError, TypeError, AttributeError):
-        raise ClickException(
-            f"{path}: doesn't fit --features or the size of the data; train with those of its run"
-        ) from None
+        problem = "doesn't fit --features or the size of the data"
+        raise BadInput(path, problem, "train with those of its run") from None
     state.average.load_state_dict(state.generator.state_dict())
 
 
@@ -282,9 +282,8 @@ def restore(state: State, content: dict, run: Path) -> None:
                     moments[name] = torch.empty_like(parameter).copy_(moments[name])
         state.step, state.best = content["state"]["step"], float(content["state"]["best"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-        raise ClickException(
-            f"{run}: its checkpoint doesn't fit its settings; start another run with --run"
-        ) from None
+        problem = "its checkpoint doesn't fit its settings"
+        raise BadInput(run, problem, "start another run with --run") from None
 
 
 # ------------------------------------------------------------------------------ the loop
@@ -336,13 +335,11 @@ def train(
         if resume:
             content = read_run(run)
             if {name: content["config"].get(name) for name in about} != about:
-                raise ClickException(
-                    f"{prepared.path}: changed since {run} began; prepare it as it was, or start "
-                    "another run with --run"
-                )
+                remedy = "prepare it as it was, or start another run with --run"
+                raise BadInput(prepared.path, f"changed since {run} began", remedy)
             restore(state, content, run)
         elif (run / "latest.pt").exists():  # another process has begun and ended it meanwhile
-            raise ClickException(f"{run}: a run already exists; choose another folder with --run")
+            raise BadInput(run, "a run already exists", "choose another folder with --run")
         else:
             load_descriptor(config, state)
             if config.start:
@@ -402,10 +399,8 @@ def train(
 def check_batch(config: TrainConfig, world: int) -> None:
     """Raise ClickException for a batch that can't be shared out."""
     if config.batch_size % world:
-        raise ClickException(
-            f"--batch-size {config.batch_size}: {world} processes can't share it evenly; give "
-            f"a multiple of {world}"
-        )
+        problem = f"{world} processes can't share it evenly"
+        raise BadInput(f"--batch-size {config.batch_size}", problem, f"give a multiple of {world}")
 
 
 @contextlib.contextmanager
@@ -425,10 +420,9 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
         # The CPU's allocator has no error of its own.
         if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)):
             raise
-        raise ClickException(
-            f"--batch-size {config.batch_size}: too large for memory; continue with --resume and "
-            f"--batch-size {max(1, config.batch_size // 2)}, or start again with it"
-        ) from None
+        option, less = f"--batch-size {config.batch_size}", max(1, config.batch_size // 2)
+        remedy = f"continue with --resume and --batch-size {less}, or start again with it"
+        raise BadInput(option, "too large for memory", remedy) from None
     finally:
         os.close(folder)
         with contextlib.suppress(OSError):
@@ -444,10 +438,8 @@ def lock(folder: int, run: Path) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise ClickException(
-            f"{run}: another process is training there; wait for it, or choose another folder with "
-            "--run"
-        ) from None
+        remedy = "wait for it, or choose another folder with --run"
+        raise BadInput(run, "another process is training there", remedy) from None
 
 
 def compiled(config: TrainConfig, state: State) -> losses.Networks:
@@ -549,10 +541,9 @@ def check_finite(figures: dict, config: TrainConfig) -> None:
     """Raise ClickException where a loss is not finite."""
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     if bad:
-        raise ClickException(
-            f"step {figures['step']}: the {bad[0]} loss is not finite; --resume from the last "
-            f"checkpoint with a lower --learning-rate than {config.learning_rate:g}"
-        )
+        remedy = "--resume from the last checkpoint with a lower --learning-rate than "
+        remedy += f"{config.learning_rate:g}"
+        raise BadInput(f"step {figures['step']}", f"the {bad[0]} loss is not finite", remedy)
 
 
 def validate(state: State, prepared: "pairs.Prepared", held: np.ndarray) -> dict[str, float]:
@@ -586,10 +577,8 @@ def writing(run: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ClickException(
-            f"{run}: can't be written ({error.strerror or error}); free some space, or choose "
-            "another folder with --run"
-        ) from None
+        remedy = "free some space, or choose another folder with --run"
+        raise BadInput(run, f"can't be written ({error.strerror or error})", remedy) from None
 
 
 def write_line(run: Path, figures: dict) -> None:
