@@ -149,17 +149,11 @@ def complete(batch: dict, step: int) -> dict:
 
 
 def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
-    """The image of a batch, and nothing else."""
+    """The image of a batch, and nothing else; where sources are `described`, from that."""
+    if "described" in batch:
+        return generator.draw(batch["described"], batch["target_pose"]).float(), None
     poses = batch["target_pose"], batch["source_pose"]
     return generator(batch["source"], *poses).float(), None
-
-
-def synthesise_described(generator: models.ResidualGenerator, batch: dict) -> tuple[Tensor, None]:
-    """The image of a batch, and nothing else; with `described` it needs no descriptor."""
-    described = batch.get("described")
-    if described is None:
-        described = generator.descriptor(batch["source"])
-    return generator.draw(described, batch["target_pose"]).float(), None
 
 
 def synthesise_all(generator: models.FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
@@ -258,7 +252,7 @@ class Objective(NamedTuple):
 
 OBJECTIVES = {
     "flow": Objective(synthesise_all, judge_flow, 0.4),
-    "residual": Objective(synthesise_described, judge_residual),
+    "residual": Objective(synthesise_image, judge_residual),
     "unet": Objective(synthesise_image, judge_patches),
 }
 

@@ -314,7 +314,7 @@ def test_a_cached_descriptor_is_not_asked_again(few_people):
     described = state.generator.descriptor(torch.zeros(2, 3, 64, 32))
     state.generator.descriptor = None
     batch = {"described": described, "target_pose": torch.from_numpy(few_people.poses[:2])}
-    image, _ = losses.synthesise_described(state.generator, batch)
+    image, _ = losses.synthesise_image(state.generator, batch)
     assert image.shape == (2, 3, 64, 32)
 
 
