@@ -1,7 +1,6 @@
 """Training: state, processes, the loop, log and sample sheets."""
 
 import contextlib
-import dataclasses
 import json
 import logging
 import math
@@ -33,8 +32,8 @@ from posegan.checkpoints import (
     stop_signals,
     to_pictures,
     write_checkpoint,
-from posegan.poses import BadInput
 )
+from posegan.poses import BadInput
 from posegan.recipes import TrainConfig
 
 log = logging.getLogger("posegan")
@@ -66,11 +65,8 @@ class State:
 
     def parts(self) -> dict:
         """The parts that a checkpoint holds, by name."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("features", "step", "best")
-        }
+        others = ("features", "step", "best")
+        return {name: part for name, part in vars(self).items() if name not in others}
 
 
 # ------------------------------------------------------------------------------ devices, processes
@@ -201,9 +197,8 @@ def describe_sources(
 
     It does where sources are augmented; the maps of another reading would fill the memory.
     """
-    if config.model != "residual" or not state.generator.descriptor.pooled or config.augment:
-        return None
-    if not state.generator.descriptor.frozen:
+    vector = config.model == "residual" and config.descriptor == "vector"
+    if not vector or config.features == "none" or config.augment:
         return None
     table = torch.zeros(len(batches.prepared.images), state.generator.descriptor.widths[-1])
     sources = np.unique(batches.pairs[:, 0])
@@ -347,7 +342,8 @@ def train(
         batches.described = describe_sources(config, state, batches, device)
         if rank == 0:
             open_log(run, state.step)
-        networks = compiled(config, state)
+        if config.compile:
+            compile_networks(state)
 
         # Loop.
         first = state.step
@@ -355,7 +351,7 @@ def train(
         for batch in batches.stream(first, config.steps, rank, world):
             rate = learning_rate(config, state.step, len(chosen))
             set_rates(config, state, rate)
-            terms = train_step(config, state, networks, batch, autocast(device, config.precision))
+            terms = train_step(config, state, batch)
             totals = {name: totals.get(name, 0) + loss for name, loss in terms.items()}
             state.step += 1
             last = state.step == config.steps
@@ -442,45 +438,36 @@ def lock(folder: int, run: Path) -> None:
         raise BadInput(run, "another process is training there", remedy) from None
 
 
-def compiled(config: TrainConfig, state: State) -> losses.Networks:
-    """The networks that a step runs, compiled where --compile asks for it and it can be done."""
-    networks = losses.Networks(state.generator, state.discriminator, state.features)
-    if not config.compile:
-        return networks
+def compile_networks(state: State) -> None:
+    """Compile the networks that a step runs, where it can be done."""
     device = next(state.generator.parameters()).device
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
         log.warning("--compile: off, as there is no C++ compiler here; install g++")
-        return networks
+        return
     mode = "reduce-overhead" if device.type == "cuda" else "default"  # the former: CUDA graphs
-    for network in networks:
+    for network in (state.generator, state.discriminator, state.features):
         if isinstance(network, models.FlowGenerator):
             network.synthesise_from = torch.compile(network.synthesise_from, mode=mode)
         elif network is not None:
             network.compile(mode=mode)
-    return networks
 
 
-def train_step(
-    config: TrainConfig,
-    state: State,
-    networks: losses.Networks,
-    batch: dict,
-    mixed: contextlib.AbstractContextManager,
-) -> dict[str, Tensor]:
+def train_step(config: TrainConfig, state: State, batch: dict) -> dict[str, Tensor]:
     """One step of both networks on a batch as `Batches` gives it; gives the losses by name.
 
-    Networks run forward in the context `mixed`. Nothing is read back from the device.
+    Of an accelerator nothing is read back.
     """
+    mixed = autocast(batch["source"].device, config.precision)
     batch = losses.complete(augment.augment(batch, config.augment), state.step)
     objective = losses.OBJECTIVES[config.model]
     early = state.step < ADVERSARY_FROM * config.steps and not config.start
-    if networks.features is not None and early:
-        networks = networks._replace(discriminator=None)
+    asked = None if early and state.features is not None else state.discriminator
+    networks = losses.Networks(state.generator, asked, state.features)
     state.generator.train()
     state.discriminator.train()
     # Cached, spectral norm takes its power iteration once for all the pictures that are judged.
     with mixed, parametrize.cached():
-        image, made = objective.synthesise(networks.generator, batch)
+        image, made = objective.synthesise(state.generator, batch)
         of_discriminator, terms = objective.judge(networks, batch, image, made)
     every = torch.stack(list(terms.values()))
     weights = tuple(config.loss_weights.get(name, 0) for name in terms)  # of older runs: none
@@ -551,8 +538,7 @@ def validate(state: State, prepared: "pairs.Prepared", held: np.ndarray) -> dict
     found = []
     for start in range(0, len(held), pairs.CHUNK):
         batch = pairs.gather(prepared, held[start : start + pairs.CHUNK])
-        given = (batch[name] for name in ("source", "target_pose", "source_pose"))
-        made = generate(state.average, *given).cpu()
+        made = generate(state.average, *(batch[name] for name in GIVEN)).cpu()
         found.append(metrics.scores(made, batch["target"], batch["target_pose"], VALIDATION_SCORES))
     means = {name: torch.cat([one[name] for one in found]).nanmean().item() for name in found[0]}
     return {name: round(mean, 5) for name, mean in means.items()}
@@ -620,7 +606,7 @@ def write_samples(run: Path, state: State, prepared: "pairs.Prepared") -> None:
     known = prepared.pairs_test if len(prepared.pairs_test) else prepared.pairs_train
     chosen = np.linspace(0, len(known) - 1, SHEET_PAIRS).astype(int)
     batch = pairs.gather(prepared, known[np.unique(chosen)])
-    made = generate(state.average, batch["source"], batch["target_pose"], batch["source_pose"])
+    made = generate(state.average, *(batch[name] for name in GIVEN))
     made, pose = to_pictures(made), batch["target_pose"].numpy()
     source, target = to_pictures(batch["source"]), to_pictures(batch["target"])
     quads = [poses.comparison(*four) for four in zip(source, pose, target, made)]

@@ -44,7 +44,7 @@ def step():
 """
 OURS = """
 import sys; sys.path.insert(0, {root!r})
-import contextlib, json, time, torch
+import json, time, torch
 from posegan import augment, recipes, terminal, training
 terminal.keep_memory()  # as the command does
 given = dict(data="none", root="", model={model!r}, run="", steps=1000, learning_rate=1e-4,
@@ -55,14 +55,14 @@ shape = dict(model={model!r}, height=128, width=64, identities=2, options={optio
 if {model!r} == "residual":
     shape["options"]["descriptor"] = "vector"
 state = training.build(config, shape, torch.device("cpu"))
-networks = training.compiled(config, state)
+if config.compile:
+    training.compile_networks(state)
 """
 OURS_STEP = """
 samples = torch.arange(32)
 def step():
-    mixed = training.autocast(torch.device("cpu"), {precision!r})
     drawn = augment.draw(0, state.step, samples, (128, 64))
-    training.train_step(config, state, networks, batch | drawn, mixed)
+    training.train_step(config, state, batch | drawn)
     state.step += 1
 """
 BATCH = """
@@ -170,15 +170,13 @@ prepared = pairs.load({data!r}, {data_root!r})
 shape = training.describe(config, prepared)
 with checkpoints.processes(torch.device("cpu")) as (rank, world):
     state = training.build(config, shape, torch.device("cpu"))
-    networks = training.compiled(config, state)
     batches = pairs.Batches(prepared, prepared.pairs_train, 32, 0, torch.device("cpu"))
-    mixed = lambda: training.autocast(torch.device("cpu"), "auto")
     stream, times = batches.stream(0, 1000, rank, world), []
     batch = next(stream)
     for step in range({steps}):
         began = time.perf_counter()
         batch = next(stream) if {real} else batch
-        training.train_step(config, state, networks, batch, mixed())
+        training.train_step(config, state, batch)
         state.step += 1
         times.append(time.perf_counter() - began)
     extra = dict(seconds=sorted(times)[len(times) // 2])

@@ -39,12 +39,12 @@ class Loop:
         options = {"channels": 64} | ({"frozen": True} if model == "residual" else {})
         shape = {"model": model, "height": size[0], "width": size[1], "identities": 751}
         self.state = training.build(self.config, shape | {"options": options}, device)
-        self.networks = training.compiled(self.config, self.state)
+        if self.config.compile:
+            training.compile_networks(self.state)
         self.batch = random_batch(size, count, device)
 
     def step(self) -> None:
-        mixed = training.autocast(next(self.state.generator.parameters()).device, "bfloat16")
-        training.train_step(self.config, self.state, self.networks, self.batch, mixed)
+        training.train_step(self.config, self.state, self.batch)
         self.state.step += 1
 
     def flops(self) -> int:

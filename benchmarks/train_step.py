@@ -8,7 +8,6 @@ optimiser. Both in one run, in turns, on the CPU in float32; the best time of ea
 memory of a step of ours at batch 32 is measured in a process of its own.
 """
 
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -40,8 +39,6 @@ def step_of_ours(height: int, width: int, count: int):
     batch = {"source": source, "target": target, "source_pose": pose, "target_pose": pose.flip(0)}
     samples = torch.arange(count)
 
-    networks = training.compiled(config, state)
-
     def drawn():
         return batch | augment.draw(config.seed, 0, samples, (height, width))
 
@@ -49,7 +46,7 @@ def step_of_ours(height: int, width: int, count: int):
         return augment.augment(drawn(), config.augment)
 
     def step():
-        training.train_step(config, state, networks, drawn(), contextlib.nullcontext())
+        training.train_step(config, state, drawn())
 
     return step, augmented
 

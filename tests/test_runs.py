@@ -473,7 +473,8 @@ def a_step(model: str, device: str, features: str = "none", **changes):
     shape = {"model": model, "height": H, "width": W, "identities": 3, "options": options}
     device = torch.device(device)
     state = training.build(config, shape, device)
-    networks = training.compiled(config, state)
+    if config.compile:
+        training.compile_networks(state)
     size = torch.tensor([W, H, 1.0], device=device)
     pose = torch.rand(4, 25, 3, device=device) * size
     batch = {
@@ -484,11 +485,10 @@ def a_step(model: str, device: str, features: str = "none", **changes):
         "identity": torch.zeros(4, dtype=torch.long, device=device),
     }
     batch |= augment.draw(0, 1, torch.arange(4, device=device), (H, W))
-    mixed = training.autocast(device, config.precision)
 
     def step(number: int = 0) -> dict:
         state.step = number
-        return training.train_step(config, state, networks, batch, mixed)
+        return training.train_step(config, state, batch)
 
     return step
 
@@ -573,16 +573,15 @@ def test_a_step_on_cuda_waits_for_nothing(model, features, precision):
 
 @cuda
 def test_cuda_and_cpu_agree_on_a_step(few_people):
-    config = config_for(few_people, Path("run"), model="flow", channels=8)
+    settings = {"model": "flow", "channels": 8, "precision": "float32"}
+    config = config_for(few_people, Path("run"), **settings)
     shape = training.describe(config, few_people)
     found = []
     for device in ("cpu", "cuda"):
         device = torch.device(device)
         state = training.build(config, shape, device)
         batches = pairs.Batches(few_people, few_people.pairs_train, 4, 0, device)
-        networks = losses.Networks(state.generator, state.discriminator, None)
-        plain = training.autocast(device, "float32")
-        found.append(training.train_step(config, state, networks, batches.fetch(0), plain))
+        found.append(training.train_step(config, state, batches.fetch(0)))
     for name, value in found[0].items():
         assert value.item() == pytest.approx(found[1][name].item(), rel=1e-2), name
 
