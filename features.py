@@ -22,11 +22,6 @@ FETCH_SECONDS = 30  # without an answer, until a download is given up
 CLASSES = 1008  # of the Inception of 2015-12-05
 
 
-def unit(features: Tensor) -> Tensor:
-    """Features (B, C, h, w) with a length of 1 at every place, in float32."""
-    return F.normalize(features.float(), dim=1)
-
-
 # ------------------------------------------------------------------------------ ImageNet features
 
 

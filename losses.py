@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from posegan import augment, metrics, models
 from posegan.augment import POSE_MAPS, pose_maps, warp
-from posegan.features import unit
 from posegan.models import Correspondence, Synthesis
 from posegan.poses import JOINTS, UNKNOWN_PART
 from posegan.recipes import TrainConfig
@@ -206,8 +205,8 @@ def judge_features(networks: Networks, batch: dict, image: Tensor) -> Judged:
     with augment.in_float32(image):
         with torch.no_grad():
             known = networks.features(torch.cat([batch["source"], batch["target"]]))
-        source, target = zip(*(unit(x).chunk(2) for x in known))
-        generated = [unit(x) for x in networks.features(image)]
+        source, target = zip(*(F.normalize(x, dim=1).chunk(2) for x in known))
+        generated = [F.normalize(x, dim=1) for x in networks.features(image)]
     terms = {"perceptual": perceptual_loss(generated, target)}
     if networks.discriminator is None:
         return None, terms

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from posegan import checkpoints, features, pairs
+from posegan import checkpoints, pairs
 
 TAPS = (1, 4, 7, 15, 20)
 
@@ -42,7 +42,7 @@ class Judge:
         for number, block in enumerate(network._blocks):
             x = block(x)
             if number in TAPS:
-                units.append(features.unit(x))
+                units.append(F.normalize(x.float(), dim=1))
         return F.relu6(network._bn1(network._conv_head(x))).mean((2, 3)), units
 
 
