@@ -348,11 +348,6 @@ def features(network: nn.Module, images: Tensor, resize: str) -> Tensor:
         return network(x.contiguous(memory_format=torch.channels_last))
 
 
-def class_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """What the Inception Score is made of (B, 1008): the classifier without its bias."""
-    return features(network, images, "tensorflow") @ network.classifier.T
-
-
 def _resize_matrix(size: int, device: torch.device) -> Tensor:
     """TensorFlow 1's matrix (299, size), linear between pixel i * size / 299 and the next."""
     at = torch.arange(INCEPTION_SIZE, device=device) * (size / INCEPTION_SIZE)
@@ -588,7 +583,8 @@ class Scorer:
         # Of images (B, 3, H, W), or of one that stands for all.
         count = len(target)
         if self.computes("inception_score", "inception_score_std"):
-            logits = class_logits(self.networks["inception"], generated)
+            network = self.networks["inception"]
+            logits = features(network, generated, "tensorflow") @ network.classifier.T  # (B, 1008)
             self._logits.append(logits.expand(count, -1).cpu())
         if self.computes("fid"):
             pool3 = partial(features, self.networks["inception"], resize="pytorch-fid")
