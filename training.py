@@ -1,6 +1,7 @@
 """Training: state, processes, the loop, log and sample sheets."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import math
@@ -182,13 +183,6 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
     return State(generator, average, discriminator, *optimizers, judge)
 
 
-def load_descriptor(config: TrainConfig, state: State) -> None:
-    """Fill in the weights of a frozen descriptor, in the generator and in its average."""
-    if config.model == "residual" and config.features != "none":
-        features.load_weights(state.generator.descriptor.features, config.features)
-        state.average.load_state_dict(state.generator.state_dict())
-
-
 @torch.no_grad()
 def describe_sources(
     config: TrainConfig, state: State, batches: "pairs.Batches", device: torch.device
@@ -248,16 +242,20 @@ def read_run(run: Path) -> dict:
         return content
 
 
-def begin_with(path: Path, state: State) -> None:
-    """Put the averaged generator of a checkpoint into a freshly built state.
+def begin(config: TrainConfig, state: State) -> None:
+    """Give a fresh state the weights of its frozen descriptor, and the generator it starts with.
 
-    Raises ClickException where it doesn't fit.
+    Raises ClickException where they don't fit.
     """
+    if config.model == "residual" and config.features != "none":
+        features.load_weights(state.generator.descriptor.features, config.features)
     try:
-        state.generator.load_state_dict(read_checkpoint(path)["state"]["average"])
+        if config.start:
+            trained = read_checkpoint(Path(config.start))["state"]["average"]
+            state.generator.load_state_dict(trained)
     except (RuntimeError, TypeError, AttributeError):
         problem = "doesn't fit --features or the size of the data"
-        raise BadInput(path, problem, "train with those of its run") from None
+        raise BadInput(config.start, problem, "train with those of its run") from None
     state.average.load_state_dict(state.generator.state_dict())
 
 
@@ -336,9 +334,7 @@ def train(
         elif (run / "latest.pt").exists():  # another process has begun and ended it meanwhile
             raise BadInput(run, "a run already exists", "choose another folder with --run")
         else:
-            load_descriptor(config, state)
-            if config.start:
-                begin_with(Path(config.start), state)
+            begin(config, state)
         batches.described = describe_sources(config, state, batches, device)
         if rank == 0:
             open_log(run, state.step)
@@ -377,7 +373,8 @@ def train(
                 if saving and len(held):
                     figures["validation"] = validate(state, prepared, held)
                     keep_best(run, config, about, state, figures["validation"])
-                write_line(run, figures)
+                with writing(run), open(run / "log.jsonl", "a") as file:
+                    file.write(json.dumps(figures) + "\n")
                 if saving or stopping:
                     save(run, config, about, state)
                     write_samples(run, state, prepared)
@@ -410,7 +407,12 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
         folder = os.open(run, os.O_RDONLY)
     try:
         if rank == 0:
-            lock(folder, run)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
+    except OSError:
+        os.close(folder)
+        remedy = "wait for it, or choose another folder with --run"
+        raise BadInput(run, "another process is training there", remedy) from None
+    try:
         yield
     except RuntimeError as error:
         # The CPU's allocator has no error of its own.
@@ -423,19 +425,6 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
         os.close(folder)
         with contextlib.suppress(OSError):
             run.rmdir()  # where nothing came of it
-
-
-def lock(folder: int, run: Path) -> None:
-    """Keep others from training in an open folder until it is closed."""
-    try:
-        import fcntl  # not on Windows
-    except ImportError:
-        return
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        remedy = "wait for it, or choose another folder with --run"
-        raise BadInput(run, "another process is training there", remedy) from None
 
 
 def compile_networks(state: State) -> None:
@@ -565,12 +554,6 @@ def writing(run: Path) -> Iterator[None]:
     except OSError as error:
         remedy = "free some space, or choose another folder with --run"
         raise BadInput(run, f"can't be written ({error.strerror or error})", remedy) from None
-
-
-def write_line(run: Path, figures: dict) -> None:
-    """Add a line to a run's log."""
-    with writing(run), open(run / "log.jsonl", "a") as file:
-        file.write(json.dumps(figures) + "\n")
 
 
 def read_log(run: Path) -> list[dict]:

@@ -288,7 +288,7 @@ class Described(torch.nn.Module):
 def vector_run(prepared, run: Path, monkeypatch, **changes) -> list[dict]:
     """The log of a run of `residual` with a frozen descriptor that is pooled to a vector."""
     monkeypatch.setattr(models, "Descriptor", lambda network, frozen, pooled: Described())
-    monkeypatch.setattr(training, "load_descriptor", lambda config, state: None)
+    monkeypatch.setattr(training, "begin", lambda config, state: None)
     monkeypatch.setattr(training, "LOG_EVERY_STEPS", 1)
     settings = {"descriptor": "vector", "features": "frozen", "augment": (), "steps": 3}
     config = config_for(prepared, run, **settings | changes)
