@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
 from typing import get_origin
@@ -168,23 +168,29 @@ def well_formed(content: dict) -> bool:
 
 
 @contextlib.contextmanager
+def answering(handler: Callable) -> Iterator[dict]:
+    """Have a handler answer what asks a program to stop; gives what answered it before."""
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}  # Windows
+    before = {number: signal.getsignal(number) for number in numbers}
+    # What is ignored stays so: nohup wants a run to outlive its terminal.
+    before = {number: was for number, was in before.items() if was is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield before
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
+
+
+@contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Keep signals waiting while a checkpoint is written."""
     waiting = []
-    before = {one: signal.signal(one, lambda n, frame: waiting.append(n)) for one in stop_signals()}
-    try:
+    with answering(lambda number, frame: waiting.append(number)):
         yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
     for number in waiting:
         signal.raise_signal(number)
-
-
-def stop_signals() -> list[int]:
-    """What asks a program to stop; Windows has no SIGHUP."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def default_checkpoint(runs: Path = Path("runs")) -> Path:

@@ -25,12 +25,12 @@ from torch.nn.utils import parametrize
 from posegan import augment, features, losses, metrics, models, pairs, poses
 from posegan.checkpoints import (
     GIVEN,
+    answering,
     build_generator,
     generate,
     pick_device,
     processes,
     read_checkpoint,
-    stop_signals,
     to_pictures,
     write_checkpoint,
 )
@@ -123,19 +123,11 @@ def interruptible() -> Iterator[list[int]]:
         if not flag:
             log.warning("stopping after this step, then saving the run")
         flag.append(number)
-        for one in previous if "RANK" not in os.environ else ():
-            signal.signal(one, previous[one])
+        for one in before if "RANK" not in os.environ else ():
+            signal.signal(one, before[one])
 
-    previous = {one: signal.getsignal(one) for one in stop_signals()}
-    # What is ignored stays so: nohup wants a run to outlive its terminal.
-    previous = {one: was for one, was in previous.items() if was is not signal.SIG_IGN}
-    for one in previous:
-        signal.signal(one, stop)
-    try:
+    with answering(stop) as before:
         yield flag
-    finally:
-        for one in previous:
-            signal.signal(one, previous[one])
 
 
 # ----------------------------------------------------------------------------- state, checkpoints
