@@ -66,11 +66,6 @@ class TrainConfig:
         """Is it trained with RPT-GAN's own losses, discriminator and learning rate?"""
         return to_the_letter(self.model, self.descriptor, self.features)
 
-    @property
-    def judged_by(self) -> str:
-        """The features that pictures are judged by; the paper's descriptor is no judge."""
-        return "none" if self.to_the_letter else self.features
-
 
 def to_the_letter(model: str, descriptor: str, features: str) -> bool:
     """Are these the settings of RPT-GAN as the paper has it, or without features to judge by?"""

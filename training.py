@@ -156,8 +156,8 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
     """
     torch.manual_seed(config.seed)
     judge = None
-    if config.judged_by != "none":
-        judge = features.load_features(config.judged_by)
+    if config.features != "none" and not config.to_the_letter:
+        judge = features.load_features(config.features)
     generator, average = build_generator(shape), build_generator(shape)
     discriminator = losses.discriminator(config, shape, judge)
     for network in (generator, average, discriminator, judge):
