@@ -516,13 +516,12 @@ def check_finite(figures: dict, config: TrainConfig) -> None:
 
 def validate(state: State, prepared: "pairs.Prepared", held: np.ndarray) -> dict[str, float]:
     """Mean scores of the averaged generator on pairs (P, 2) of people held out of training."""
-    found = []
+    means = metrics.Means()
     for start in range(0, len(held), pairs.CHUNK):
         batch = pairs.gather(prepared, held[start : start + pairs.CHUNK])
         made = generate(state.average, *(batch[name] for name in GIVEN)).cpu()
-        found.append(metrics.scores(made, batch["target"], batch["target_pose"], VALIDATION_SCORES))
-    means = {name: torch.cat([one[name] for one in found]).nanmean().item() for name in found[0]}
-    return {name: round(mean, 5) for name, mean in means.items()}
+        means.add(metrics.scores(made, batch["target"], batch["target_pose"], VALIDATION_SCORES))
+    return {name: round(mean, 5) for name, mean in means.values().items()}
 
 
 def keep_best(
@@ -532,7 +531,7 @@ def keep_best(
 
     SSIM rewards fog, so that it counts by the detail that there is.
     """
-    score = scores["ssim_dscf"] * min(1, scores["detail"])
+    score = scores["ssim_dscf"] * min(1, scores.get("detail", 0))  # none: all targets are flat
     if score > state.best:
         state.best = score
         save_generator(run / "best.pt", config, about, state)
