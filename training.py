@@ -133,7 +133,7 @@ def interruptible() -> Iterator[list[int]]:
 # ----------------------------------------------------------------------------- state, checkpoints
 
 
-def describe(config: TrainConfig, prepared: "pairs.Prepared") -> dict:
+def describe(config: TrainConfig, prepared: pairs.Prepared) -> dict:
     """What a checkpoint must say of its networks so that they can be built again."""
     options = {"channels": config.channels}
     if config.model == "residual":
@@ -177,7 +177,7 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
 
 @torch.no_grad()
 def describe_sources(
-    config: TrainConfig, state: State, batches: "pairs.Batches", device: torch.device
+    config: TrainConfig, state: State, batches: pairs.Batches, device: torch.device
 ) -> Tensor | None:
     """What a frozen descriptor says of every source, by picture (N, D); None where it may change.
 
@@ -293,10 +293,7 @@ def warm_up(config: TrainConfig) -> int:
 
 
 def train(
-    config: TrainConfig,
-    prepared: "pairs.Prepared",
-    resume: bool,
-    report: Callable[[dict], None],
+    config: TrainConfig, prepared: pairs.Prepared, resume: bool, report: Callable[[dict], None]
 ) -> tuple[Path, bool]:
     """Train a model until `config.steps`; gives its checkpoint and whether it came to the end.
 
@@ -498,11 +495,8 @@ def set_rates(config: TrainConfig, state: State, rate: float) -> None:
     """
     waits = config.start and state.step < warm_up(config)
     factor = losses.OBJECTIVES[config.model].discriminator_rate
-    rates = 0 if waits else rate, factor * rate
-    optimizers = state.generator_optimizer, state.discriminator_optimizer
-    for optimizer, one in zip(optimizers, rates):
-        for group in optimizer.param_groups:
-            group["lr"] = one
+    state.generator_optimizer.param_groups[0]["lr"] = 0 if waits else rate
+    state.discriminator_optimizer.param_groups[0]["lr"] = factor * rate
 
 
 def check_finite(figures: dict, config: TrainConfig) -> None:
@@ -514,7 +508,7 @@ def check_finite(figures: dict, config: TrainConfig) -> None:
         raise BadInput(f"step {figures['step']}", f"the {bad[0]} loss is not finite", remedy)
 
 
-def validate(state: State, prepared: "pairs.Prepared", held: np.ndarray) -> dict[str, float]:
+def validate(state: State, prepared: pairs.Prepared, held: np.ndarray) -> dict[str, float]:
     """Mean scores of the averaged generator on pairs (P, 2) of people held out of training."""
     means = metrics.Means()
     for start in range(0, len(held), pairs.CHUNK):
@@ -572,7 +566,7 @@ def open_log(run: Path, step: int) -> None:
 # ------------------------------------------------------------------------------ sheets
 
 
-def write_samples(run: Path, state: State, prepared: "pairs.Prepared") -> None:
+def write_samples(run: Path, state: State, prepared: pairs.Prepared) -> None:
     """Write `samples/STEP.png`: source, target pose, target and generated for a few test pairs.
 
     Of training pairs where there are none for testing.
