@@ -15,7 +15,6 @@ from posegan import augment, metrics, models
 from posegan.augment import POSE_MAPS, pose_maps, warp
 from posegan.models import Correspondence, Synthesis
 from posegan.poses import JOINTS, UNKNOWN_PART
-from posegan.recipes import TrainConfig
 
 TOLD, LABEL, KNOTS = -26, -25, -24  # the places of what the losses draw
 DEFORMED_EVERY = 10  # steps, of which one deforms its sources to teach the flow
@@ -254,13 +253,3 @@ OBJECTIVES = {
     "residual": Objective(synthesise_image, judge_residual),
     "unet": Objective(synthesise_image, judge_patches),
 }
-
-
-def discriminator(config: TrainConfig, shape: dict, features: nn.Module | None) -> nn.Module:
-    """The opponent of a generator: it judges by frozen features if there are any."""
-    if features is not None:
-        return models.ProjectedDiscriminator(features.widths, config.channels)
-    if config.to_the_letter:
-        sizes = shape["height"], shape["width"], shape["identities"]
-        return models.Discriminator(*sizes, config.channels)
-    return models.PatchDiscriminator(config.channels)

@@ -159,7 +159,13 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
     if config.features != "none" and not config.to_the_letter:
         judge = features.load_features(config.features)
     generator, average = build_generator(shape), build_generator(shape)
-    discriminator = losses.discriminator(config, shape, judge)
+    if judge is not None:
+        discriminator = models.ProjectedDiscriminator(judge.widths, config.channels)
+    elif config.to_the_letter:
+        sizes = shape["height"], shape["width"], shape["identities"]
+        discriminator = models.Discriminator(*sizes, config.channels)
+    else:
+        discriminator = models.PatchDiscriminator(config.channels)
     for network in (generator, average, discriminator, judge):
         if network is not None:
             network.to(device, memory_format=torch.channels_last)

@@ -22,7 +22,7 @@ ROOMS = {
         *("losses", "checkpoints", "metrics", "pairs", "models", "features", "augment", "poses"),
         "recipes",
     },
-    "losses": {"metrics", "models", "augment", "poses", "recipes"},
+    "losses": {"metrics", "models", "augment", "poses"},
     "checkpoints": {"datasets", "pairs", "models", "features", "augment", "files", "recipes"},
     "metrics": {"features", "poses"},
     "datasets": {"pairs", "features", "demo", "poses", "files"},
