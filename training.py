@@ -197,9 +197,10 @@ def describe_sources(
     for start in range(0, len(sources), config.batch_size):
         # Whole batches always: another number of pictures is another order of sums.
         part = np.resize(sources[start:], config.batch_size)
-        pictures = pairs.gather(batches.prepared, np.stack([part, part], 1))["source"]
+        pictures = torch.from_numpy(np.stack([batches.prepared.images[i] for i in part]))
+        source = pairs.normalise(pictures.to(device).permute(0, 3, 1, 2))  # (B, 3, H, W)
         with autocast(device, config.precision):
-            found = state.generator.descriptor(pairs.normalise(pictures.to(device)))
+            found = state.generator.descriptor(source)
         table[part] = found.float().cpu()
     return table
 
