@@ -23,7 +23,7 @@ from click import ClickException
 from torch import Tensor, nn
 
 from posegan import augment, datasets, features, models, pairs
-from posegan.files import BadInput
+from posegan.files import BadInput, replaced
 from posegan.recipes import AUGMENTATIONS, TrainConfig
 
 log = logging.getLogger("posegan")
@@ -106,22 +106,19 @@ def write_checkpoint(
     """
     settings = {"train": dataclasses.asdict(config)} | about
     content = {"format": FORMAT, "config": settings, "state": state}
-    beside = path.with_name(f".{path.name}.partial")  # the next one takes what a kill leaves
     try:
-        with undisturbed():
+        with undisturbed(), replaced(path, "--run") as beside:
             with open(beside, "wb") as file:
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
             if previous and path.exists():
                 os.replace(path, previous)
-            os.replace(beside, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        problem = f"the checkpoint can't be written ({str(error).splitlines()[0]})"
-        remedy = "free some space or choose another folder with --run"
-        raise BadInput(path, problem, remedy) from None
+    except RuntimeError as error:  # torch.save's word for a full disk
+        problem = f"can't be written ({str(error).splitlines()[0]})"
+        raise BadInput(
+            path, problem, "free some space, or choose another place with --run"
+        ) from None
 
 
 def read_checkpoint(path: Path) -> dict:

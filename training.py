@@ -1,7 +1,6 @@
 """Training: state, processes, the loop, log and sample sheets."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import math
@@ -36,6 +35,11 @@ from posegan.checkpoints import (
 )
 from posegan.poses import BadInput
 from posegan.recipes import TrainConfig
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a folder can't be opened, so there is no lock
+    fcntl = None
 
 log = logging.getLogger("posegan")
 
@@ -400,10 +404,12 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     """
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
-        folder = os.open(run, os.O_RDONLY)
+        folder = os.open(run if fcntl else os.devnull, os.O_RDONLY)
     try:
-        if rank == 0:
+        if rank == 0 and fcntl:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
+            for lost in run.glob(".*.partial-*"):  # of a process that was killed
+                shutil.rmtree(lost)
     except OSError:
         os.close(folder)
         remedy = "wait for it, or choose another folder with --run"
@@ -601,5 +607,4 @@ def write_curves(run: Path, config: TrainConfig) -> None:
             for name, value in figures.items():
                 if isinstance(value, float) and name not in ("learning_rate", "images_per_second"):
                     panel.setdefault(name, []).append((samples, value))
-    with writing(run):
-        Image.fromarray(poses.draw_curves(panels)).save(run / "curves.png")
+    poses.write_pictures(poses.draw_curves(panels)[None], [run / "curves.png"], True, "--run")

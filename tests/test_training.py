@@ -214,8 +214,8 @@ def test_an_unwritable_place_is_one_clear_line(few_people, tmp_path):
     with pytest.raises(ClickException, match=r"can't be written.*--run"):
         training.open_log(tmp_path / "file" / "run", 0)
     config = config_for(few_people, tmp_path)
-    with pytest.raises(ClickException, match=r"the checkpoint can't be written.*--run"):
-        checkpoints.write_checkpoint(tmp_path / "nowhere" / "latest.pt", config, {}, {})
+    with pytest.raises(ClickException, match=r"latest.pt: can't be written.*--run"):
+        checkpoints.write_checkpoint(tmp_path / "file" / "latest.pt", config, {}, {})
     config = dataclasses.replace(config, run=str(tmp_path / "file" / "run"))
     with pytest.raises(ClickException, match=r"can't be written.*--run"):
         training.train(config, few_people, False, lambda figures: None)
