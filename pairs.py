@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,6 @@ log = logging.getLogger("posegan")
 FORMAT = 1  # of the prepared folder
 FINGERPRINTED = 500  # pictures, about: 12 MB of Market-1501's
 CHUNK = 32  # pictures in memory at once, and pairs scored
-RESIDENT_SHARE = 0.4  # of a device's free memory, at most, that pictures may take
 MEAN_IMAGES = 4_000  # at most, of which the mean image is made: more don't change it
 ARRAYS = ("images.npy", "poses.npy", "pairs_train.npy", "pairs_test.npy")
 PARSING = "parsing.npy"  # only where the user has parsing maps
@@ -84,9 +84,8 @@ def load(name: str, root: str | Path = "data") -> Prepared:
         raise BadInput(path, "not prepared yet", f"run {command}")
     try:
         prepared = open_folder(path)
-        _check(
-            prepared.description["digest"] == fingerprint(prepared), "changed since it was prepared"
-        )
+        same = prepared.description["digest"] == fingerprint(prepared)
+        _check(same, "changed since it was prepared")
         return prepared
     except Exception as error:  # NumPy, csv and json raise whatever the bytes provoke
         reason = f"no {error}" if isinstance(error, KeyError) else error
@@ -241,8 +240,8 @@ def fingerprint(prepared: Prepared) -> int:
 class Batches:
     """Batches of pairs (P, 2) without end: what a step takes follows from (seed, step) alone.
 
-    An epoch is a permutation of the pairs; of several sets, each one's share of it. Pictures that
-    fit on a CUDA device lie there. Raises ClickException where there are no pairs.
+    An epoch is a permutation of the pairs; of several sets, each one's share of it. Raises
+    ClickException where there are no pairs.
     """
 
     def __init__(
@@ -252,36 +251,15 @@ class Batches:
             raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
         self.prepared, self.pairs, self.batch_size = prepared, pairs, batch_size
         self.seed, self.device = seed, device
-        self._epoch, self._order = -1, None
-        self._resident = self._upload() if device.type == "cuda" else None
+        self._order = lru_cache(1)(self._permuted)  # an epoch takes many steps
         self.described: Tensor | None = None  # (N, D): what a descriptor says of each picture
-
-    def _upload(self) -> "tuple[Tensor, np.ndarray] | None":
-        # The pictures of the pairs on the device, and each picture's place among them.
-        import torch
-
-        images, used = self.prepared.images, np.unique(self.pairs)
-        size = len(used) * images[0].nbytes
-        fits = size <= RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]
-        where = f"on {self.device}" if fits else "read as needed"
-        log.info("%s: %.1f GB of pictures, %s", self.prepared.path, size / 1e9, where)
-        if not fits:
-            return None
-        places = np.zeros(len(images), np.int64)
-        places[used] = np.arange(len(used))
-        return torch.from_numpy(np.stack([images[i] for i in used])).to(self.device), places
 
     def chosen(self, step: int) -> np.ndarray:
         """The pairs (batch_size, 2) of a step."""
         numbers = step * self.batch_size + np.arange(self.batch_size)
-        chosen = np.empty((self.batch_size, 2), self.pairs.dtype)
         epochs, places = np.divmod(numbers, len(self.pairs))
-        for epoch in np.unique(epochs):
-            if epoch != self._epoch:
-                self._epoch, self._order = epoch, self._permuted(epoch)
-            here = epochs == epoch
-            chosen[here] = self.pairs[self._order[places[here]]]
-        return chosen
+        order = [self._order(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+        return self.pairs[np.concatenate(order)]
 
     def _permuted(self, epoch: int) -> np.ndarray:
         rng, count = np.random.default_rng([self.seed, epoch]), len(self.pairs)
@@ -305,7 +283,7 @@ class Batches:
         part = self.batch_size // world
         samples = torch.arange(rank * part, (rank + 1) * part)
         pairs = self.chosen(step)[samples.numpy()]
-        batch = gather(self.prepared, pairs, self._resident is None)
+        batch = gather(self.prepared, pairs)
         size = self.prepared.height, self.prepared.width
         batch |= augment.draw(self.seed, step, samples, size)
         if self.described is not None:
@@ -313,11 +291,6 @@ class Batches:
         if self.device.type == "cuda":
             batch = {name: value.pin_memory() for name, value in batch.items()}
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        if self._resident:
-            images, places = self._resident
-            at = torch.from_numpy(places[pairs.T.ravel()]).pin_memory()
-            found = images[at.to(self.device, non_blocking=True)].permute(0, 3, 1, 2)
-            batch["source"], batch["target"] = found.chunk(2)  # (B, 3, H, W)
         return batch | {side: normalise(batch[side]) for side in ("source", "target")}
 
     def stream(self, first: int, end: int, rank: int = 0, world: int = 1) -> "Iterator[dict]":
@@ -331,9 +304,9 @@ class Batches:
                 yield batch
 
 
-def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dict[str, Tensor]":
-    """The tensors of pairs (B, 2): with `pictures` `source`, `target` uint8 (B, 3, H, W), channels
-    last; `source_pose`, `target_pose` (B, 25, 3); `identity`, int64 (B,); `target_parsing` uint8
+def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
+    """The tensors of pairs (B, 2): `source`, `target` uint8 (B, 3, H, W), channels last;
+    `source_pose`, `target_pose` (B, 25, 3); `identity`, int64 (B,); `target_parsing` uint8
     (B, H, W), if there is.
     """
     import torch
@@ -341,11 +314,10 @@ def gather(prepared: Prepared, pairs: np.ndarray, pictures: bool = True) -> "dic
     places = pairs.T.ravel()  # (2 * B,): sources, then targets
     batch = {"identity": torch.from_numpy(prepared.labels[pairs[:, 1]])}
     batch["source_pose"], batch["target_pose"] = torch.from_numpy(prepared.poses[places]).chunk(2)
-    if pictures:
-        images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
-        for i in np.argsort(places):  # in the file's order, which a cold disk wants
-            images[i] = prepared.images[places[i]]
-        batch["source"], batch["target"] = torch.from_numpy(images).permute(0, 3, 1, 2).chunk(2)
+    images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
+    for i in np.argsort(places):  # in the file's order, which a cold disk wants
+        images[i] = prepared.images[places[i]]
+    batch["source"], batch["target"] = torch.from_numpy(images).permute(0, 3, 1, 2).chunk(2)
     if prepared.parsing is not None:
         batch["target_parsing"] = torch.from_numpy(prepared.parsing[pairs[:, 1]])  # (B, H, W)
     return batch
@@ -461,12 +433,11 @@ def in_batches(pictures: "Collection[Path | np.ndarray]") -> "Iterator[Tensor]":
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in poses.IMAGE_SUFFIXES and not path.name.startswith("."):
-            first = files.setdefault(poses.stem(path.name), path)
-            if first != path:
-                problem = f"{first.name} and {path.name} have the same name"
-                raise BadInput(folder, problem, "remove one")
+    for path in poses.visible(folder, poses.IMAGE_SUFFIXES):
+        first = files.setdefault(poses.stem(path.name), path)
+        if first != path:
+            problem = f"{first.name} and {path.name} have the same name"
+            raise BadInput(folder, problem, "remove one")
     if not files:
         remedy = f"put {', '.join(poses.IMAGE_SUFFIXES)} files there"
         raise BadInput(folder, "no images in it", remedy)
