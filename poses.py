@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from posegan.files import BadInput, Source, check_file, replaced
 
@@ -21,11 +21,6 @@ log = logging.getLogger("posegan")
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 PNG_LEVEL = 3  # nearly three times as quick as Pillow's 6, for a tenth more bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-TURNS = {  # what makes a picture upright, by its Orientation
-    **{2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180},
-    **{4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE},
-    **{6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90},
-}
 SMALLEST = 16  # pixels a side of a photo that shows a person
 UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
 CSV_HEADER = "name:keypoints_y:keypoints_x"
@@ -212,7 +207,7 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
     with _opened(source, name) as image:
         image.load()
         with suppress(Exception):  # EXIF may be damaged where the pixels are whole
-            image = image.transpose(TURNS[image.getexif()[ExifTags.Base.Orientation]])
+            ImageOps.exif_transpose(image, in_place=True)
         return np.asarray(_to_rgb(image))
 
 
@@ -461,7 +456,7 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
         name, *lists = (part.strip() for part in line.rsplit(":", 2))
         try:
             y, x = json.loads(f"[{','.join(lists)}]")
-            counts, points = (len(y), len(x)), _numbers([*x, *y])
+            counts, points = (len(y), len(x)), _numbers([*x, *y]).reshape(len(y) + len(x))
         except (ValueError, TypeError, OverflowError, RecursionError):
             problem = f"line {number} is not name: [18 y]: [18 x]"
             raise BadInput(file, problem, "follow this format") from None
@@ -483,10 +478,11 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
 
 
 def _numbers(values: list) -> np.ndarray:
-    # A flat list of numbers, as JSON has them; raises for anything else.
-    if any(type(value) not in (int, float) for value in values):
+    # Numbers as JSON has them, in lists of one length; raises for anything else.
+    numbers = np.array(values)
+    if numbers.dtype.kind not in "iuf":
         raise TypeError
-    return np.array(values, float)
+    return numbers.astype(float)
 
 
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
@@ -500,7 +496,7 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
     poses: dict[str, Pose] = {}
     try:
         for called, people, size in _pictures(content, name):
-            people = [_joints(_flat(person), file) for person in people]
+            people = [_joints(person, file) for person in people]
             merge(poses, {called: _of_picture(people, size)}, file)
     except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
         remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
@@ -519,8 +515,6 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
     if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
         whole = content if isinstance(content, dict) else {"annotations": content}
         images = {image["id"]: image for image in whole.get("images", ())}
-        if not isinstance(whole["annotations"], list):
-            raise TypeError
         if len(images) < len(whole.get("images", ())):
             raise ValueError
         people: dict = {}
@@ -539,27 +533,23 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
         yield name, content, None
 
 
-def _flat(person: dict) -> list:
-    # A person's x, y and confidence, joint by joint.
+def _joints(person: dict, file: Path | str) -> np.ndarray:
+    # A person's x, y and confidence, flat or joint by joint, as BODY_25.
     points = person.get("pose_keypoints_2d", person.get("pose_keypoints", person.get("keypoints")))
     if isinstance(points, dict):  # Ultralytics: x, y and visible apart; not found is 0, 0
-        sure = points.get("visible") or [1.0] * len(points["x"])
-        rows = zip(points["x"], points["y"], sure, strict=True)
-        points = [[x, y, value * ((x, y) != (0, 0))] for x, y, value in rows]
+        sure = points.get("visible") or np.ones(len(points["x"]))
+        found = np.any([points["x"], points["y"]], 0)
+        points = np.column_stack([points["x"], points["y"], sure * found])
     elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose
-        sure = person.get("keypoint_scores") or person.get("scores") or [1.0] * len(points)
-        points = [[x, y, value] for (x, y), value in zip(points, sure, strict=True)]
-    if points and isinstance(points[0], list):
-        return [value for x, y, sure in points for value in (x, y, sure)]
-    return points
-
-
-def _joints(values: list, file: Path | str) -> np.ndarray:
-    # A person's flat list of x, y, confidence as BODY_25.
-    if len(values) not in (75, 54, 51):
-        problem = f"a person has {len(values)} numbers, 75, 54 or 51 are needed"
+        sure = person.get("keypoint_scores") or person.get("scores") or np.ones(len(points))
+        points = np.column_stack([points, sure])
+    joints = _numbers(points)
+    if joints.shape[1:] not in ((), (3,)):
+        raise TypeError
+    if joints.size not in (75, 54, 51):
+        problem = f"a person has {joints.size} numbers, 75, 54 or 51 are needed"
         raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
-    joints = _numbers(values).reshape(-1, 3)
+    joints = joints.reshape(-1, 3)
     if not (abs(joints) <= FARTHEST).all():
         problem = "a joint is not finite, or beyond a million pixels"
         raise BadInput(file, problem, "write a missing one as 0, 0, 0")
