@@ -179,18 +179,14 @@ def _folder(config: PrepareConfig) -> Listing:
     for given in config.poses:
         for name, pose in poses.read_poses(given).items():
             poses.merge(known, {poses.stem(name): pose}, given)
-    called = Counter(call for name in names for call in _calls(name))
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     rows = []
-    for name in names:
+    missing = poses.MISSING if known else None
+    for name, calls in zip(names, _own_calls(names)):
         parts = PurePosixPath(name).relative_to(above).parts
         identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
-        # Key points may leave out folders above the picture, unless several would be meant.
-        whole, *ends = _calls(name)
-        calls = [whole, *(end for end in ends if called[end] == 1)]
-        missing = poses.MISSING if known else None
         pose = next((known[call] for call in calls if call in known), missing)
-        view = re.split("[-_/]", whole)[-1] if config.data == "mvc" else ""
+        view = re.split("[-_/]", calls[0])[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
     about = f"{source.path.name}, one folder per person"
     return _listed(about, source, config, rows, used)
@@ -347,11 +343,9 @@ def _write(folder: Path, config: PrepareConfig, listing: Listing, progress: Call
     np.save(folder / "poses.npy", joints)
     for split, chosen in lists.items():
         np.save(folder / f"pairs_{split}.npy", chosen)
-    text = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
-    with open(folder / "people.csv", "w", **text) as file:
-        table = csv.writer(file)
-        table.writerow(pairs.COLUMNS)
-        table.writerows((i, r.file, r.identity, r.camera, r.split) for i, r in enumerate(rows))
+    people = ((i, r.file, r.identity, r.camera, r.split) for i, r in enumerate(rows))
+    with open(folder / "people.csv", "w", **pairs.TEXT) as file:
+        csv.writer(file).writerows([pairs.COLUMNS, *people])
     counts = {"images": len(rows)} | {f"pairs_{one}": len(lists[one]) for one in lists}
     counts["images_without_pose"] = int((~joints[..., 2].any(1)).sum())
     counts["images_absent"] = len(listing.rows) - len(rows)
@@ -383,11 +377,16 @@ def _calls(name: str) -> list[str]:
     return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
+def _own_calls(names: list[str]) -> list[list[str]]:
+    # Of each picture the same, without the ends by which others could be meant as well.
+    every = [_calls(name) for name in names]
+    called = Counter(itertools.chain.from_iterable(every))
+    return [[whole, *(end for end in ends if called[end] == 1)] for whole, *ends in every]
+
+
 def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int, int]) -> None:
-    # A map has its picture's name, with as many of the folders above it as tell it from others'.
-    called = Counter(call for row in rows for call in _calls(row.file))
-    calls = ((call, place) for place, row in enumerate(rows) for call in _calls(row.file))
-    places = {call: place for call, place in calls if called[call] == 1}
+    every = enumerate(_own_calls([row.file for row in rows]))
+    places = {call: place for place, calls in every for call in calls}
     ends = ((name, call) for name in source.names for call in reversed(_calls(name)))
     maps = {name: places[call] for name, call in ends if call in places}  # by the longest one
     if not maps:

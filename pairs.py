@@ -32,6 +32,7 @@ ARRAYS = ("images.npy", "poses.npy", "pairs_train.npy", "pairs_test.npy")
 PARSING = "parsing.npy"  # only where the user has parsing maps
 FILES = (*ARRAYS, "people.csv", "dataset.json")
 COLUMNS = ("index", "file", "identity", "camera", "split")
+TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # how tables are opened
 # The data sets, and what prepares each behind `posegan prepare --data NAME`.
 ARGUMENTS = {
     "demo": "",
@@ -133,7 +134,7 @@ def _open_array(path: Path, kind: type, shape: tuple) -> np.ndarray:
 
 def _open_people(path: Path, count: int) -> list[np.ndarray]:
     # Of people.csv the columns without the index.
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, **TEXT) as file:
         head, *rows = csv.reader(file)
     _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "columns of people.csv")
     index, *columns = zip(*rows)
@@ -406,10 +407,8 @@ def _poses_of_targets(
 ) -> np.ndarray:
     # As (N, 25, 3), zeros where a target has none.
     known: dict[str, poses.Pose] = {}
-    for path in map(Path, given):
-        tables = sorted(path.glob("*.csv")) if path.is_dir() else []
-        for file in tables or [path]:
-            known |= poses.read_poses(file)
+    for path in given:
+        known |= poses.read_poses(path)
     found = [pose_by_name(known, name) for name in names]
     lacking = [name for name, pose in zip(names, found) if pose is None]
     if len(lacking) == len(names):

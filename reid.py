@@ -90,10 +90,9 @@ def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
     """Write what is to be made as CSV; raises where the folder holds something else."""
     check_output(path, "--out", True, {})
     table = [PlannedPicture._fields[:5], *(tuple(map(str, row[:5])) for row in rows)]
-    text = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
     if path.is_file():
         found = []
-        with contextlib.suppress(csv.Error), open(path, **text) as file:
+        with contextlib.suppress(csv.Error), open(path, **pairs.TEXT) as file:
             found += map(tuple, csv.reader(file))
         if found[:1] != table[:1] or not {*found} <= {*table}:
             remedy = "continue with the same model and data, and at least the same --count, or name"
@@ -101,8 +100,5 @@ def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
     elif path.parent.exists() and any(path.parent.iterdir()):
         problem = "not empty, and not started by this command"
         raise BadInput(path.parent, problem, "name a new folder with --out")
-    with (
-        replaced(path, "--out") as beside,
-        open(beside, "w", **text) as file,
-    ):
+    with replaced(path, "--out") as beside, open(beside, "w", **pairs.TEXT) as file:
         csv.writer(file).writerows(table)
