@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from posegan import checkpoints, demo, features, metrics, pairs, poses
 from posegan.augment import pixel_grid, sample, sampling, warp
 from posegan.body import carry, filled, matte, surroundings
-from posegan.poses import BadInput, metre
+from posegan.poses import BadInput, metre, within
 
 FILLED = 0.92  # of the frame's height or width the person takes, as in a detector's boxes
 WIDENED = 1.5  # times its own size a frame grows at most, so that the new poses fit in it too
@@ -38,8 +37,7 @@ Pose = np.ndarray | None  # the person's own, (25, 3), if it is known
 # ------------------------------------------------------------------------------ framing
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """The part of a photograph that becomes the model's `size`; it may reach beyond the edge."""
 
     left: int
@@ -147,19 +145,14 @@ def frame_person(
 # ------------------------------------------------------------------------------ a model on photos
 
 
-@dataclass
 class Shot:
     """A photograph uint8 (H, W, 3), the frame a model sees of it, and the person's pose in it.
 
     It is taken apart as far as the frame shows it: tensors of that window, in grey levels.
     """
 
-    photo: np.ndarray
-    frame: Frame
-    own: Pose
-
-    def __post_init__(self):
-        frame = self.frame
+    def __init__(self, photo: np.ndarray, frame: Frame, own: Pose):
+        self.photo, self.frame, self.own = photo, frame, own
         self.rows, self.columns = frame.window(self.photo.shape[:2])
         self.source = torch.from_numpy(frame.cut(self.photo)).permute(2, 0, 1)[None]
         self.seen = None if self.own is None else frame.to_model(self.own)
@@ -252,11 +245,6 @@ class Shot:
         return pasted
 
 
-def within(pose: np.ndarray, size: Size) -> np.ndarray:
-    """A pose (..., 25, 3) without the joints outside a picture (height, width)."""
-    return pose * poses.inside(pose[..., :2], size)[..., None]
-
-
 # ------------------------------------------------------------------------------ poses to take
 
 
@@ -275,26 +263,25 @@ def read_targets(
 
     Raises ClickException where there is nothing to use.
     """
-    path, targets = Path(pose), Targets([], [], [])
-    if str(pose) in demo.MOTIONS and not path.exists():
-        return Targets([str(pose)] * demo.MOTION_FRAMES, [], [])
-    if not path.is_dir():
-        if not (path.exists() or poses.split_name(str(pose))[1]):
-            remedy = f"check the path, or name a motion: {', '.join(demo.MOTIONS)}"
-            raise BadInput(pose, "no such file", remedy)
-        stem = Path(str(pose).replace(":", "_")).stem.removesuffix("_keypoints")
-        return Targets([stem], [poses.read_pose(pose, find, person)], [])
-    for file in poses.visible(path, (".json", ".csv", *poses.IMAGE_SUFFIXES)):
+    path, files, targets = Path(pose), [pose], Targets([], [], [])
+    if not (path.exists() or poses.split_name(str(pose))[1]):
+        if str(pose) in demo.MOTIONS:
+            return Targets([str(pose)] * demo.MOTION_FRAMES, [], [])
+        remedy = f"check the path, or name a motion: {', '.join(demo.MOTIONS)}"
+        raise BadInput(pose, "no such file", remedy)
+    if path.is_dir():
+        files = poses.visible(path, (".json", ".csv", *poses.IMAGE_SUFFIXES))
+    for file in files:
         try:
             targets.found.append(poses.read_pose(file, find, person))
         except ClickException as error:
             targets.broken.append(error)
         else:
-            targets.names.append(file.stem.removesuffix("_keypoints"))
+            name = Path(str(file).replace(":", "_"))
+            targets.names.append(name.stem.removesuffix("_keypoints"))
     if not targets.found:
-        if len(targets.broken) == 1:
-            raise targets.broken[0]
-        raise BadInput(path, "no poses in it", "put JSON files or photos there")
+        none = BadInput(path, "no poses in it", "put JSON files or photos there")
+        raise targets.broken[0] if len(targets.broken) == 1 else none
     return targets
 
 
@@ -393,16 +380,14 @@ def shoot(
 
 def unused(targets: list[Targets], moved: np.ndarray, frame: Frame) -> Iterator[str]:
     """Which joints of poses (N, 25, 3), joint by joint, are missing or outside the frame."""
-    inside, start = within(frame.to_model(moved), frame.size)[..., 2] > 0, 0
-    for one in targets:
-        count = len(one.names)
-        part = slice(start, start + count)
-        start += count
+    ends = np.cumsum([len(one.names) for one in targets])
+    for one, part in zip(targets, np.split(moved, ends)):
+        count, known = len(part), part[..., 2] > 0  # (n, 25)
         name = one.names[0] if count == 1 or not one.found else f"{count} poses"
-        known = moved[part, :, 2] > 0  # (n, 25)
+        outside = known & ~(within(frame.to_model(part), frame.size)[..., 2] > 0)
         # No format but BODY_25 has the feet.
         end = len(poses.JOINTS) if known[:, 19:].any() else 19
-        for problem, found in (("missing", ~known), ("outside the frame", known & ~inside[part])):
+        for problem, found in (("missing", ~known), ("outside the frame", outside)):
             joints = [
                 joint if often == count else f"{joint} ({often} of {count} poses)"
                 for joint, often in zip(poses.JOINTS[:end], found.sum(0))

@@ -303,14 +303,17 @@ def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, i
     width, left = _placed(size_from, size_to)
     scale = np.array([width / size_from[1], size_to[0] / size_from[0]])
     # Pixel centres are at integers: the corner of the picture is at (-0.5, -0.5).
-    fitted = similar(pose, scale, (scale - 1) / 2 + (left, 0))
-    present = (pose[:, 2] > 0) & inside(fitted[:, :2], size_to)
-    return np.where(present[:, None], fitted, 0)
+    return within(similar(pose, scale, (scale - 1) / 2 + (left, 0)), size_to)
 
 
 def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Which points (..., 2), x and y, are in a picture (height, width)."""
     return ((points >= -0.5) & (points <= (size[1] - 0.5, size[0] - 0.5))).all(-1)
+
+
+def within(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A pose (..., 25, 3) without the joints outside a picture (height, width)."""
+    return np.where(inside(pose[..., :2], size)[..., None], pose, 0)
 
 
 # ------------------------------------------------------------------------------ poses
@@ -354,26 +357,21 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
     """Read poses by picture name: of a DSCF/PATN CSV, of JSON as `parse_json` takes it, or a folder
     of these. Raises ClickException for whatever is no such file.
     """
-    path = Path(path)
+    path, poses = Path(path), {}
     if path.is_dir():
-        poses: dict[str, Pose] = {}
         source = Source(path)
         names = [name for name in source.names if name.lower().endswith((".json", ".csv"))]
-        for name, data in source.items(names):
-            merge(poses, _parse(data, path / name, name), path / name)
-        poses = dict(sorted(poses.items()))
+        items = sorted((path / name, name, data) for name, data in source.items(names))
     else:
         check_file(path)
-        poses = _parse(path.read_bytes(), path, path.name)
+        items = [(path, path.name, path.read_bytes())]
+    for file, name, data in items:
+        table = name.lower().endswith(".csv")
+        merge(poses, _parse_csv(data, file) if table else parse_json(data, file, name), file)
     if not poses:
         raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
     warn_of_several(path, poses)
     return poses
-
-
-def _parse(data: bytes, file: Path, name: str) -> dict[str, Pose]:
-    is_csv = name.lower().endswith(".csv")
-    return _parse_csv(data, file) if is_csv else parse_json(data, file, name)
 
 
 def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> None:
@@ -507,11 +505,8 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
 def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict], tuple | None]]:
     # Of each picture its name, its people as they are written, and its size if that is known.
     name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
-    if isinstance(content, dict) and isinstance(content.get("people"), list):  # OpenPose
-        yield name, content["people"], None
-        return
-    if isinstance(content, dict) and "instance_info" in content:
-        content = content["instance_info"]  # MMPose, with what it knows of the joints
+    if isinstance(content, dict):  # OpenPose, or MMPose with what it knows of the joints
+        content = content.get("people", content.get("instance_info", content))
     if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
         whole = content if isinstance(content, dict) else {"annotations": content}
         images = {image["id"]: image for image in whole.get("images", ())}
@@ -622,26 +617,19 @@ def comparison(source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray)
 
 
 def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarray:
-    """Lines of (x, y) points by name, each on its own scale, in panels: uint8 (H, W, 3)."""
-    width, height, margin, legend = 640, 240, 12, 250
-    picture = Image.new("RGB", (width + legend, height * len(panels)), "white")
-    pen = ImageDraw.Draw(picture)
-    end = max((x for panel in panels for line in panel.values() for x, _ in line), default=1)
-    for row, panel in enumerate(panels):
-        top = row * height
-        box = [margin, top + margin, width - margin, top + height - margin]
-        pen.rectangle(box, outline=(200, 200, 200))
-        for place, (name, line) in enumerate(panel.items()):
-            colour = f"hsv({360 * place // len(panel)}, 90%, 80%)"
-            values = [y for _, y in line]
-            low, high = min(values), max(values)
-            across, up = (box[2] - box[0]) / end, (box[3] - box[1]) / ((high - low) or 1)
-            points = [(box[0] + x * across, box[3] - (y - low) * up) for x, y in line]
-            pen.line(points * (2 if len(points) == 1 else 1), colour, 2)
-            text = f"{name} {values[-1]:.3g} ({low:.3g} to {high:.3g})"
-            pen.text((width, top + margin + 18 * place), text, colour)
-        pen.text((margin, top), f"{end:,.0f} samples", (90, 90, 90))
-    return np.asarray(picture)
+    """Lines of (x, y) points by name, each below its caption on its own scale: uint8 (H, W, 3)."""
+    width, height = 640, 64
+    lines = {name: np.array(line) for panel in panels for name, line in panel.items()}  # (N, 2)
+    end = max((line[-1, 0] for line in lines.values()), default=1)
+    strips = [caption(f"{end:,.0f} samples", width)]
+    for name, line in lines.items():
+        low, high, last = line[:, 1].min(), line[:, 1].max(), line[-1, 1]
+        points = (line - (0, low)) / (end, (high - low) or 1)  # in [0, 1]
+        points = points * (width - 2, 3 - height) + (0, height - 2)
+        picture = Image.new("RGB", (width, height), (240, 240, 240))
+        ImageDraw.Draw(picture).line(points.repeat(2, 0).ravel().tolist(), "blue", 2)
+        strips += [caption(f"{name} {last:.3g} ({low:.3g} to {high:.3g})", width), picture]
+    return np.concatenate(strips)
 
 
 def write_pictures(
