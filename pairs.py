@@ -315,9 +315,7 @@ def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
     places = pairs.T.ravel()  # (2 * B,): sources, then targets
     batch = {"identity": torch.from_numpy(prepared.labels[pairs[:, 1]])}
     batch["source_pose"], batch["target_pose"] = torch.from_numpy(prepared.poses[places]).chunk(2)
-    images = np.empty((len(places), prepared.height, prepared.width, 3), np.uint8)
-    for i in np.argsort(places):  # in the file's order, which a cold disk wants
-        images[i] = prepared.images[places[i]]
+    images = np.stack([prepared.images[place] for place in places])
     batch["source"], batch["target"] = torch.from_numpy(images).permute(0, 3, 1, 2).chunk(2)
     if prepared.parsing is not None:
         batch["target_parsing"] = torch.from_numpy(prepared.parsing[pairs[:, 1]])  # (B, H, W)

@@ -92,10 +92,10 @@ def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
     scale = metre(own) / float(np.quantile(units, 0.75))
     here, anchors = _anchors(own), [_anchors(one) for one in moved]
     shift = np.zeros(2)
-    for axis, names in enumerate((("hips", "neck"), ("ground", "hips", "neck"))):
-        known = (name for name in names if name in here and any(name in one for one in anchors))
-        if name := next(known, None):
-            there = [one[name][axis] for one in anchors if name in one]
+    # Of what both show the last counts.
+    for axis, name in ((0, "neck"), (0, "hips"), (1, "neck"), (1, "hips"), (1, "ground")):
+        there = [one[name][axis] for one in anchors if name in one]
+        if name in here and there:
             shift[axis] = here[name][axis] - scale * np.median(there)
     return similar(moved, scale, shift)
 
