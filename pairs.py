@@ -229,10 +229,7 @@ def fingerprint(prepared: Prepared) -> int:
     step = max(1, len(prepared.images) // FINGERPRINTED)
     for array in (prepared.images, prepared.parsing):
         parts += [] if array is None else [array[i] for i in range(0, len(array), step)]
-    found = 0
-    for part in parts:
-        found = zlib.crc32(part.tobytes(), found)
-    return found
+    return zlib.crc32(b"".join(part.tobytes() for part in parts))
 
 
 # ------------------------------------------------------------------------------ batches

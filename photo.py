@@ -26,7 +26,8 @@ SMALLEST = 8  # pixels between a person's joints, up or across
 SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
 SHEET_POSES = 12  # of each photo, at most
 # How far below these joints, in metres, the body ends: crown and soles.
-BEYOND = {0: -0.17, 1: -0.33, 15: -0.14, 16: -0.14, 17: -0.15, 18: -0.15, 11: 0.09, 14: 0.09}
+BEYOND = np.zeros((25, 2))
+BEYOND[[0, 1, 15, 16, 17, 18, 11, 14], 1] = -0.17, -0.33, -0.14, -0.14, -0.15, -0.15, 0.09, 0.09
 
 Size = tuple[int, int]  # height, width
 Crop = tuple[int, int, int, int]  # left, top, right, bottom
@@ -79,10 +80,8 @@ class Frame(NamedTuple):
 def body_box(pose: np.ndarray) -> np.ndarray:
     """The box (left, top, right, bottom) of a person by the pose (25, 3), head and feet in."""
     known = pose[:, 2] > 0
-    beyond = np.zeros((25, 2))
-    beyond[list(BEYOND), 1] = list(BEYOND.values())
     points, unit = pose[known, :2], metre(pose)
-    points = np.concatenate([points, points + beyond[known] * unit])
+    points = np.concatenate([points, points + BEYOND[known] * unit])
     aside = 0.07 * unit, 0
     return np.concatenate([points.min(0) - aside, points.max(0) + aside])
 
@@ -407,10 +406,9 @@ def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> lis
     """Two rows of a sheet: the photo and the poses (N, 25, 3), below them the person."""
     part = shot.photo[shot.rows, shot.columns]
     own = np.zeros_like(moved[0]) if shot.own is None else shot.own
-    drawn = []
-    for pose in shot.in_window(np.stack([own, *moved])):
-        pose = poses.fit_pose(pose, part.shape[:2], SHEET_CELL)
-        drawn.append(poses.draw_pose(pose, SHEET_CELL))
+    placed = shot.in_window(np.stack([own, *moved]))
+    fitted = (poses.fit_pose(pose, part.shape[:2], SHEET_CELL) for pose in placed)
+    drawn = [poses.draw_pose(pose, SHEET_CELL) for pose in fitted]
     source, *pictures = (poses.fit_image(one, SHEET_CELL) for one in (part, *made))
     return [[source, *drawn[1:]], [drawn[0], *pictures]]
 

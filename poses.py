@@ -48,10 +48,8 @@ BONES = {
     **{(1, 8): 0.505, (2, 3): 0.285, (5, 6): 0.285, (3, 4): 0.245, (6, 7): 0.245},
     **{(9, 10): 0.425, (12, 13): 0.425, (10, 11): 0.415, (13, 14): 0.415},
 }
-_MIRRORED = {"left": "right", "right": "left"}
-FLIP = tuple(  # pose[:, FLIP] swaps left and right joints, as a mirrored picture needs
-    JOINTS.index("_".join(_MIRRORED.get(word, word) for word in name.split("_"))) for name in JOINTS
-)
+# pose[:, FLIP] swaps left and right joints, as a mirrored picture needs.
+FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21)
 # Where the joints of other formats are in BODY_25. COCO-17: nose, then left and right of each.
 COCO18 = (*range(8), *range(9, 19))
 COCO17 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
@@ -112,8 +110,8 @@ def _anchors(pose: np.ndarray) -> dict[str, np.ndarray]:
     def known(*joints: int) -> list[np.ndarray]:
         return [pose[joint, :2] for joint in joints if pose[joint, 2] > 0]
 
-    ground = sorted(known(*ANKLES), key=lambda point: point[1])[::-1]
-    found = {"hips": known(MID_HIP, *HIPS), "neck": known(NECK, *SHOULDERS, 0), "ground": ground}
+    found = {"hips": known(MID_HIP, *HIPS), "neck": known(NECK, *SHOULDERS, 0)}
+    found["ground"] = sorted(known(*ANKLES), key=lambda point: -point[1])
     return {name: points[0] for name, points in found.items() if points}
 
 
@@ -324,15 +322,14 @@ class Pose:
     """A pose as its file has it: joints (25, 3) x, y, confidence; 0 = missing.
 
     `size` is the (height, width) of its picture, where the file says. `fractions`: x and y are in
-    [0, 1], from the first pixels' centres to the last. `people`: how many the file shows; this is
-    the largest confident one, and `everyone` are all of them, in its order.
+    [0, 1], from the first pixels' centres to the last. `people` are all that a JSON file shows, in
+    its order; this is the largest confident one.
     """
 
     joints: np.ndarray
     size: tuple[int, int] | None = None
     fractions: bool = False
-    people: int = 1
-    everyone: tuple[np.ndarray, ...] = ()
+    people: tuple[np.ndarray, ...] = ()
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
         """The joints in pixels of the pose's picture, when that has this (height, width)."""
@@ -350,7 +347,7 @@ class Pose:
         return fit_pose(self.at(picture), picture, frame)
 
 
-MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32), people=0)
+MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32))  # of a picture that shows nobody
 
 
 def read_poses(path: str | Path) -> dict[str, Pose]:
@@ -383,7 +380,7 @@ def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> No
 
 def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
     """Log how many of the poses read from `path` are of pictures that show several people."""
-    if several := sum(pose.people > 1 for pose in poses.values()):
+    if several := sum(len(pose.people) > 1 for pose in poses.values()):
         word = "%s: %d of %d poses have several people; the largest confident one is used"
         log.warning(word, path, several, len(poses))
 
@@ -407,13 +404,13 @@ def read_pose(
             raise BadInput(path, "nobody is found in it", "give a pose as JSON")
     else:
         pose = _choose_pose(file, name)
-    if not pose.people:
+    if pose is MISSING:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
-    if person and pose.people > 1:
-        if person > pose.people:
-            problem = f"{pose.people} people in it, no person {person}"
+    if person and len(pose.people) > 1:
+        if person > len(pose.people):
+            problem = f"{len(pose.people)} people in it, no person {person}"
             raise BadInput(path, problem, "choose another with --person")
-        pose = replace(pose, joints=pose.everyone[person - 1])
+        pose = replace(pose, joints=pose.people[person - 1])
     known = pose.joints[:, 2] > 0
     if not known.any():
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
@@ -568,7 +565,7 @@ def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
     if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
         for one in people:
             one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
-    return Pose(joints, size, fractions, len(people), tuple(people))
+    return Pose(joints, size, fractions, tuple(people))
 
 
 # ------------------------------------------------------------------------------ sheets

@@ -840,7 +840,7 @@ def test_a_pose_is_found_by_the_images_name_or_its_last_part(key, name):
 
 def test_the_whole_name_of_an_image_goes_before_its_last_part():
     known = {"b": poses.MISSING, "a__b": poses.Pose(body())}
-    assert pairs.pose_by_name(known, "a__b").people
+    assert pairs.pose_by_name(known, "a__b") is known["a__b"]
 
 
 def test_poses_of_targets_go_where_their_pictures_go_and_missing_ones_are_zeros(tmp_path, caplog):
