@@ -114,7 +114,12 @@ def open_folder(path: Path) -> Prepared:
         "pairs_test.npy": (np.int32, (counts["pairs_test"], 2)),
         PARSING: (np.uint8, (counts["images"], height, width)),
     }
-    arrays = {name: _open_array(path / name, *shapes[name]) for name in names}
+    arrays = {}
+    for name in names:
+        array, (kind, shape) = np.lib.format.open_memmap(path / name, "r"), shapes[name]
+        same = (array.dtype, array.shape) == (kind, shape)
+        _check(same, f"{name}, {array.dtype} {array.shape}, doesn't match")
+        arrays[name] = array.view(np.ndarray)
     images, joints, *lists = (arrays[name] for name in ARRAYS)
     files, identity, camera, split = _open_people(path / "people.csv", len(images))
     labels, training = np.full(len(files), -1), split == "train"
@@ -123,13 +128,6 @@ def open_folder(path: Path) -> Prepared:
         *(path, path.name, height, width, images, *map(np.array, (joints, *lists))),
         *(files, identity, camera, split, labels, len(people), about, arrays.get(PARSING)),
     )
-
-
-def _open_array(path: Path, kind: type, shape: tuple) -> np.ndarray:
-    array = np.lib.format.open_memmap(path, "r")
-    found = f"{array.dtype} {array.shape}"
-    _check((array.dtype, array.shape) == (kind, shape), f"{path.name}, {found}, doesn't match")
-    return array.view(np.ndarray)
 
 
 def _open_people(path: Path, count: int) -> list[np.ndarray]:
