@@ -474,8 +474,8 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
 
 def _numbers(values: list) -> np.ndarray:
     # Numbers as JSON has them, in lists of one length; raises for anything else.
-    numbers = np.array(values)
-    if numbers.dtype.kind not in "iuf":
+    numbers = np.array(values, object)
+    if not {*map(type, numbers.flat)} <= {int, float}:
         raise TypeError
     return numbers.astype(float)
 
@@ -507,6 +507,8 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
     if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
         whole = content if isinstance(content, dict) else {"annotations": content}
         images = {image["id"]: image for image in whole.get("images", ())}
+        if not isinstance(whole["annotations"], list):
+            raise TypeError
         if len(images) < len(whole.get("images", ())):
             raise ValueError
         people: dict = {}
