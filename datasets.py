@@ -378,7 +378,7 @@ def _calls(name: str) -> list[str]:
 
 
 def _own_calls(names: list[str]) -> list[list[str]]:
-    # Of each picture the same, without the ends by which others could be meant as well.
+    # What tells each picture from the others: its whole path, and the ends that no other has.
     every = [_calls(name) for name in names]
     called = Counter(itertools.chain.from_iterable(every))
     return [[whole, *(end for end in ends if called[end] == 1)] for whole, *ends in every]

@@ -617,17 +617,18 @@ def comparison(source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray)
 
 def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarray:
     """Lines of (x, y) points by name, each below its caption on its own scale: uint8 (H, W, 3)."""
-    width, height = 640, 64
-    lines = {name: np.array(line) for panel in panels for name, line in panel.items()}  # (N, 2)
-    end = max((line[-1, 0] for line in lines.values()), default=1)
-    strips = [caption(f"{end:,.0f} samples", width)]
-    for name, line in lines.items():
-        low, high, last = line[:, 1].min(), line[:, 1].max(), line[-1, 1]
-        points = (line - (0, low)) / (end, (high - low) or 1)  # in [0, 1]
-        points = points * (width - 2, 3 - height) + (0, height - 2)
-        picture = Image.new("RGB", (width, height), (240, 240, 240))
-        ImageDraw.Draw(picture).line(points.repeat(2, 0).ravel().tolist(), "blue", 2)
-        strips += [caption(f"{name} {last:.3g} ({low:.3g} to {high:.3g})", width), picture]
+    width, height, strips = 640, 64, []
+    end = max((x for panel in panels for line in panel.values() for x, _ in line), default=1)
+    for panel in panels:
+        strips.append(caption(f"{end:,.0f} samples", width))
+        for name, line in panel.items():
+            x, y = np.array(line).T
+            low, high = y.min(), y.max()
+            across, up = (width - 2) / end * x, (height - 3) / ((high - low) or 1) * (y - low)
+            points = np.stack([across, height - 2 - up], 1).repeat(2, 0)  # to show a single one
+            picture = Image.new("RGB", (width, height), (240, 240, 240))
+            ImageDraw.Draw(picture).line(points.ravel().tolist(), "blue", 2)
+            strips += [caption(f"{name} {y[-1]:.3g} ({low:.3g} to {high:.3g})", width), picture]
     return np.concatenate(strips)
 
 
