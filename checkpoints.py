@@ -36,6 +36,8 @@ BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes wit
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; auto: CUDA if there is one. Raises ClickException without it."""
+    if str(name) not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"device {name}", "not a device that posegan knows", "use auto, cpu or cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -55,7 +57,7 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     Raises ClickException for a part of what torchrun sets, and where another process has gone.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    given = [name for name in names if name in os.environ]
+    given = [name for name in names if os.environ.get(name)]
     if not given:
         yield 0, 1
         return
@@ -152,15 +154,19 @@ def well_formed(content: dict) -> bool:
             (train.seed, 0, 2**63 - 1),
         )
         kinds = [(getattr(train, one.name), one.type) for one in dataclasses.fields(train)]
+        weights = [float(weight) for weight in train.loss_weights.values()]
         return (
             all(isinstance(value, get_origin(kind) or kind) for value, kind in kinds)
             and shape["model"] in models.GENERATORS
             and 0 < train.learning_rate <= 1
             and {*train.augment} <= {*AUGMENTATIONS}
+            and train.precision in ("auto", "float32", "bfloat16")
+            and 0 < sum(weights) < math.inf
+            and min(weights) >= 0
             and all(type(x) is int and least <= x <= most for x, least, most in numbers)
             and all(value.isfinite().all() for value in state["average"].values())
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError):
         return False
 
 

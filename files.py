@@ -256,7 +256,7 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
             return
         made = [one for one in place.parents if not one.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{place.name[:100]}.partial-"
+        prefix = f".{place.name[:40]}.partial-"  # names are long in bytes
         with tempfile.TemporaryDirectory("", prefix, place.parent, True) as folder:
             new, old = Path(folder, "new", path.name), Path(folder, "old")
             new.parent.mkdir()

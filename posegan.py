@@ -24,6 +24,7 @@ recipes      the settings of a run, and their defaults
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
@@ -214,6 +215,7 @@ def setting(option: str, kind: click.ParamType, text: str) -> Callable:
 )
 @click.option(
     "--model",
+    type=PATH,
     metavar=f"{'|'.join(recipes.MODELS)}|pretrained|FILE",
     show_default=recipes.RECIPE["model"],
     help="flow: pose flow; residual: RPT-GAN; unet: pix2pix. pretrained, or a FILE: begin with the "
@@ -226,6 +228,7 @@ def setting(option: str, kind: click.ParamType, text: str) -> Callable:
 )
 @click.option(
     "--features",
+    type=PATH,
     metavar=f"{'|'.join(recipes.FEATURES)}|FILE",
     show_default=recipes.shown("features"),
     help="Frozen ImageNet network: judges pictures, and is residual's descriptor. lite0 comes with "
@@ -287,8 +290,9 @@ def train(ctx, resume, **settings) -> None:
         checkpoint, ended = training.train(config, prepared, resume, report)
     if os.environ.get("RANK", "0") != "0":
         return
+    run, root, model = (shlex.quote(str(path)) for path in (config.run, config.root, checkpoint))
     if not ended:
-        command = f"posegan train --run {config.run} --resume"
+        command = f"posegan train --run {run} --resume"
         say(f"{checkpoint}: stopped; continue with {command}", err=True)
         ctx.exit(130)
     show_first_scores(config, prepared, checkpoint)
@@ -296,8 +300,8 @@ def train(ctx, resume, **settings) -> None:
     say(
         f"samples: {checkpoint.parent / 'samples'}",
         f"checkpoint: {checkpoint}",
-        f"next: posegan generate example walk --out walk.gif --checkpoint {checkpoint}",
-        f"      posegan score --data {tested} --root {config.root} --checkpoint {checkpoint}",
+        f"next: posegan generate example walk --out {run}/walk.gif --checkpoint {model}",
+        f"      posegan score --data {tested} --root {root} --checkpoint {model}",
     )
 
 
@@ -307,7 +311,7 @@ def open_or_draw(data: str, root: str) -> "pairs.Prepared":
 
     if data == "demo" and not Path(root, "demo").exists():
         if os.environ.get("WORLD_SIZE", "1") != "1":
-            remedy = "run posegan prepare once before several processes"
+            remedy = f"run {pairs.how_to_prepare(data, root)} once before several processes"
             raise BadInput(f"{root}/demo", "not prepared yet", remedy)
         prepare_with_progress({"root": root})
     return pairs.load_mixture(data, root)
@@ -332,11 +336,15 @@ def check_run(run: Path, resume: bool) -> None:
     """Refuse to write over a run, or to resume one that isn't there."""
     there = any((run / name).exists() for name in ("latest.pt", "previous.pt"))
     kept = any((run / name).exists() for name in ("best.pt", "generator.pt", "curves.png"))
+    kept = kept or any(run.glob("samples/*"))
     if (there or kept) and not resume:
         remedy = "choose another folder with --run" + ", or continue with --resume" * there
         raise BadInput(run, "a run already exists", remedy)
-    if (run / "dataset.json").exists():
-        raise BadInput(run, "a prepared data set", "name another folder with --run")
+    if any((folder / "dataset.json").exists() for folder in (run, run.parent)):
+        raise BadInput(run, "in a prepared data set", "name another folder with --run")
+    log = run / "log.jsonl"  # of a run that ended before its first checkpoint it may be replaced
+    if log.is_file() and not there and log.read_bytes()[:9] not in (b"", b'{"step": '):
+        raise BadInput(log, "no run's log", "name another folder with --run")
     if resume and not there:
         remedy = "start the run without --resume, or name its folder with --run"
         raise BadInput(run, "no checkpoint to resume", remedy)
@@ -415,8 +423,8 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
 
 
 @main.command()
-@click.argument("source", required=False)
-@click.argument("pose", nargs=-1)
+@click.argument("source", required=False, type=PATH)
+@click.argument("pose", nargs=-1, type=PATH)
 @checkpoint_option
 @click.option(
     "--out",
@@ -427,6 +435,7 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
 )
 @click.option(
     "--source-pose",
+    type=PATH,
     metavar="FILE",
     help="The person's own pose in SOURCE.  [default: NAME.json or NAME_keypoints.json beside "
     "SOURCE, else found by Keypoint R-CNN]",
@@ -467,6 +476,8 @@ def generate(source, pose, data, root, count, **options) -> None:
     posegan generate --data market1501 --out more --count 8
     """
     context = click.get_current_context()
+    if options["sheet"]:
+        refuse(context, ("paste",), "a sheet shows the frame alone")
     if not data:
         refuse(context, ("root", "count"), "it needs --data")
         if not source or not pose:
@@ -574,7 +585,8 @@ def output_paths(
         if len(photos) == 1 and (total == 1 or out.suffix.lower() in (".gif", ".webp")):
             return [(out, total)]
         many = f"{len(photos) * total} pictures"
-        raise click.UsageError(f"--out {out}: {many} need a folder, --sheet or a .gif")
+        remedy = "a folder or --sheet" if len(photos) > 1 else "a folder, --sheet or a .gif"
+        raise click.UsageError(f"--out {out}: {many} need {remedy}")
     ends = []
     for one in targets:
         moves = [(f"{one.names[0]}.gif", len(one.names))]
@@ -587,7 +599,8 @@ def check_places(paths: list[Path], inputs: list[str], options: dict) -> None:
     from posegan.poses import IMAGE_SUFFIXES, split_name
 
     taken: dict[str, Path] = {}
-    read = {split_name(name)[0]: IMAGE_SUFFIXES for name in inputs}
+    files = (split_name(name)[0] for name in inputs)
+    read = {file: IMAGE_SUFFIXES for file in files if Path(file).exists()}  # else it is a motion
     read |= {options[name]: () for name in ("checkpoint", "source_pose", "pose_weights")}
     for path in paths:
         # Many file systems take names that differ only in case for one.
@@ -635,7 +648,7 @@ def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict)
 @click.option(
     "--poses",
     multiple=True,
-    metavar="PATH",
+    type=PATH,
     help="The targets' poses, for mask_ssim and pck: key-point CSV (may be repeated), COCO JSON, "
     "or folder of these or of OpenPose JSON.",
 )

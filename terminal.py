@@ -54,9 +54,9 @@ def names_of(known: Collection[str], none: bool = False) -> Callable[[str], tupl
     """What parses names with commas between, in the order of `known`; `none`: or "none"."""
 
     def parse(value: str) -> tuple[str, ...]:
-        names = [] if none and value == "none" else value.split(",")
+        names = [] if value == ("none" if none else "") else value.split(",")
         for name in names:
-            if name and name not in known:
+            if name not in known:
                 raise click.BadParameter(f"{name}: choose from {', '.join(known)}")
         return tuple(name for name in known if name in names)
 
@@ -129,7 +129,8 @@ def one_line() -> Iterator[None]:
             raise
         said = (str(error) or "no reason given").splitlines()[0]
         message = f"{type(error).__name__}: {said}; POSEGAN_DEBUG=1 shows where: please report it"
-        if isinstance(error, MemoryError):
+        lack = ("allocate memory", "out of memory", "new thread")  # RuntimeErrors of torch's
+        if isinstance(error, MemoryError) or any(word in said for word in lack):
             message = f"not enough memory ({said}); use smaller numbers or fewer files"
         if isinstance(error, OSError):
             message = f"{error.filename or 'the output'}: can't be used ({error.strerror or said})"
@@ -190,7 +191,7 @@ class Commands(click.Group):
 
 def silent_process() -> bool:
     """Whether this is one of several processes, and not the one that speaks."""
-    return "WORLD_SIZE" in os.environ and os.environ.get("RANK", "0") != "0"
+    return bool(os.environ.get("WORLD_SIZE")) and os.environ.get("RANK", "0") != "0"
 
 
 def say(*lines: object, err: bool = False) -> None:

@@ -33,7 +33,7 @@ from posegan.checkpoints import (
     to_pictures,
     write_checkpoint,
 )
-from posegan.poses import BadInput
+from posegan.files import BadInput, replaced
 from posegan.recipes import TrainConfig
 
 try:
@@ -267,15 +267,24 @@ def restore(state: State, content: dict, run: Path) -> None:
 
     Raises ClickException where they don't fit it.
     """
+    # The settings of the optimisers are the code's.
+    settings = {
+        name: {"param_groups": part.state_dict()["param_groups"]}
+        for name, part in state.parts().items()
+        if name.endswith("optimizer")
+    }
     try:
         for name, part in state.parts().items():
-            part.load_state_dict(content["state"][name])
+            part.load_state_dict(content["state"][name] | settings.get(name, {}))
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for parameter, moments in optimizer.state.items():
                 for name in ("exp_avg", "exp_avg_sq"):  # the fused step believes their layout
                     if moments[name].shape != parameter.shape:
                         raise ValueError(name)
                     moments[name] = torch.empty_like(parameter).copy_(moments[name])
+                least = torch.stack([moments["step"].view(()), moments["exp_avg_sq"].min()])
+                if not (least >= 0).all():  # or NaN
+                    raise ValueError("step")
         state.step, state.best = content["state"]["step"], float(content["state"]["best"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
         problem = "its checkpoint doesn't fit its settings"
@@ -408,7 +417,7 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     try:
         if rank == 0 and fcntl:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
-            for lost in run.glob(".*.partial-*"):  # of a process that was killed
+            for lost in run.glob(".*.pt.partial-*"):  # of a process that was killed
                 shutil.rmtree(lost)
     except OSError:
         os.close(folder)
@@ -568,12 +577,9 @@ def read_log(run: Path) -> list[dict]:
 
 def open_log(run: Path, step: int) -> None:
     """Make the run's folder and cut its log behind `step`, where a resumed run goes on."""
-    with writing(run):
-        (run / "samples").mkdir(parents=True, exist_ok=True)
-        kept = [json.dumps(one) + "\n" for one in read_log(run) if one["step"] <= step]
-        beside = run / "log.partial"
+    kept = [json.dumps(one) + "\n" for one in read_log(run) if one["step"] <= step]
+    with replaced(run / "log.jsonl", "--run") as beside:
         beside.write_text("".join(kept))
-        os.replace(beside, run / "log.jsonl")
 
 
 # ------------------------------------------------------------------------------ sheets
@@ -594,6 +600,7 @@ def write_samples(run: Path, state: State, prepared: pairs.Prepared) -> None:
     rows = [list(chain(*quads[i : i + 2])) for i in range(0, len(quads), 2)]
     zoom = max(1, 128 // prepared.height)
     with writing(run):
+        (run / "samples").mkdir(exist_ok=True)
         Image.fromarray(poses.sheet(rows, zoom)).save(run / "samples" / f"{state.step:06d}.png")
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import shlex
 import shutil
 import tarfile
 import zipfile
@@ -761,6 +762,10 @@ def of_settings(**changes: object) -> Callable[[Path], None]:
     return lambda here: run_harmed(here, lambda content: content["config"]["train"].update(changes))
 
 
+def harm_log(here: Path) -> None:
+    write(here / "new" / "log.jsonl", b'{"my": "own"}\n')
+
+
 def only_the_models(here: Path) -> None:
     for name in ("latest.pt", "previous.pt"):
         (here / "run" / name).unlink(missing_ok=True)
@@ -789,6 +794,22 @@ DONE = [
     ("batch", of_settings(batch_size=0), RESUME, "latest.pt: a checkpoint with missing or imp"),
     ("rain", of_settings(augment=("rain",)), RESUME, "latest.pt: a checkpoint with missing or"),
     ("minus", of_settings(learning_rate=-1.0), RESUME, "latest.pt: a checkpoint with missing"),
+    ("weights", of_settings(loss_weights={}), RESUME, "latest.pt: a checkpoint with missing or"),
+    ("weight", of_settings(loss_weights={"reconstruction": -1}), RESUME, "latest.pt: a checkpoint"),
+    ("huge", of_settings(loss_weights={"adversarial": 10**400}), RESUME, "latest.pt: a checkpoint"),
+    ("kind", of_settings(precision="half"), RESUME, "latest.pt: a checkpoint with missing or imp"),
+    ("device", of_settings(device="tpu"), RESUME, "device tpu: not a device that posegan knows"),
+    ("log", harm_log, TRAIN, "log.jsonl: no run's log; name another folder"),
+    ("inside", None, TRAIN.replace("--run new", "--run data/folder/new"), "in a prepared data set"),
+    ("no pose", None, COMMANDS["generate"].replace("pose.json", "''"), "is empty; give a path"),
+    ("no model", None, f"{TRAIN} --model=", "is empty; give a path"),
+    ("commas", None, f"{COMMANDS['score']} --scores ,", "choose from pixels, ssim_dscf"),
+    (
+        "pasted sheet",
+        None,
+        f"{COMMANDS['generate']} --sheet --paste",
+        "a sheet shows the frame alone",
+    ),
     ("twice", json.dumps(TWICE), COMMANDS["generate"], "pose.json: neither OpenPose nor COCO"),
 ]
 
@@ -800,8 +821,8 @@ def test_what_would_succeed_wrongly_is_refused(here, what, harm, command, word):
     elif harm:
         points = np.array([[40.0, 40.0, 1.0]] * 25)
         write(here / "pose.json", openpose(points) if harm == "pose.json" else harm.encode())
-    usage = what in ("tiny crop", "rate", "start", "steps")
-    refused(here, command.split(), word, 2 if usage else 1)
+    usage = ("tiny crop", "rate", "start", "steps", "no pose", "no model", "commas", "pasted sheet")
+    refused(here, shlex.split(command), word, 2 if what in usage else 1)
 
 
 def test_moments_of_another_layout_are_taken_as_they_should_lie(here):

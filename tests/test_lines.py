@@ -192,7 +192,7 @@ LINES = [
     ("train --data folder:nan --root data", 1, "not every data set has a share"),
     ("train --data ,folder --root data", 1, "not a folder name"),
     ("train --resume --run run --root data --steps 1", 2, "--steps 1: the run has done 2"),
-    ("train --data folder --root data --run data/folder", 1, "data/folder: a prepared data set"),
+    ("train --data folder --root data --run data/folder", 1, "data/folder: in a prepared data set"),
     ("train --batch-size 1000000000", 2, "'--batch-size'"),
     ("train --resume --run none", 1, "none: no checkpoint to resume"),
     ("train --run model.pt", 2, "'model.pt' is a file"),
