@@ -267,15 +267,12 @@ def restore(state: State, content: dict, run: Path) -> None:
 
     Raises ClickException where they don't fit it.
     """
-    # The settings of the optimisers are the code's.
-    settings = {
-        name: {"param_groups": part.state_dict()["param_groups"]}
-        for name, part in state.parts().items()
-        if name.endswith("optimizer")
-    }
     try:
         for name, part in state.parts().items():
-            part.load_state_dict(content["state"][name] | settings.get(name, {}))
+            values = content["state"][name]
+            if isinstance(part, torch.optim.Optimizer):  # its settings are the code's
+                values = values | {"param_groups": part.state_dict()["param_groups"]}
+            part.load_state_dict(values)
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for parameter, moments in optimizer.state.items():
                 for name in ("exp_avg", "exp_avg_sq"):  # the fused step believes their layout

@@ -175,7 +175,7 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     message = run("train", "--data", "market1501", "--root", tmp_path, code=1)
     assert "posegan prepare --data market1501" in message
     assert "choose from shrinking" in run("train", "--augment", "blur", code=2)
-    for missing in (tmp_path / "none.pth", "lite1", ""):
+    for missing in (tmp_path / "none.pth", "lite1"):
         message = run("train", *few, "--features", missing, code=2)
         assert f"--features {missing}: no such file; give one, or of lite0, resnet50" in message
     (tmp_path / "bad.pth").write_bytes(b"no weights")

@@ -20,7 +20,7 @@ ROOMS = {
     "scoring": {"checkpoints", "metrics", "pairs", "augment", "poses", "files", "terminal"},
     "training": {
         *("losses", "checkpoints", "metrics", "pairs", "models", "features", "augment", "poses"),
-        "recipes",
+        *("files", "recipes"),
     },
     "losses": {"metrics", "models", "augment", "poses"},
     "checkpoints": {"datasets", "pairs", "models", "features", "augment", "files", "recipes"},
