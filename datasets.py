@@ -180,7 +180,11 @@ def _folder(config: PrepareConfig) -> Listing:
         for name, pose in poses.read_poses(given).items():
             poses.merge(known, {poses.stem(name): pose}, given)
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
-    rows = []
+    people = [name for name in names if str(PurePosixPath(name).parent) != (above or ".")]
+    if people and len(people) < len(names):
+        word = "%s: %d pictures beside the folders of people are left out"
+        log.warning(word, source.path, len(names) - len(people))
+    names, rows = people or names, []
     missing = poses.MISSING if known else None
     for name, calls in zip(names, _own_calls(names)):
         parts = PurePosixPath(name).relative_to(above).parts

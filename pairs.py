@@ -88,6 +88,9 @@ def load(name: str, root: str | Path = "data") -> Prepared:
         same = prepared.description["digest"] == fingerprint(prepared)
         _check(same, "changed since it was prepared")
         return prepared
+    except OSError as error:
+        problem = f"can't be read ({error.strerror or error})"
+        raise BadInput(error.filename or path, problem, "check its permissions") from None
     except Exception as error:  # NumPy, csv and json raise whatever the bytes provoke
         reason = f"no {error}" if isinstance(error, KeyError) else error
         remedy = f"run {command} --overwrite"
@@ -401,7 +404,7 @@ def _poses_of_targets(
     # As (N, 25, 3), zeros where a target has none.
     known: dict[str, poses.Pose] = {}
     for path in given:
-        known |= poses.read_poses(path)
+        poses.merge(known, poses.read_poses(path), path)
     found = [pose_by_name(known, name) for name in names]
     lacking = [name for name, pose in zip(names, found) if pose is None]
     if len(lacking) == len(names):

@@ -1,6 +1,7 @@
 """One's own photograph: the person is framed, moved by a generator, and put back into the place."""
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
@@ -269,15 +270,20 @@ def read_targets(
         remedy = f"check the path, or name a motion: {', '.join(demo.MOTIONS)}"
         raise BadInput(pose, "no such file", remedy)
     if path.is_dir():
-        files = poses.visible(path, (".json", ".csv", *poses.IMAGE_SUFFIXES))
+        files = poses.visible(path, (".json", ".csv"))
+        known = {file.stem.removesuffix("_keypoints") for file in files}
+        photos = poses.visible(path, poses.IMAGE_SUFFIXES)
+        files += [file for file in photos if file.stem not in known]  # nor those of known poses
     for file in files:
         try:
             targets.found.append(poses.read_pose(file, find, person))
         except ClickException as error:
             targets.broken.append(error)
         else:
-            name = Path(str(file).replace(":", "_"))
-            targets.names.append(name.stem.removesuffix("_keypoints"))
+            where, row = poses.split_name(str(file))
+            name = Path(where).name + f":{row}" * bool(row)
+            name = Path(re.sub("[:/]", "_", name)).stem
+            targets.names.append(name.removesuffix("_keypoints"))
     if not targets.found:
         none = BadInput(path, "no poses in it", "put JSON files or photos there")
         raise targets.broken[0] if len(targets.broken) == 1 else none
@@ -359,8 +365,11 @@ def shoot(
     photo.
     """
     photo_size = H, W = picture.shape[:2]
-    if own is None and crop and (min(crop[2:]) <= 0 or crop[0] >= W or crop[1] >= H):
-        problem = f"outside the photo, which is {W} wide and {H} high"
+    left, top, right, bottom = crop or (0, 0, W, H)
+    outside = own is None and (min(right, bottom) <= 0 or left >= W or top >= H)
+    if outside or right - left > 4 * W or bottom - top > 4 * H:
+        problem = "outside" if outside else "much larger than"
+        problem += f" the photo, which is {W} wide and {H} high"
         raise BadInput("--crop", problem, "give left, top, right and bottom in its pixels")
     frame, moved = frame_person(photo_size, size, own, [], crop), []
     for one in targets:
@@ -371,6 +380,7 @@ def shoot(
             placed = aim(placed, own, photo_size, frame)
         if one.found and not within(placed, photo_size)[..., 2].any():
             remedy = "check its coordinates, or leave out --no-fit"
+            remedy = "check the person's own pose" if fit else remedy
             raise BadInput(one.names[0], "no joint is inside the photo", remedy)
         moved.append(placed)
     moved = np.concatenate(moved)
@@ -441,8 +451,10 @@ class Model:
         can't be used.
         """
         picture = read_photo(photo)
-        if isinstance(source_pose, np.ndarray | Tensor):
-            own = np.asarray(source_pose, np.float32)
+        if crop is not None:
+            check_crop(crop)
+        if not isinstance(source_pose, str | Path | None):
+            own = as_joints(source_pose, "source_pose")
         else:
             file = Path(photo) if isinstance(photo, str | Path) else None
             own, _ = own_pose(file, picture, source_pose, self.find)
@@ -463,22 +475,49 @@ def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) ->
         if targets.broken:
             raise targets.broken[0]
         return targets
-    joints = np.asarray(pose, np.float32)
-    if joints.shape != (25, 3):
-        raise BadInput("pose", f"an array of {joints.shape}", "give joints (25, 3)")
-    return Targets(["pose"], [poses.Pose(joints)], [])
+    return Targets(["pose"], [poses.Pose(as_joints(pose, "pose"))], [])
+
+
+def check_crop(crop: Crop) -> None:
+    """Raise ClickException for what is no box."""
+    try:
+        left, top, right, bottom = crop
+        good = min(right - left, bottom - top) >= SMALLEST
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise BadInput("crop", "not a box", "give left, top, right, bottom in pixels")
+
+
+def as_joints(pose: np.ndarray | Tensor, name: str) -> np.ndarray:
+    """Joints float32 (25, 3) of what a program calls `name`. Raises ClickException for others."""
+    try:
+        joints = np.asarray(pose, np.float32).copy()
+        good = joints.shape == (25, 3) and (abs(joints) <= poses.FARTHEST).all()
+    except (TypeError, ValueError, RuntimeError):
+        good = False
+    if not (good and (joints[:, 2] > 0).any()):
+        problem = "not the joints (25, 3) of BODY_25, of which some are known"
+        raise BadInput(name, problem, "give x and y in pixels, and confidence")
+    joints[:, 2] = joints[:, 2].clip(0, 1)
+    return joints
 
 
 def read_photo(photo: Photo) -> np.ndarray:
     """A photo as `Model` takes it, as uint8 (H, W, 3). Raises ClickException for what is none."""
+    if isinstance(photo, str | Path):
+        return poses.read_photo(Path(photo))
+    problem, remedy = type(photo).__name__, "give a file, a PIL picture or a uint8 tensor (3, H, W)"
     if isinstance(photo, Tensor):
-        if photo.dtype != torch.uint8 or photo.ndim != 3 or len(photo) != 3:
-            problem = f"a tensor {photo.dtype} {tuple(photo.shape)}"
-            raise BadInput("photo", problem, "give uint8 (3, H, W)")
-        return photo.permute(1, 2, 0).cpu().numpy()
-    if isinstance(photo, Image.Image):
-        return np.asarray(photo.convert("RGB"))
-    return poses.read_photo(Path(photo))
+        if photo.dtype == torch.uint8 and photo.ndim == 3 and len(photo) == 3:
+            return poses.large_enough(photo.permute(1, 2, 0).cpu().numpy(), "photo")
+        problem = f"a tensor {photo.dtype} {tuple(photo.shape)}"
+    elif isinstance(photo, Image.Image):
+        try:
+            return poses.large_enough(poses.upright(photo), "photo")
+        except (ValueError, OSError) as error:
+            problem = f"a picture that can't be used ({error})"
+    raise BadInput("photo", problem, remedy)
 
 
 def load(checkpoint: str | Path | None = None, device: str = "auto") -> Model:
@@ -486,7 +525,7 @@ def load(checkpoint: str | Path | None = None, device: str = "auto") -> Model:
 
     Raises ClickException where there is none, or for a device this machine lacks.
     """
-    path = Path(checkpoint) if checkpoint else checkpoints.default_checkpoint()
+    path = checkpoints.default_checkpoint() if checkpoint is None else Path(checkpoint)
     return Model(checkpoints.load_generator(path, checkpoints.pick_device(device)), finder(device))
 
 
@@ -496,9 +535,20 @@ def finder(device: str, weights: str | None = None) -> Callable:
     Raises ClickException where the file `weights` is given and holds none.
     """
     find = partial(features.find_poses, weights=weights, device=checkpoints.pick_device(device))
+    failed: list[ClickException] = []
     if weights:
         find([])
-    return find
+
+    def find_once(images: list[np.ndarray]) -> np.ndarray:
+        if failed:  # a download, which is tried once
+            raise failed[0]
+        try:
+            return find(images)
+        except ClickException as error:
+            failed.append(error)
+            raise
+
+    return find_once
 
 
 def score(

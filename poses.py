@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -188,7 +189,7 @@ def stem(name: str) -> str:
     """A name without the suffixes of pictures, of which Market-1501 has names with two."""
     while name.lower().endswith(IMAGE_SUFFIXES):
         name = name.rpartition(".")[0]
-    return name
+    return unicodedata.normalize("NFC", name)  # macOS takes accents apart
 
 
 def visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -203,18 +204,27 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
     Raises ClickException, which calls the picture `name`, where it can't be read.
     """
     with _opened(source, name) as image:
-        image.load()
-        with suppress(Exception):  # EXIF may be damaged where the pixels are whole
-            ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(_to_rgb(image))
+        return upright(image)
+
+
+def upright(image: Image.Image) -> np.ndarray:
+    """The pixels uint8 (H, W, 3) of an open picture. Raises ValueError or OSError."""
+    image.load()
+    with suppress(Exception):  # EXIF may be damaged where the pixels are whole
+        image = ImageOps.exif_transpose(image)
+    return np.asarray(_to_rgb(image))
 
 
 def read_photo(file: Path) -> np.ndarray:
     """A photo of a person, uint8 (H, W, 3). Raises ClickException, for tiny pictures too."""
-    picture = read_image(file, str(file))
+    return large_enough(read_image(file, str(file)), file)
+
+
+def large_enough(picture: np.ndarray, name: object) -> np.ndarray:
+    """A picture (H, W, 3) that may show a person. Raises ClickException for tiny ones."""
     if min(picture.shape[:2]) < SMALLEST:
         size = "{}x{}".format(*picture.shape)
-        raise BadInput(file, f"{size} pixels are too few to show a person", "give a larger photo")
+        raise BadInput(name, f"{size} pixels are too few to show a person", "give a larger photo")
     return picture
 
 
@@ -245,8 +255,12 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
         problem, remedy = "empty, or not a readable picture", "save it as JPEG or PNG"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         problem, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "reduce it first"
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
         problem, remedy = f"damaged picture ({error})", "download it again, or save it as PNG"
+        if getattr(error, "errno", None):
+            problem, remedy = f"can't be read ({error.strerror})", "check its permissions"
     raise BadInput(name, problem, remedy)
 
 
@@ -350,9 +364,10 @@ class Pose:
 MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32))  # of a picture that shows nobody
 
 
-def read_poses(path: str | Path) -> dict[str, Pose]:
+def read_poses(path: str | Path, chosen: bool = False) -> dict[str, Pose]:
     """Read poses by picture name: of a DSCF/PATN CSV, of JSON as `parse_json` takes it, or a folder
-    of these. Raises ClickException for whatever is no such file.
+    of these; says where it shows several people, unless one is `chosen` later. Raises
+    ClickException for whatever is no such file.
     """
     path, poses = Path(path), {}
     if path.is_dir():
@@ -367,7 +382,8 @@ def read_poses(path: str | Path) -> dict[str, Pose]:
         merge(poses, _parse_csv(data, file) if table else parse_json(data, file, name), file)
     if not poses:
         raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
-    warn_of_several(path, poses)
+    if not chosen:
+        warn_of_several(path, poses)
     return poses
 
 
@@ -403,7 +419,7 @@ def read_pose(
         if not pose.joints[:, 2].any():
             raise BadInput(path, "nobody is found in it", "give a pose as JSON")
     else:
-        pose = _choose_pose(file, name)
+        pose = _choose_pose(read_poses(file, bool(person)), file, name)
     if pose is MISSING:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
     if person and len(pose.people) > 1:
@@ -416,6 +432,8 @@ def read_pose(
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
     if not np.delete(known, (0, NECK, 15, 16, 17, 18)).any():
         raise BadInput(path, "shows only a head", "give a pose with shoulders, hips or limbs")
+    if known.sum() > 1 and not np.ptp(pose.joints[known, :2], 0).any():
+        raise BadInput(path, "all its joints are in one place", "give a pose that shows a person")
     return pose
 
 
@@ -428,8 +446,7 @@ def split_name(path: str) -> tuple[str, str]:
     return path, ""
 
 
-def _choose_pose(file: str, name: str) -> Pose:
-    poses = read_poses(file)
+def _choose_pose(poses: dict[str, Pose], file: str, name: str) -> Pose:
     first = next(iter(poses))
     one = "give one of its files" if Path(file).is_dir() else f"choose one, such as {file}:{first}"
     if name and name not in poses:
@@ -652,5 +669,7 @@ def write_pictures(
         with replaced(path, option, overwrite) as beside:
             try:
                 picture.save(beside, **options)
-            except ValueError as error:  # too large for its format
+            except (ValueError, OverflowError, OSError) as error:  # too large for its format
+                if getattr(error, "errno", None):
+                    raise
                 raise BadInput(path, f"can't be written ({error})", "end it with .png") from None

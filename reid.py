@@ -4,6 +4,7 @@ import contextlib
 import csv
 import itertools
 import re
+import shutil
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -69,21 +70,27 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
     (rank, world), total = checkpoints.rank_and_world(), len(rows)
     if rank == 0:
         write_manifest(out / "manifest.csv", rows)
+        for lost in folder.glob(".*.partial-*"):  # of a process that was killed
+            shutil.rmtree(lost, ignore_errors=True)
     if world > 1:
         dist.barrier()
     rows = rows[rank::world]
-    left = [row for row in rows if not (folder / row.file).exists()]
+    left = [row for row in rows if not _is_whole(folder / row.file)]
     with progress_line("generating", "pictures") as update:
         for start in range(0, len(left), pairs.CHUNK):
             part = left[start : start + pairs.CHUNK]
             batch = pairs.gather(prepared, np.array([row.pair for row in part]))
             given = (batch[name] for name in ("source", "target_pose", "source_pose"))
             made = checkpoints.to_pictures(checkpoints.generate(generator, *given))
-            poses.write_pictures(made, [folder / row.file for row in part], overwrite=False)
+            poses.write_pictures(made, [folder / row.file for row in part], overwrite=True)
             update(completed=len(rows) - len(left) + start + len(part), total=len(rows))
     if world > 1:
         dist.barrier()
     say(f"{out}: {total:,} pictures of {prepared.identities:,} people")
+
+
+def _is_whole(picture: Path) -> bool:
+    return picture.is_file() and picture.stat().st_size > 0
 
 
 def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import body, csv_of, encoded, fails, openpose, write
+from conftest import body, csv_of, encoded, fails, openpose, picture, write
 from PIL import Image
 
 import posegan
@@ -397,9 +397,9 @@ def test_pictures_and_tensors_come_back_as_they_went_in(model):
 
 def test_arguments_that_are_no_photo_or_pose_say_so(model):
     image, own = someone()
-    with fails(r"photo: a tensor torch.float32 \(3, 8, 8\); give uint8 \(3, H, W\)"):
+    with fails(r"photo: a tensor torch.float32 \(3, 8, 8\); give a file, a PIL picture"):
         model(torch.zeros(3, 8, 8), own)
-    with fails(r"pose: an array of \(18, 3\); give joints \(25, 3\)"):
+    with fails(r"pose: not the joints \(25, 3\)"):
         model(Image.fromarray(image), np.zeros((18, 3)))
 
 
@@ -435,3 +435,81 @@ def test_the_example_is_small_and_shows_a_person():
     assert sum(file.stat().st_size for file in files) < 100_000
     image, own = example()
     assert photo.within(own, image.shape[:2])[:, 2].sum() >= 18
+
+
+def test_a_pose_of_a_table_has_its_whole_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    points = [10 + place for place in range(18)]
+    rows = [f"{name}/0.png: {points}: {points}" for name in ("al", "bo")]
+    write(tmp_path / "poses.csv", "\n".join([poses.CSV_HEADER, *rows]))
+    names = [photo.read_targets(f"poses.csv:{name}/0.png").names[0] for name in ("al", "bo")]
+    assert names == ["poses.csv_al_0", "poses.csv_bo_0"]
+
+
+def test_a_picture_with_its_pose_beside_is_no_pose_of_a_folder(tmp_path):
+    write(tmp_path / "a.png", encoded(picture()))
+    write(tmp_path / "a_keypoints.json", openpose(body()))
+    assert photo.read_targets(tmp_path).names == ["a"]
+
+
+@pytest.mark.parametrize("mode", ["EXIF", "I;16", "RGBA"])
+def test_an_open_picture_is_read_as_its_file_is(tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6 if mode == "EXIF" else 1
+    values = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 100
+    made = Image.fromarray(values) if mode == "I;16" else Image.fromarray(picture(0, (20, 30)))
+    if mode == "RGBA":
+        made.putalpha(99)
+    made.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert np.array_equal(photo.read_photo(opened), photo.read_photo(tmp_path / "a.png"))
+
+
+def closed() -> Image.Image:
+    made = Image.new("RGB", (30, 30))
+    made.close()
+    return made
+
+
+@pytest.mark.parametrize(
+    "given", [None, b"x", np.zeros((30, 30, 3)), torch.zeros(3, 0, 0), closed()]
+)
+def test_what_is_no_photo_says_what_is_one(given):
+    with fails("photo: .*give a file, a PIL picture or a uint8 tensor"):
+        photo.read_photo(given)
+
+
+JOINTS = np.ones((25, 3)) * np.arange(1, 26)[:, None]
+
+
+@pytest.mark.parametrize(
+    "given", [JOINTS[:17], JOINTS * np.nan, JOINTS * 0, JOINTS * 1e9, "x", [1]]
+)
+def test_what_are_no_joints_is_one_line(given):
+    with fails("pose: not the joints"):
+        photo.as_joints(given, "pose")
+
+
+def test_confidence_is_at_most_one():
+    assert photo.as_joints(JOINTS, "pose")[:, 2].tolist() == [1.0] * 25
+
+
+@pytest.mark.parametrize("crop", [(1, 2, 3), (9, 9, 3, 40), (0, 0, 0, 0), "abcd", np.zeros((4, 2))])
+def test_what_is_no_box_is_one_line(crop):
+    with fails("crop: not a box; give left, top, right, bottom"):
+        photo.check_crop(crop)
+
+
+def test_weights_that_cant_be_fetched_are_asked_for_once(monkeypatch):
+    asked = []
+
+    def fetch(images, **_):
+        asked.append(len(images))
+        raise poses.BadInput("weights", "can't be fetched", "give them")
+
+    monkeypatch.setattr(features, "find_poses", fetch)
+    find = photo.finder("cpu")
+    for _ in range(3):
+        with fails("weights: can't be fetched"):
+            find([picture()])
+    assert asked == [1]
