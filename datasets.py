@@ -200,6 +200,7 @@ def _poses_beside(source: Source, names: list[str]) -> dict[str, poses.Pose]:
     # Those in files beside the pictures, by the pictures' names without suffix.
     stems = {poses.stem(name) for name in names}
     files = {stem + ending: stem for stem in stems for ending in ("_keypoints.json", ".json")}
+    files = {file: files[one] for file in source.names if (one := poses.composed(file)) in files}
     known = {}
     for file, data in source.items(files):
         parsed = poses.parse_json(data, f"{source.path}/{file}", file)

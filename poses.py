@@ -185,11 +185,14 @@ def proportioned(motion: np.ndarray, rest: np.ndarray, own: np.ndarray) -> np.nd
 # ------------------------------------------------------------------------------ pictures
 
 
+composed = partial(unicodedata.normalize, "NFC")  # of a name: macOS takes accents apart
+
+
 def stem(name: str) -> str:
     """A name without the suffixes of pictures, of which Market-1501 has names with two."""
     while name.lower().endswith(IMAGE_SUFFIXES):
         name = name.rpartition(".")[0]
-    return unicodedata.normalize("NFC", name)  # macOS takes accents apart
+    return composed(name)
 
 
 def visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -389,6 +392,7 @@ def read_poses(path: str | Path, chosen: bool = False) -> dict[str, Pose]:
 
 def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> None:
     """Add a file's poses to others; raises where a picture has two."""
+    more = {composed(name): pose for name, pose in more.items()}
     if twice := poses.keys() & more.keys():
         raise BadInput(file, f"{min(twice)} appears twice", "remove one")
     poses |= more
@@ -419,7 +423,7 @@ def read_pose(
         if not pose.joints[:, 2].any():
             raise BadInput(path, "nobody is found in it", "give a pose as JSON")
     else:
-        pose = _choose_pose(read_poses(file, bool(person)), file, name)
+        pose = _choose_pose(read_poses(file, bool(person)), file, composed(name))
     if pose is MISSING:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
     if person and len(pose.people) > 1:

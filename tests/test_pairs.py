@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from conftest import (
 )
 from PIL import Image
 
-from posegan import datasets, features, pairs, poses
+from posegan import datasets, features, pairs, photo, poses
 
 CPU = torch.device("cpu")
 
@@ -293,6 +294,27 @@ def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form):
     assert len(prepared.pairs_train) == len(prepared.pairs_test) == 2
     scale = 0.5 if form == "coco" else 1  # the JSON is of a picture twice as large
     assert np.allclose(prepared.poses[0, 4, :2], (pose[4, :2] + 0.5) * scale - 0.5, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "picture_form, pose_form", [("NFD", "NFD"), ("NFD", "NFC"), ("NFC", "NFD")]
+)
+@pytest.mark.parametrize("ending", [".csv", ".json"])
+def test_accents_are_the_same_taken_apart_or_not(tmp_path, picture_form, pose_form, ending):
+    form = unicodedata.normalize
+    names = [f"zo\u00e9/{i}\u00e9" for i in range(2)] + ["bo/2", "bo/3"]
+    source = tree(
+        tmp_path / "in", {form(picture_form, f"{n}.png"): encoded(picture()) for n in names}
+    )
+    named = [form(pose_form, name) for name in names]
+    points, given = body()[[*range(8), *range(9, 19)], :2], ()
+    if ending == ".csv":
+        given = (str(write(tmp_path / "p.csv", csv_text(*(csv_row(n, points) for n in named)))),)
+        found = photo.read_targets(f"{given[0]}:{form(picture_form, names[0])}")
+        assert len(found.names) == 1
+    else:
+        tree(source, {form(pose_form, f"{n}.json"): openpose(body()) for n in names})
+    assert prepared_folder(source, tmp_path, poses=given).poses[..., 2].any(1).all()
 
 
 def test_bare_names_are_not_mistaken_for_several_pictures(tmp_path):
