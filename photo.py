@@ -273,7 +273,7 @@ def read_targets(
         files = poses.visible(path, (".json", ".csv"))
         known = {file.stem.removesuffix("_keypoints") for file in files}
         photos = poses.visible(path, poses.IMAGE_SUFFIXES)
-        files += [file for file in photos if file.stem not in known]  # nor those of known poses
+        files = sorted(files + [file for file in photos if file.stem not in known])
     for file in files:
         try:
             targets.found.append(poses.read_pose(file, find, person))

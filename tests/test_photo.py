@@ -449,7 +449,10 @@ def test_a_pose_of_a_table_has_its_whole_name(tmp_path, monkeypatch):
 def test_a_picture_with_its_pose_beside_is_no_pose_of_a_folder(tmp_path):
     write(tmp_path / "a.png", encoded(picture()))
     write(tmp_path / "a_keypoints.json", openpose(body()))
-    assert photo.read_targets(tmp_path).names == ["a"]
+    write(tmp_path / "c.json", openpose(body()))
+    write(tmp_path / "b.png", encoded(picture()))
+    found = photo.read_targets(tmp_path, lambda pictures: np.array([body()]))
+    assert found.names == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("mode", ["EXIF", "I;16", "RGBA"])
