@@ -91,6 +91,8 @@ def load(name: str, root: str | Path = "data") -> Prepared:
     except OSError as error:
         problem = f"can't be read ({error.strerror or error})"
         raise BadInput(error.filename or path, problem, "check its permissions") from None
+    except MemoryError:
+        raise
     except Exception as error:  # NumPy, csv and json raise whatever the bytes provoke
         reason = f"no {error}" if isinstance(error, KeyError) else error
         remedy = f"run {command} --overwrite"
