@@ -174,24 +174,31 @@ def _folder(config: PrepareConfig) -> Listing:
     names = [name for name in _pictures(source) if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
     if not names:
         raise BadInput(source.path, "no pictures in it", "give one folder per person")
-    known = {} if config.poses else _poses_beside(source, names)
-    used = len(names) + len(known)
-    for given in config.poses:
-        for name, pose in poses.read_poses(given).items():
-            poses.merge(known, {poses.stem(name): pose}, given)
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     people = [name for name in names if str(PurePosixPath(name).parent) != (above or ".")]
     if people and len(people) < len(names):
         word = "%s: %d pictures beside the folders of people are left out"
         log.warning(word, source.path, len(names) - len(people))
-    names, rows = people or names, []
+    names, rows, taken = people or names, [], set()
+    known = {} if config.poses else _poses_beside(source, names)
+    used = len(names) + len(known)
+    for given in config.poses:
+        for name, pose in poses.read_poses(given).items():
+            poses.merge(known, {poses.stem(name): pose}, given)
     missing = poses.MISSING if known else None
     for name, calls in zip(names, _own_calls(names)):
         parts = PurePosixPath(name).relative_to(above).parts
         identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
-        pose = next((known[call] for call in calls if call in known), missing)
+        call = next((call for call in calls if call in known), None)
+        pose = known.get(call, missing)
+        taken.add(call)
+        if pose and poses.in_one_place(pose.joints):
+            pose = poses.MISSING
         view = re.split("[-_/]", calls[0])[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
+    if lost := known.keys() - taken:
+        word = "%s: %d poses are of no picture, or of several with one name, such as %s"
+        log.warning(word, source.path, len(lost), min(lost))
     about = f"{source.path.name}, one folder per person"
     return _listed(about, source, config, rows, used)
 

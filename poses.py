@@ -436,9 +436,15 @@ def read_pose(
         raise BadInput(path, "all its joints are missing", "give a pose that has some")
     if not np.delete(known, (0, NECK, 15, 16, 17, 18)).any():
         raise BadInput(path, "shows only a head", "give a pose with shoulders, hips or limbs")
-    if known.sum() > 1 and not np.ptp(pose.joints[known, :2], 0).any():
+    if in_one_place(pose.joints):
         raise BadInput(path, "all its joints are in one place", "give a pose that shows a person")
     return pose
+
+
+def in_one_place(joints: np.ndarray) -> bool:
+    """Whether two or more joints of a pose (25, 3) are known, and all are one point."""
+    points = joints[joints[:, 2] > 0, :2]
+    return len(points) > 1 and not np.ptp(points, 0).any()
 
 
 def split_name(path: str) -> tuple[str, str]:

@@ -328,6 +328,28 @@ def test_bare_names_are_not_mistaken_for_several_pictures(tmp_path):
     assert known == {"al/2.png", "al/3.png"}
 
 
+def test_a_pose_in_one_place_is_none_and_one_of_no_picture_is_told(tmp_path, caplog):
+    names = [f"{person}/{shot}.png" for person in ("al", "bo") for shot in range(3)]
+    source = tree(tmp_path / "in", {name: encoded(picture()) for name in names})
+    points = body()[[*range(8), *range(9, 19)], :2]
+    rows = [csv_row(name, points) for name in [*names[1:], "cy/0.png"]]
+    given = write(tmp_path / "p.csv", csv_text(csv_row(names[0], points * 0), *rows))
+    prepared = prepared_folder(source, tmp_path, poses=(str(given),))
+    assert prepared.poses.any((1, 2)).tolist() == [False] + [True] * 5
+    assert "in: 1 poses are of no picture, or of several with one name, such as cy/0" in caplog.text
+    assert "1 pictures show no known joint" in caplog.text
+
+
+def test_pictures_beside_the_folders_of_people_are_left_out(tmp_path, caplog):
+    names = ("al/0.png", "al/1.png", "bo/0.png", "bo/1.png", "stray.png")
+    source = tree(tmp_path / "in", {name: encoded(picture()) for name in names})
+    tree(source, {name.replace("png", "json"): openpose(body()) for name in names})
+    prepared = prepared_folder(source, tmp_path)
+    assert sorted(prepared.files) == list(names[:4])
+    assert "in: 1 pictures beside the folders of people are left out" in caplog.text
+    assert "of no picture" not in caplog.text
+
+
 def test_poses_are_found_where_none_are_given(tmp_path, monkeypatch):
     files = {f"{person}/{shot}.png": encoded(picture()) for person in "ab" for shot in range(2)}
     monkeypatch.setattr(features, "find_poses", lambda images, weights: np.stack([body()]))
