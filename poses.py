@@ -679,7 +679,7 @@ def write_pictures(
         with replaced(path, option, overwrite) as beside:
             try:
                 picture.save(beside, **options)
-            except (ValueError, OverflowError, OSError) as error:  # too large for its format
+            except (ValueError, OverflowError, RuntimeError, OSError) as error:  # too large
                 if getattr(error, "errno", None):
                     raise
                 raise BadInput(path, f"can't be written ({error})", "end it with .png") from None

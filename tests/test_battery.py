@@ -907,9 +907,11 @@ def test_a_variable_of_torchrun_alone_takes_no_words_away(here, monkeypatch):
     assert result.exit_code == 0 and "out.png" in result.output
 
 
-def test_a_picture_that_its_format_cant_hold_is_one_line(here):
-    with pytest.raises(poses.BadInput, match=r"wide.webp: can't be written .*; end it with .png"):
-        poses.write_pictures(np.zeros((1, 1, 16_384, 3), np.uint8), [Path("wide.webp")], False)
+@pytest.mark.parametrize("count, ending", [(1, "webp"), (2, "webp"), (1, "jpg"), (1, "gif")])
+def test_a_picture_that_its_format_cant_hold_is_one_line(here, count, ending):
+    wide = np.zeros((count, 1, 65_536, 3), np.uint8)
+    with pytest.raises(poses.BadInput, match=r"wide.*: can't be written .*; end it with .png"):
+        poses.write_pictures(wide, [Path(f"wide.{ending}")], False)
     assert not list(here.glob("*wide*"))
 
 
