@@ -175,7 +175,8 @@ def prepare(ctx, preview, **settings) -> None:
         refuse(ctx, ("seed",), "Market-1501 is split by its names")
     sheet = Path(settings["root"], f"{settings['name'] or settings['data']}-preview.png")
     if preview:
-        check_output(sheet, "--root or --name", settings["overwrite"], {})
+        read = {settings["source"]: (".png",)}
+        check_output(sheet, "--root or --name", settings["overwrite"], read)
     prepared = prepare_with_progress(settings)
     say(
         f"{prepared.path}: {len(prepared.images):,} images of {prepared.height}x{prepared.width}, "

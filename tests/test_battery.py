@@ -783,6 +783,7 @@ def without_pairs(here: Path) -> None:
 SPOT = {"people": [{"pose_keypoints_2d": [40, 40, 1] * 25}]}
 TWICE = {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": []}
 TRAIN, RESUME, OWN = (COMMANDS[name] for name in ("train", "resume", "own"))
+OWN_DATA = COMMANDS["prepare"].replace("--root new", "--root people")
 DONE = [
     ("kept models", only_the_models, TRAIN.replace("new", "run"), "run: a run already exists"),
     ("no pairs", without_pairs, TRAIN.replace("folder", "folder:1,few:9", 1), "no training pairs"),
@@ -790,6 +791,7 @@ DONE = [
     ("one point", "pose.json", OWN, "pose.json: its joints lie within 8 pixels"),
     ("one place", json.dumps(SPOT), COMMANDS["generate"], "all its joints are in one place"),
     ("vast crop", None, f"{COMMANDS['generate']} --crop 0,0,99999,99999", "much larger than the"),
+    ("preview", None, f"{OWN_DATA} --preview", "would be read with people"),
     ("tiny crop", None, f"{COMMANDS['generate']} --crop 9,9,12,60", "too small to show a person"),
     ("rate", None, f"{RESUME} --learning-rate nan", "--learning-rate nan: give a number"),
     ("start", None, f"{RESUME} --model model.pt", "model.pt: the run did not begin so"),
