@@ -451,8 +451,7 @@ class Model:
         can't be used.
         """
         picture = read_photo(photo)
-        if crop is not None:
-            check_crop(crop)
+        crop = None if crop is None else as_crop(crop)
         if not isinstance(source_pose, str | Path | None):
             own = as_joints(source_pose, "source_pose")
         else:
@@ -478,15 +477,15 @@ def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) ->
     return Targets(["pose"], [poses.Pose(as_joints(pose, "pose"))], [])
 
 
-def check_crop(crop: Crop) -> None:
-    """Raise ClickException for what is no box."""
+def as_crop(crop: Crop | np.ndarray | Tensor) -> Crop:
+    """The four numbers of a box. Raises ClickException for what is none."""
     try:
-        left, top, right, bottom = crop
-        good = min(right - left, bottom - top) >= SMALLEST
+        left, top, right, bottom = map(float, crop)
+        if right - left >= SMALLEST and bottom - top >= SMALLEST:  # both, or NaN would pass
+            return left, top, right, bottom
     except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise BadInput("crop", "not a box", "give left, top, right, bottom in pixels")
+        pass
+    raise BadInput("crop", "not a box", "give left, top, right, bottom in pixels")
 
 
 def as_joints(pose: np.ndarray | Tensor, name: str) -> np.ndarray:
@@ -496,8 +495,8 @@ def as_joints(pose: np.ndarray | Tensor, name: str) -> np.ndarray:
         good = joints.shape == (25, 3) and (abs(joints) <= poses.FARTHEST).all()
     except (TypeError, ValueError, RuntimeError):
         good = False
-    if not (good and (joints[:, 2] > 0).any()):
-        problem = "not the joints (25, 3) of BODY_25, of which some are known"
+    if not (good and (joints[:, 2] > 0).any()) or poses.in_one_place(joints):
+        problem = "not the joints (25, 3) of BODY_25, of which some are known and apart"
         raise BadInput(name, problem, "give x and y in pixels, and confidence")
     joints[:, 2] = joints[:, 2].clip(0, 1)
     return joints

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -486,7 +487,7 @@ JOINTS = np.ones((25, 3)) * np.arange(1, 26)[:, None]
 
 
 @pytest.mark.parametrize(
-    "given", [JOINTS[:17], JOINTS * np.nan, JOINTS * 0, JOINTS * 1e9, "x", [1]]
+    "given", [JOINTS[:17], JOINTS * np.nan, JOINTS * 0, JOINTS * 1e9, JOINTS * 0 + 9, "x", [1]]
 )
 def test_what_are_no_joints_is_one_line(given):
     with fails("pose: not the joints"):
@@ -497,10 +498,31 @@ def test_confidence_is_at_most_one():
     assert photo.as_joints(JOINTS, "pose")[:, 2].tolist() == [1.0] * 25
 
 
-@pytest.mark.parametrize("crop", [(1, 2, 3), (9, 9, 3, 40), (0, 0, 0, 0), "abcd", np.zeros((4, 2))])
+BOX = np.array([0, 0, 50, 80], np.uint8)
+
+
+def test_a_box_may_be_an_array_or_a_tensor(model):
+    image, own = someone()
+    boxes = [tuple(BOX.tolist()), BOX, torch.from_numpy(BOX)]
+    made = [np.asarray(model(Image.fromarray(image), own, own, crop=box)) for box in boxes]
+    assert (made[0] == made[1]).all() and (made[0] == made[2]).all()
+
+
+@pytest.mark.parametrize(
+    "crop",
+    [
+        (1, 2, 3),
+        (9, 9, 3, 40),
+        (0, 0, 0, 0),
+        "abcd",
+        np.zeros((4, 2)),
+        BOX[::-1],
+        (0, math.nan, 50, 60),
+    ],
+)
 def test_what_is_no_box_is_one_line(crop):
     with fails("crop: not a box; give left, top, right, bottom"):
-        photo.check_crop(crop)
+        photo.as_crop(crop)
 
 
 def test_weights_that_cant_be_fetched_are_asked_for_once(monkeypatch):
