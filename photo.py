@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -296,22 +297,25 @@ def own_pose(
     given: str | Path | None = None,
     find: Callable | None = None,
     person: int | None = None,
+    crop: Crop | None = None,
 ) -> tuple[np.ndarray | None, str]:
     """The pose (25, 3) of the person in a photo, or None, and in words where it is from: the file
     `given`, else a NAME.json or NAME_keypoints.json beside the photo, else what `find` finds.
+
+    Of several people in a file it is number `person`, else the one of whom the `crop` shows most.
     """
     if given is None and photo:
         beside = [photo.with_name(photo.stem + end) for end in ("_keypoints.json", ".json")]
         given = next((file for file in beside if file.is_file()), None)
     if given is not None:
-        own = poses.read_pose(given, find, person).at(picture.shape[:2])
+        own, note = read_own(given, picture.shape[:2], find, person, crop)
         if not within(own, picture.shape[:2])[:, 2].any():
             remedy = "check its coordinates, or whether it belongs to this photo"
             raise BadInput(given, f"no joint is inside {photo or 'the photo'}", remedy)
         if np.ptp(own[own[:, 2] > 0, :2], 0).max() < SMALLEST:
             problem = f"its joints lie within {SMALLEST} pixels, too few to show a person"
             raise BadInput(given, problem, "give a pose with more joints, or a larger photo")
-        return own, f"the person's pose: {given}"
+        return own, note
     if not find:
         return None, "no pose of the person is given"
     try:
@@ -321,6 +325,23 @@ def own_pose(
     if not own[:, 2].any():
         return None, "nobody is found"
     return own, "the person's pose: found by Keypoint R-CNN"
+
+
+def read_own(
+    file: str | Path, size: Size, find: Callable | None, person: int | None, crop: Crop | None
+) -> tuple[np.ndarray, str]:
+    """A pose (25, 3) in the pixels of a photo of this `size`, and what `own_pose` says of it."""
+    pose = poses.read_pose(file, find, person, crop is not None)
+    own, note = pose.at(size), f"the person's pose: {file}"
+    if crop and not person:
+        left, top, right, bottom = crop
+        people = [own, *(replace(pose, joints=one).at(size) for one in pose.people)]
+        moved = poses.similar(np.stack(people), 1, (-left, -top))
+        shown = within(moved, (bottom - top, right - left))[..., 2] > 0
+        own = people[shown.sum(1).argmax()]
+    if pose.size and not poses.same_shape(pose.size, size):
+        note += ", stretched from {}x{} to {}x{} (height x width)".format(*pose.size, *size)
+    return own, note
 
 
 def perform(name: str, own: Pose) -> np.ndarray:
@@ -456,7 +477,7 @@ class Model:
             own = as_joints(source_pose, "source_pose")
         else:
             file = Path(photo) if isinstance(photo, str | Path) else None
-            own, _ = own_pose(file, picture, source_pose, self.find)
+            own, _ = own_pose(file, picture, source_pose, self.find, None, crop)
         targets = as_targets(pose, self.find)
         shot, moved = shoot(picture, own, [targets], self.size, crop, fit)
         made = []

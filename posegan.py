@@ -560,7 +560,7 @@ def perform(
     from posegan import photo, poses
 
     picture, given, crop = poses.read_photo(file), options["source_pose"], options["crop"]
-    own, note = photo.own_pose(file, picture, given, model.find, options["person"])
+    own, note = photo.own_pose(file, picture, given, model.find, options["person"], crop)
     say(f"{file}: {note}", err=True)
     if own is None:
         seen = "what --crop names" if crop else "its whole height, in the middle,"

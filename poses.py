@@ -364,6 +364,11 @@ class Pose:
         return fit_pose(self.at(picture), picture, frame)
 
 
+def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width) have the same aspect, within a tenth."""
+    return 1 / 1.1 < one[0] * other[1] / (one[1] * other[0]) < 1.1
+
+
 MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32))  # of a picture that shows nobody
 
 
@@ -409,12 +414,14 @@ def read_pose(
     path: str | Path,
     find: Callable[[list[np.ndarray]], np.ndarray] | None = None,
     person: int | None = None,
+    chosen: bool = False,
 ) -> Pose:
     """Read one pose, in the pixels of its own picture.
 
-    FILE:NAME chooses one of several poses, `person` (from 1) one of several people. A photo's pose
-    is found by `find`, which takes pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros for
-    nobody. Raises ClickException where there is not one pose that shows more than a head.
+    FILE:NAME chooses one of several poses, `person` (from 1) one of several people; says where it
+    shows several, unless one is `chosen` later. A photo's pose is found by `find`, which takes
+    pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros for nobody. Raises ClickException
+    where there is not one pose that shows more than a head.
     """
     file, name = split_name(str(path))
     if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
@@ -423,7 +430,7 @@ def read_pose(
         if not pose.joints[:, 2].any():
             raise BadInput(path, "nobody is found in it", "give a pose as JSON")
     else:
-        pose = _choose_pose(read_poses(file, bool(person)), file, composed(name))
+        pose = _choose_pose(read_poses(file, chosen or bool(person)), file, composed(name))
     if pose is MISSING:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
     if person and len(pose.people) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import body, csv_of, encoded, fails, openpose, picture, write
+from conftest import body, coco, csv_of, encoded, fails, openpose, picture, write
 from PIL import Image
 
 import posegan
@@ -311,6 +311,26 @@ def test_a_pose_beside_the_photo_is_the_persons(tmp_path):
     assert note == f"the person's pose: {tmp_path / 'me.json'}"
     given = write(tmp_path / "other.json", openpose(body(90)))
     assert np.allclose(photo.own_pose(file, picture, given)[0], body(90), atol=1e-4)
+
+
+def test_a_crop_chooses_of_several_people(tmp_path, caplog):
+    picture = someone()[0]
+    given = write(tmp_path / "two.json", openpose(body(90, 30, 8), body(40, 50, 2)))
+    assert np.allclose(
+        photo.own_pose(None, picture, given, crop=(40, 0, 60, 45))[0], body(40, 50, 2)
+    )
+    assert not caplog.text
+    for crop, person in (((40, 0, 60, 45), 1), ((0, 100, 9, 120), None), (None, None)):
+        own, _ = photo.own_pose(None, picture, given, None, person, crop)
+        assert np.allclose(own, body(90, 30, 8), atol=1e-4)
+
+
+def test_a_pose_of_a_picture_of_another_shape_is_told(tmp_path):
+    picture = someone()[0]
+    for size, told in ((picture.shape[:2], False), (picture.shape[1::-1], True)):
+        given = write(tmp_path / "a.json", coco({"a": body()}, size))
+        note = photo.own_pose(None, picture, given)[1]
+        assert ("stretched from {}x{} to {}x{}".format(*size, *picture.shape) in note) == told
 
 
 def test_a_pose_is_looked_for_where_the_detector_is_at_hand(tmp_path):
