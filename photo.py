@@ -340,7 +340,7 @@ def read_own(
         shown = within(moved, (bottom - top, right - left))[..., 2] > 0
         own = people[shown.sum(1).argmax()]
     if pose.size and not poses.same_shape(pose.size, size):
-        note += ", stretched from {}x{} to {}x{} (height x width)".format(*pose.size, *size)
+        note += ", of a picture {}x{}, not {}x{} (height x width)".format(*pose.size, *size)
     return own, note
 
 

@@ -349,11 +349,13 @@ class Pose:
     people: tuple[np.ndarray, ...] = ()
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
-        """The joints in pixels of the pose's picture, when that has this (height, width)."""
+        """The joints in pixels of the pose's picture, when that has this (height, width); as they
+        are where the file says a size of another shape, or the body would be distorted.
+        """
         points, frame = self.joints[:, :2], np.array(size[::-1])
         if self.fractions:
             points = points * (frame - 1)
-        elif self.size:
+        elif self.size and same_shape(self.size, size):
             points = (points + 0.5) * (frame / self.size[::-1]) - 0.5
         pose = np.column_stack([points, self.joints[:, 2]])
         return (pose * (self.joints[:, 2:] > 0)).astype(np.float32)

@@ -330,7 +330,16 @@ def test_a_pose_of_a_picture_of_another_shape_is_told(tmp_path):
     for size, told in ((picture.shape[:2], False), (picture.shape[1::-1], True)):
         given = write(tmp_path / "a.json", coco({"a": body()}, size))
         note = photo.own_pose(None, picture, given)[1]
-        assert ("stretched from {}x{} to {}x{}".format(*size, *picture.shape) in note) == told
+        assert ("a picture {}x{}, not {}x{} (".format(*size, *picture.shape) in note) == told
+
+
+def test_a_pose_of_a_lying_picture_is_not_made_slim():
+    image, own = someone()
+    shots = []
+    for size in (None, (300, 400)):
+        targets = photo.Targets(["a"], [poses.Pose(body(280, 200), size)], [])
+        shots.append(photo.shoot(image, own, [targets], (64, 32))[1])
+    assert np.allclose(*shots)
 
 
 def test_a_pose_is_looked_for_where_the_detector_is_at_hand(tmp_path):
