@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -300,9 +301,8 @@ def own_pose(
     crop: Crop | None = None,
 ) -> tuple[np.ndarray | None, str]:
     """The pose (25, 3) of the person in a photo, or None, and in words where it is from: the file
-    `given`, else a NAME.json or NAME_keypoints.json beside the photo, else what `find` finds.
-
-    Of several people in a file it is number `person`, else the one of whom the `crop` shows most.
+    `given`, else a NAME.json or NAME_keypoints.json beside the photo, else what `find` finds. Of
+    several people in a file it is number `person`, else the one of whom the `crop` shows most.
     """
     if given is None and photo:
         beside = [photo.with_name(photo.stem + end) for end in ("_keypoints.json", ".json")]
@@ -500,12 +500,10 @@ def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) ->
 
 def as_crop(crop: Crop | np.ndarray | Tensor) -> Crop:
     """The four numbers of a box. Raises ClickException for what is none."""
-    try:
+    with suppress(TypeError, ValueError):
         left, top, right, bottom = map(float, crop)
         if right - left >= SMALLEST and bottom - top >= SMALLEST:  # both, or NaN would pass
             return left, top, right, bottom
-    except (TypeError, ValueError):
-        pass
     raise BadInput("crop", "not a box", "give left, top, right, bottom in pixels")
 
 

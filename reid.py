@@ -75,7 +75,8 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
     if world > 1:
         dist.barrier()
     rows = rows[rank::world]
-    left = [row for row in rows if not _is_whole(folder / row.file)]
+    whole = {file.name for file in folder.glob("*.jpg") if file.is_file() and file.stat().st_size}
+    left = [row for row in rows if row.file not in whole]
     with progress_line("generating", "pictures") as update:
         for start in range(0, len(left), pairs.CHUNK):
             part = left[start : start + pairs.CHUNK]
@@ -87,10 +88,6 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
     if world > 1:
         dist.barrier()
     say(f"{out}: {total:,} pictures of {prepared.identities:,} people")
-
-
-def _is_whole(picture: Path) -> bool:
-    return picture.is_file() and picture.stat().st_size > 0
 
 
 def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:

@@ -298,10 +298,16 @@ def test_new_poses_for_re_identification_are_resumed_and_always_the_same(
     assert Image.open(made / rows[0]["file"]).size == (32, 64)
     before = {path.name: path.read_bytes() for path in made.iterdir()}
     (made / rows[3]["file"]).unlink()
+    (made / rows[4]["file"]).write_bytes(b"")  # of a machine that lost its power
+    (made / f".{rows[3]['file']}.partial-x" / "new").mkdir(parents=True)
     run(*base, "--out", tmp_path / "one", "--count", "3")
     after = {path.name: path.read_bytes() for path in made.iterdir()}
     assert len(after) == 3 * few_people.identities
     assert all(after[name] == content for name, content in before.items())
+    (made / rows[3]["file"]).unlink()
+    (made / rows[3]["file"]).mkdir()
+    message = run(*base, "--out", tmp_path / "one", "--count", "3", code=1)
+    assert f"{rows[3]['file']}: can't be written (Is a directory)" in message
     message = run(*base, "--out", tmp_path / "one", "--count", "1", code=1)
     assert "manifest.csv: for other pictures; continue with" in message
     assert "--data needs --out" in run(*base, code=2)
