@@ -32,6 +32,7 @@ from conftest import (
 from PIL import Image
 
 from posegan import datasets, features, pairs, photo, poses
+from posegan.files import BadInput
 
 CPU = torch.device("cpu")
 
@@ -921,6 +922,29 @@ def test_poses_of_targets_are_read_from_several_tables_or_a_folder_of_them(tmp_p
         found.append(batch["target_pose"].numpy())
     assert np.array_equal(*found)
     assert found[0][..., 2].any(1).all()
+    with fails(r"a\.csv: a\.png appears twice; remove one"):
+        pairs.folder_batches(folders, names, [tmp_path / "tables", tmp_path / "tables" / "a.csv"])
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "Permission denied"), MemoryError()]
+)
+def test_what_may_not_be_read_is_not_called_damaged(few_people, tmp_path, monkeypatch, error):
+    file = write(tmp_path / "a.png", encoded(picture()))
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pairs.json, "loads", refuse)
+    monkeypatch.setattr(Image, "open", refuse)
+    for read in (
+        lambda: poses.read_photo(file),
+        lambda: pairs.load(few_people.path.name, few_people.path.parent),
+    ):
+        with pytest.raises((BadInput, MemoryError)) as found:
+            read()
+        told = r"can't be read \(Permission denied\); check its permissions"
+        assert re.search(told if error.args else "^$", str(found.value))
 
 
 def test_a_picture_has_one_key_however_its_data_set_is_unpacked():

@@ -322,6 +322,7 @@ def test_a_crop_chooses_of_several_people(tmp_path, caplog):
     assert not caplog.text
     for crop, person in (((40, 0, 60, 45), 1), ((0, 100, 9, 120), None), (None, None)):
         own, _ = photo.own_pose(None, picture, given, None, person, crop)
+        assert bool(caplog.text) == (crop is None)
         assert np.allclose(own, body(90, 30, 8), atol=1e-4)
 
 
