@@ -153,6 +153,8 @@ def load_mixture(names: str, root: str | Path = "data") -> Prepared:
     """
     parts = [part.partition(":") for part in names.split(",")]
     sets = [load(name, root) for name, _, _ in parts]
+    if len({one.path for one in sets}) < len(sets):
+        raise BadInput(f"--data {names}", "names a data set twice", "name each once")
     if len(sets) == 1 and not parts[0][2]:
         return sets[0]
     try:

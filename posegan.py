@@ -450,7 +450,7 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
 @click.option("--paste", is_flag=True, help="Give the whole photo, the person changed in it.")
 @click.option("--no-fit", is_flag=True, help="Take poses as they are, in pixels of SOURCE.")
 @click.option("--person", type=click.IntRange(1), metavar="K", help="Of several in a pose file.")
-@click.option("--fps", default=20, type=click.IntRange(1, 60), help="Pictures/s.")
+@click.option("--fps", default=20, type=click.IntRange(1, 50), help="Pictures/s.")
 @click.option("--sheet", is_flag=True, help="One picture: sources, poses and results.")
 @click.option("--data", metavar="NAME", help="New poses for its training people: see above.")
 @root_option
@@ -502,6 +502,8 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     find = photo.finder(options["device"], options["pose_weights"])
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
     places = output_paths(photos, targets, options)
+    if all(count == 1 for _, count in places):
+        refuse(click.get_current_context(), ("fps",), "there is no animation")
     check_places([path for path, _ in places], [source, *pose], options)
     model = photo.Model(open_generator(options), find)
     if model.generator.trained["data"] == "demo":
@@ -568,6 +570,8 @@ def perform(
         say(f"{file}: {seen} is used, background included; {remedy}", err=True)
     shot, moved = photo.shoot(picture, own, targets, model.size, crop, not options["no_fit"])
     say(*photo.unused(targets, moved, shot.frame), err=True)
+    if options["sheet"] and len(moved) > photo.SHEET_POSES:
+        say(f"{file}: the sheet shows {photo.SHEET_POSES} of {len(moved)} poses", err=True)
     moved = photo.evenly(moved) if options["sheet"] else moved
     made = shot.pictures(model.generator, moved)
     made = map(shot.paste, made) if options["paste"] else made

@@ -43,6 +43,8 @@ except ImportError:  # Windows, where a folder can't be opened, so there is no l
 
 log = logging.getLogger("posegan")
 
+WRITTEN = ("latest.pt", "previous.pt", "best.pt", "generator.pt", "log.jsonl", "curves.png")
+
 ADAM_BETAS = (0.5, 0.999)  # the first author's
 DECAY_EPOCHS = 20  # RPT-GAN divides the learning rate by 10 every so many epochs
 WARM_UP = 500  # steps, at most a tenth of the run, in which the rate of the others rises
@@ -573,7 +575,11 @@ def read_log(run: Path) -> list[dict]:
 
 
 def open_log(run: Path, step: int) -> None:
-    """Make the run's folder and cut its log behind `step`, where a resumed run goes on."""
+    """Cut a run's log behind `step`, where a resumed run goes on."""
+    with writing(run):
+        for name in WRITTEN:
+            if not (run / name).is_file():  # a pipe in its place might never be written
+                (run / name).unlink(missing_ok=True)
     kept = [json.dumps(one) + "\n" for one in read_log(run) if one["step"] <= step]
     with replaced(run / "log.jsonl", "--run") as beside:
         beside.write_text("".join(kept))

@@ -787,7 +787,9 @@ OWN_DATA = COMMANDS["prepare"].replace("--root new", "--root people")
 DONE = [
     ("kept models", only_the_models, TRAIN.replace("new", "run"), "run: a run already exists"),
     ("no pairs", without_pairs, TRAIN.replace("folder", "folder:1,few:9", 1), "no training pairs"),
-    ("shares", None, TRAIN.replace("folder", "folder:1e308,folder:1e308", 1), "has a share"),
+    ("shares", None, TRAIN.replace("folder", "folder:1e308x", 1), "has a share"),
+    ("same set", None, TRAIN.replace("folder", "folder:1,folder:2", 1), "names a data set twice"),
+    ("pace", None, f"{COMMANDS['generate']} --fps 3", "--fps: there is no animation"),
     ("few pixels", "pose.json", OWN, "pose.json: its joints lie within 8 pixels"),
     ("one place", json.dumps(SPOT), COMMANDS["generate"], "all its joints are in one place"),
     ("vast crop", None, f"{COMMANDS['generate']} --crop 0,0,99999,99999", "much larger than the"),
@@ -826,7 +828,17 @@ def test_what_would_succeed_wrongly_is_refused(here, what, harm, command, word):
     elif harm:
         points = np.array([[40 + place / 9, 40.0, 1.0] for place in range(25)])
         write(here / "pose.json", openpose(points) if harm == "pose.json" else harm.encode())
-    usage = ("tiny crop", "rate", "start", "steps", "no pose", "no model", "commas", "pasted sheet")
+    usage = (
+        "pace",
+        "tiny crop",
+        "rate",
+        "start",
+        "steps",
+        "no pose",
+        "no model",
+        "commas",
+        "pasted sheet",
+    )
     refused(here, shlex.split(command), word, 2 if what in usage else 1)
 
 
