@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import COMMANDS, openpose, refused, state, write
+from conftest import COMMANDS, body, openpose, refused, state, write
 
 from posegan import posegan
 
@@ -249,7 +249,7 @@ def test_what_a_cluster_sets_in_the_environment_ends_in_no_traceback(
 
 def test_a_persons_pose_outside_the_photo_is_refused(here):
     for far in (-500, 9 * 10**5):
-        write(here / "far.json", openpose(np.full((25, 3), far, float) * [1, 1, 0] + [0, 0, 1]))
+        write(here / "far.json", openpose(body() + np.array([far, far, 0])))
         line = "generate photo.png walk --source-pose far.json --checkpoint model.pt"
         refused(here, line.split(), "far.json: no joint is inside photo.png")
 
