@@ -231,10 +231,11 @@ def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) 
         terms["layout"] = layout_loss(made.layout, batch["target_parsing"])
     if batch["step"] % DEFORMED_EVERY == 0:  # a whole pass of the estimator: rare, and weighs more
         terms["deformation"] = DEFORMED_EVERY * deformation_error(networks.generator, batch)
+    coarse = networks.generator.garment_net.draw(made.garment).float()
     return of_discriminator, terms | {
         "similarity": similarity_loss(image, target),
         "gradients": gradient_loss(image, target),
-        "coarse": F.l1_loss(made.coarse.float(), F.avg_pool2d(target, 4)),
+        "coarse": F.l1_loss(coarse, F.avg_pool2d(target, 4)),
         "photometric": photometric_loss(source, target, made.found),
         "smoothness": smoothness_loss(made.found),
     }

@@ -427,11 +427,11 @@ class PoseEncoder(nn.Module):
 
 
 class Correspondence(NamedTuple):
-    """Where the target finds the source, at 1/8, 1/4, 1/2 and 1 of the size."""
+    """Where the target finds the source, at 1/8, 1/4, 1/2 of the size, and flows at 1 as well."""
 
     attention: Tensor  # (B, h * w, h * w): each target place's shares in the source's, at 1/8
     flows: tuple[Tensor, ...]  # (B, 2, H/s, W/s), in pixels of that scale
-    visibilities: tuple[Tensor, ...]  # (B, 1, H/s, W/s) in [0, 1]: is it to be seen in the source?
+    visibilities: tuple[Tensor, ...]  # (B, 1, H/s, W/s) in [0, 1]: does the source show it?
 
 
 class PoseFlow(nn.Module):
@@ -478,7 +478,6 @@ class PoseFlow(nn.Module):
             flows.append(flow)
             visibilities.append(logit.sigmoid())
         flows.append(2 * twice(flow))
-        visibilities.append(twice(logit).sigmoid())
         return Correspondence(attention, tuple(flows), tuple(visibilities))
 
     def look(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -497,8 +496,8 @@ class PoseFlow(nn.Module):
 class GarmentNet(nn.Module):
     """PFL's coarse network: where clothing and body parts go and how they look there.
 
-    Gives features (B, 3C/2, H/4, W/4), a coarse picture (B, 3, H/4, W/4) and the logits of the
-    target's part layout (B, PARTS, H/8, W/8), where each part shows the mean of the source's
+    Gives features (B, 3C/2, H/4, W/4), of which `draw` makes a coarse picture, and the logits of
+    the target's part layout (B, PARTS, H/8, W/8), where each part shows the mean of the source's
     features over it. Ours: without a parser both layouts are learned as the pictures ask for.
     """
 
@@ -518,7 +517,7 @@ class GarmentNet(nn.Module):
 
     def forward(
         self, source: Features, pose: Features, found: Correspondence
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         places = source.eighth.flatten(2)  # (B, 2C, N)
         attended = places @ found.attention.transpose(1, 2).to(places.dtype)  # (B, 2C, N)
         shares = self.source_layout(source.eighth).flatten(2).softmax(2)  # (B, PARTS, N)
@@ -529,8 +528,11 @@ class GarmentNet(nn.Module):
         attended, dressed = (x.view_as(source.eighth) for x in (attended, dressed))
         x = self.at_eighth(joined(pose.eighth, attended, moved, dressed))
         moved = warp(source.quarter, found.flows[1]) * found.visibilities[1]
-        x = self.at_quarter(joined(twice(x), pose.quarter, moved))  # (B, 3C/2, H/4, W/4)
-        return x, torch.tanh(self.picture(x)), layout
+        return self.at_quarter(joined(twice(x), pose.quarter, moved)), layout
+
+    def draw(self, features: Tensor) -> Tensor:
+        """The coarse picture (B, 3, H/4, W/4) of its features, which only training asks for."""
+        return torch.tanh(self.picture(features))
 
 
 class SynthesisNet(nn.Module):
@@ -563,7 +565,7 @@ class Synthesis(NamedTuple):
     """What the flow generator makes, with all it made on the way."""
 
     image: Tensor  # (B, 3, H, W) in [-1, 1]
-    coarse: Tensor  # (B, 3, H/4, W/4), GarmentNet's
+    garment: Tensor  # (B, 3C/2, H/4, W/4), GarmentNet's features
     painted: Tensor  # (B, 3, H, W), SynthesisNet's own
     warped: Tensor  # (B, 3, H, W), the source moved by the flow
     trust: Tensor  # (B, 1, H, W) in [0, 1]: the image is the warped source there, else painted
@@ -574,7 +576,7 @@ class Synthesis(NamedTuple):
 def painting(image: Tensor) -> Synthesis:
     """The Synthesis of a picture (B, 3, H, W) that is painted wholly, without any flow."""
     still, nothing = torch.zeros_like(image[:, :2]), torch.zeros_like(image[:, :1])
-    found = Correspondence(still, (still,) * 4, (nothing,) * 4)
+    found = Correspondence(still, (still,) * 4, (nothing,) * 3)
     return Synthesis(image, image, image, image, nothing, nothing, found)
 
 
@@ -612,10 +614,10 @@ class FlowGenerator(nn.Module):
         """The picture with the flow, the visibility and the rest that explain it."""
         features, pose, found = self.correspondence(source, target_maps, source_maps)
         source = source.expand(len(target_maps), -1, -1, -1)
-        garment, coarse, layout = self.garment_net(features, pose, found)
+        garment, layout = self.garment_net(features, pose, found)
         painted, warped, trust = self.synthesis_net(garment, source, features, found)
         image = torch.lerp(painted, warped, trust)
-        return Synthesis(image, coarse, painted, warped, trust, layout, found)
+        return Synthesis(image, garment, painted, warped, trust, layout, found)
 
     def synthesise(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
