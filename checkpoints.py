@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 from typing import get_origin
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from posegan import augment, datasets, features, models, pairs
 from posegan.files import BadInput, replaced
 from posegan.recipes import AUGMENTATIONS, TrainConfig
+from posegan.terminal import answering
 
 log = logging.getLogger("posegan")
 
@@ -171,26 +172,10 @@ def well_formed(content: dict) -> bool:
 
 
 @contextlib.contextmanager
-def answering(handler: Callable) -> Iterator[dict]:
-    """Have a handler answer what asks a program to stop; gives what answered it before."""
-    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}  # Windows
-    before = {number: signal.getsignal(number) for number in numbers}
-    # What is ignored stays so: nohup wants a run to outlive its terminal.
-    before = {number: was for number, was in before.items() if was is not signal.SIG_IGN}
-    for number in before:
-        signal.signal(number, handler)
-    try:
-        yield before
-    finally:
-        for number, was in before.items():
-            signal.signal(number, was)
-
-
-@contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Keep signals waiting while a checkpoint is written."""
     waiting = []
-    with answering(lambda number, frame: waiting.append(number)):
+    with answering(lambda number, before: waiting.append(number)):
         yield
     for number in waiting:
         signal.raise_signal(number)

@@ -138,26 +138,39 @@ def one_line() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def answering(handler: Callable[[int, dict], None]) -> Iterator[None]:
+    """Have a handler answer what asks a program to stop.
+
+    It gets the signal's number, and by number what answered before, which comes back at the end.
+    """
+    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}  # Windows
+    before = {number: signal.getsignal(number) for number in numbers}
+    # What is ignored stays so: nohup wants a run to outlive its terminal.
+    before = {number: was for number, was in before.items() if was is not signal.SIG_IGN}
+    for one in before:
+        signal.signal(one, lambda number, frame: handler(number, before))
+    try:
+        yield
+    finally:
+        for number, was in before.items():
+            signal.signal(number, was)
+
+
+@contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Let what a signal ends clean up behind it, undisturbed by a second one."""
 
-    def stop(number: int, frame: object) -> None:
-        for one in numbers:
-            signal.signal(one, signal.SIG_IGN)
+    def stop(number: int, before: dict) -> None:
+        while before:  # none is answered as before: the process ends
+            signal.signal(before.popitem()[0], signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
-    numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
-    heard = [one for one in numbers if signal.getsignal(one) is not signal.SIG_IGN]  # nohup's stay
-    previous = {one: signal.signal(one, stop) for one in heard}
     try:
-        yield
+        with answering(stop):
+            yield
     except KeyboardInterrupt as error:
         click.echo("stopped", err=True)
-        previous = {}  # the process ends, and ends undisturbed
         raise SystemExit(128 + (error.args or (signal.SIGINT,))[0]) from None
-    finally:
-        for one in previous:
-            signal.signal(one, previous[one])
 
 
 def keep_memory() -> None:

@@ -24,7 +24,6 @@ from torch.nn.utils import parametrize
 from posegan import augment, features, losses, metrics, models, pairs, poses
 from posegan.checkpoints import (
     GIVEN,
-    answering,
     build_generator,
     generate,
     pick_device,
@@ -35,6 +34,7 @@ from posegan.checkpoints import (
 )
 from posegan.files import BadInput, replaced
 from posegan.recipes import TrainConfig
+from posegan.terminal import answering
 
 try:
     import fcntl
@@ -125,14 +125,14 @@ def interruptible() -> Iterator[list[int]]:
     """
     flag = []
 
-    def stop(number, frame):
+    def stop(number: int, before: dict) -> None:
         if not flag:
             log.warning("stopping after this step, then saving the run")
         flag.append(number)
         for one in before if "RANK" not in os.environ else ():
             signal.signal(one, before[one])
 
-    with answering(stop) as before:
+    with answering(stop):
         yield flag
 
 

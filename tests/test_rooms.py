@@ -20,10 +20,12 @@ ROOMS = {
     "scoring": {"checkpoints", "metrics", "pairs", "augment", "poses", "files", "terminal"},
     "training": {
         *("losses", "checkpoints", "metrics", "pairs", "models", "features", "augment", "poses"),
-        *("files", "recipes"),
+        *("files", "terminal", "recipes"),
     },
     "losses": {"metrics", "models", "augment", "poses"},
-    "checkpoints": {"datasets", "pairs", "models", "features", "augment", "files", "recipes"},
+    "checkpoints": {
+        *("datasets", "pairs", "models", "features", "augment", "files", "terminal", "recipes"),
+    },
     "metrics": {"features", "poses"},
     "datasets": {"pairs", "features", "demo", "poses", "files"},
     "pairs": {"augment", "poses", "files"},
