@@ -76,6 +76,7 @@ class Row:
     camera: str
     split: str
     pose: poses.Pose | None
+    size: tuple[int, int] | None = None  # of the picture (height, width), once it is read
 
 
 Pictures = Iterator[tuple[int, np.ndarray, np.ndarray]]  # place in the rows, picture, pose
@@ -235,6 +236,7 @@ def _decoded(source: Source, weights: str | None, rows: list[Row], size: tuple) 
         place = places[item[0]]
         image = poses.read_image(item[1], f"{source.path}/{item[0]}")
         pose, picture = rows[place].pose, image.shape[:2]
+        rows[place].size = picture
         fitted = None if pose is None else poses.fit_pose(pose.at(picture), picture, size)
         return place, poses.fit_image(image, size), fitted
 
@@ -361,6 +363,8 @@ def _write(folder: Path, config: PrepareConfig, listing: Listing, progress: Call
     counts = {"images": len(rows)} | {f"pairs_{one}": len(lists[one]) for one in lists}
     counts["images_without_pose"] = int((~joints[..., 2].any(1)).sum())
     counts["images_absent"] = len(listing.rows) - len(rows)
+    sized = [row for row in rows if row.size and row.pose and row.pose.size]
+    counts["poses_of_other_shapes"] = sum(not poses.same_shape(r.pose.size, r.size) for r in sized)
     counts |= {"pairs_dropped": dropped, "files_skipped": listing.skipped}
     about = {"format": pairs.FORMAT, "height": size[0], "width": size[1]}
     about |= {"joints": poses.JOINTS, "counts": counts, "source": listing.description}
@@ -409,6 +413,9 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
             write(place, np.full(size, poses.UNKNOWN_PART, np.uint8))
         for name, data in source.items(maps):
             labels = poses.read_labels(data, f"{source.path}/{name}")
+            if not poses.same_shape(labels.shape, rows[maps[name]].size):
+                problem = "{}x{}, its picture {}x{}".format(*labels.shape, *rows[maps[name]].size)
+                raise BadInput(f"{source.path}/{name}", problem, "give the map of this picture")
             write(maps[name], poses.fit_image(labels, size, Image.Resampling.NEAREST))
     lacking = len(rows) - len(set(maps.values()))
     if lacking:
@@ -420,6 +427,7 @@ NOTICES = {
     "images_absent": "lacks {:,} pictures that the key points name",
     "pairs_dropped": "{:,} pairs with a picture that is lacking are left out",
     "images_without_pose": "{:,} pictures show no known joint and are in no pair",
+    "poses_of_other_shapes": "{:,} poses are of pictures of another shape, by their file",
     "files_skipped": "other files, skipped: {:,}",
 }
 

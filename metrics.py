@@ -6,7 +6,6 @@ All of it runs on the device of the images. Images that can't be scored raise Va
 """
 
 import math
-import socket
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from posegan.features import find_poses, inception_2015, inception_imagenet
+from posegan.features import find_poses, inception_2015, inception_imagenet, patience
 from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK
 
 LEVELS = 255.0  # the range of an image, in grey levels
@@ -39,7 +38,6 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, fine to
 REPLICATES = 1000  # of the bootstrap
 SPLITS = 10  # of the Inception Score, in all papers
 HEAD_SHARE = 0.5  # of the head that a joint may be off to count as right: PCKh@0.5
-FETCH_SECONDS = 15  # that a server of weights may be silent
 
 
 class Recipe(NamedTuple):
@@ -459,16 +457,13 @@ WEIGHTS = {  # network to its title and the address of its weights
 
 def load_networks(names: Collection[str], device: torch.device) -> tuple[dict, dict[str, str]]:
     """The networks that scores need, their weights fetched once, and why scores are missing."""
-    loaded, missing, patience = {}, {}, socket.getdefaulttimeout()
-    socket.setdefaulttimeout(FETCH_SECONDS)  # torch would wait for a silent server for ever
-    try:
+    loaded, missing = {}, {}
+    with patience():
         for network in {NEEDS[name] for name in names if name in NEEDS}:
             try:
                 loaded[network] = _load(network, device)
             except Exception as error:  # of urllib, ssl, pickle, hashing: they share no base class
                 missing[network] = _in_one_line(error, *WEIGHTS[network])
-    finally:
-        socket.setdefaulttimeout(patience)
     return loaded, {name: missing[NEEDS[name]] for name in names if NEEDS.get(name) in missing}
 
 

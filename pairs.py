@@ -73,7 +73,7 @@ class Prepared:
 def folder_of(name: str, root: str | Path) -> Path:
     # Where a data set is prepared; the name is a user's, and no path.
     if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\,:\0"):
-        given, remedy = f"--data or --name {name!r}", "use letters, digits and dashes"
+        given, remedy = f"--data or --name {name!r}", "give one, of letters, digits and dashes"
         raise BadInput(given, "not a folder name", remedy)
     return Path(root) / name
 
@@ -163,7 +163,7 @@ def load_mixture(names: str, root: str | Path = "data") -> Prepared:
         shares = [0.0]
     if lacking := [one for one in sets if not len(one.pairs_train)]:
         raise BadInput(lacking[0].path, "no training pairs", "leave it out, or add pictures to it")
-    some = not shares or 0 < min(shares) <= sum(shares) < np.inf
+    some = not shares or 0 < sum(shares) / 1e6 < min(shares) <= sum(shares) < np.inf
     if len(shares) not in (0, len(sets)) or not some:
         remedy = "give each data set a share above 0, such as market1501:4,mine:1, or none"
         raise BadInput(f"--data {names}", "not every data set has a share", remedy)

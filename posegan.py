@@ -429,7 +429,7 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
 @checkpoint_option
 @click.option(
     "--out",
-    type=Place(path_type=Path),
+    type=PATH,
     metavar="PATH",
     help="File, folder, or .gif or .webp: an animation of all poses.  [default: SOURCE_POSE.png, "
     "of a motion .gif, in the working folder]",
@@ -491,7 +491,7 @@ def generate(source, pose, data, root, count, **options) -> None:
     from posegan import checkpoints, reid
 
     with checkpoints.processes(checkpoints.pick_device(options["device"])):
-        reid.write_data_set(data, root, count, options["out"], open_generator(options))
+        reid.write_data_set(data, root, count, Path(options["out"]), open_generator(options))
 
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
@@ -502,8 +502,11 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     find = photo.finder(options["device"], options["pose_weights"])
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
     places = output_paths(photos, targets, options)
+    context = click.get_current_context()
     if all(count == 1 for _, count in places):
-        refuse(click.get_current_context(), ("fps",), "there is no animation")
+        refuse(context, ("fps",), "there is no animation")
+    if not all(one.found for one in targets):
+        refuse(context, ("no_fit",), "a motion has no pixels of SOURCE")
     check_places([path for path, _ in places], [source, *pose], options)
     model = photo.Model(open_generator(options), find)
     if model.generator.trained["data"] == "demo":
@@ -582,8 +585,8 @@ def output_paths(
     photos: list[Path], targets: "list[photo.Targets]", options: dict
 ) -> list[tuple[Path, int]]:
     """Where the pictures go, and how many (one, or those of an animation), photo by photo."""
-    out, total = options["out"] or Path(), sum(len(one.names) for one in targets)
-    folder = out.is_dir() or not out.suffix
+    out, total = Path(options["out"] or ""), sum(len(one.names) for one in targets)
+    folder = out.is_dir() or not out.suffix or options["out"].endswith(("/", os.sep))
     if options["sheet"]:
         return [(out / f"{photos[0].stem}_sheet.png" if folder else out, 1)]
     if not folder:
@@ -745,11 +748,11 @@ def check_score_options(context: click.Context) -> None:
     folders = [options[name] for name in ("generated", "target", "source", "reference")]
     read = dict.fromkeys(folders, IMAGE_SUFFIXES) | {options["checkpoint"]: ()}
     read |= dict.fromkeys(options["poses"], (".json", ".csv"))
+    if options["worst"]:
+        check_output(scoring.WORST_SHEET, "cd", options["overwrite"], read)
+        read |= {scoring.WORST_SHEET: ()}
     if options["json_file"]:
         check_output(options["json_file"], "--json", options["overwrite"], read)
-    if options["worst"]:
-        read |= {options["json_file"]: ()}
-        check_output(scoring.WORST_SHEET, "another working folder", options["overwrite"], read)
 
 
 if __name__ == "posegan":

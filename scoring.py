@@ -202,7 +202,7 @@ def write_worst(extremes: list[tuple], overwrite: bool) -> None:
         text = f"{value:.4f}  {' to '.join(called)}"
         strips += [poses.caption(text, pictures.shape[1]), pictures]
     sheet = np.concatenate(strips)[None]
-    poses.write_pictures(sheet, [WORST_SHEET], overwrite, "another working folder")
+    poses.write_pictures(sheet, [WORST_SHEET], overwrite, "cd")
     click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
 
 

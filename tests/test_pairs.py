@@ -279,7 +279,7 @@ def test_people_with_one_picture_each_make_no_pairs_and_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["coco", "csv", "folder"])
-def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form):
+def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form, caplog):
     pose = np.rint(body(200, 100, 20))
     names = [f"{person}/{shot}.png" for person in ("al", "bo") for shot in range(2)]
     source = tree(tmp_path / "in", {name: encoded(picture(size=(256, 256))) for name in names})
@@ -295,6 +295,11 @@ def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form):
     assert len(prepared.pairs_train) == len(prepared.pairs_test) == 2
     scale = 0.5 if form == "coco" else 1  # the JSON is of a picture twice as large
     assert np.allclose(prepared.poses[0, 4, :2], (pose[4, :2] + 0.5) * scale - 0.5, atol=1e-3)
+    if form == "coco":
+        assert not caplog.records
+        write(given, coco(dict.fromkeys(names, pose), (512, 256)))
+        prepared_folder(source, tmp_path / "other", poses=(str(given),))
+        assert "4 poses are of pictures of another shape, by their file" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -566,9 +571,9 @@ def test_folders_of_ones_own_stand_side_by_side_by_name(tmp_path):
     with fails("market1501: the name of another data set; give another --name"):
         prepared_folder(source, tmp_path, name="market1501")
     for name in ("", " ", ".", "..", ".hidden", "a/b", "a\\b", "a,b", "a:2", "a\0b"):
-        with fails("not a folder name; use letters, digits and dashes"):
+        with fails("not a folder name; give one, of letters, digits and dashes"):
             prepared_folder(source, tmp_path, name=name)
-        with fails("not a folder name; use letters, digits and dashes"):
+        with fails("not a folder name; give one, of letters, digits and dashes"):
             pairs.load(name, tmp_path)
 
 
@@ -638,6 +643,9 @@ def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_
     assert batch["target_parsing"].shape == (2, 32, 32)
     with fails("not a label map"):
         tree(maps, {"2.png": encoded(picture(0, (64, 48)))})
+        datasets.prepare(dataclasses.replace(config, overwrite=True))
+    with fails("2.png: 20x64, its picture 64x48"):
+        tree(maps, {"2.png": encoded(np.zeros((20, 64), np.uint8))})
         datasets.prepare(dataclasses.replace(config, overwrite=True))
     with fails("no parsing maps for these pictures"):
         other = tree(tmp_path / "other", {"x.png": encoded(labels)})
@@ -776,7 +784,7 @@ def test_a_mixture_takes_its_share_of_each_set(few_people, tmp_path):
     assert (mixed.labels[chosen[:, 0]] == mixed.labels[chosen[:, 1]]).all()
     assert (mixed.labels[chosen] >= 0).all()
     assert np.array_equal(mixed.pairs_test, few.pairs_test)  # the first one is tested
-    for wrong in ("folder:1,demo", "folder:1,demo:x", "folder:0,demo:1"):
+    for wrong in ("folder:1,demo", "folder:1,demo:x", "folder:0,demo:1", "folder:1,demo:1e-300"):
         with fails("not every data set has a share.*above 0"):
             pairs.load_mixture(wrong, tmp_path)
     prepared_folder(own_people, tmp_path, size=(128, 64), overwrite=True)

@@ -266,6 +266,8 @@ def test_several_poses_make_a_picture_each_or_an_animation(trained, photo, pose_
     run(*base, "--out", tmp_path / "moving.gif")
     assert Image.open(tmp_path / "moving.gif").format == "GIF"
     assert "need a folder" in run(*base, "--out", tmp_path / "one.png", code=2)
+    run(*base, "--out", f"{tmp_path}/made.v2/")
+    assert len([*(tmp_path / "made.v2").iterdir()]) == 3
 
 
 def test_of_a_folder_with_broken_poses_the_others_are_made_and_these_listed(
