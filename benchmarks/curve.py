@@ -1,57 +1,75 @@
-"""ssim_dscf of held-out people over the samples seen, with published systems as lines.
+"""README's curve: ssim_dscf over the samples seen, with published systems as lines.
 
-    python benchmarks/curve.py runs/market1501-flow/log.jsonl curve.png
+    python benchmarks/curve.py assets/curve.png
 
-Published scores are of the official test pairs, and of training to its end.
+Reads the tables of the long run in EXPERIMENTS.md. Published scores are of all official test pairs,
+as are the dots, the ends of the run's parts; the line is of people held out of the first three.
 """
 
-import json
+import re
 from pathlib import Path
 
 import click
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 PUBLISHED = {
     **{"PG2 (ssim_pg2)": 0.253, "RPT-GAN, plain": 0.268, "DSCF": 0.290, "RPT-GAN": 0.302},
     **{"PATN": 0.311, "PCDMs": 0.317, "IMAGPose": 0.328},
 }
-SIZE, MARGIN, LEGEND = (640, 320), 44, 130
-COLOURS = {"line": (20, 90, 200), "published": (150, 150, 150), "text": (60, 60, 60)}
+LOW, HIGH = 0.225, 0.335
+ZOOM = 2
+SIZE, FRAME = (640, 330), (46, 14, 508, 276)  # left, top, right, bottom
+GREY, LIGHT, BLUE, ORANGE = (60, 60, 60), (150, 150, 150), (30, 95, 190), (200, 90, 20)
+NUMBER = r"(\d+(?:,\d{3})+)"
+
+
+def read_tables(text: str) -> tuple[list, list]:
+    """Samples and ssim_dscf: the ends of the parts, and people held out of the first three."""
+    ends = re.findall(rf"^\| \d \| {NUMBER} \| (0\.\d+) \|", text, re.MULTILINE)
+    held = re.findall(rf"^\| {NUMBER} \| (0\.\d+) \|", text, re.MULTILINE)
+    ends, held = ([(int(x.replace(",", "")), float(y)) for x, y in rows] for rows in (ends, held))
+    line: list[tuple[int, float]] = []
+    for x, y in held:
+        if (line[-1][0] if line else 0) < x <= ends[2][0]:
+            line.append((x, y))
+    return ends, line
 
 
 @click.command()
-@click.argument("log", type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--batch-size", default=32, show_default=True)
-def main(log: Path, out: Path, batch_size: int) -> None:
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    found = [
-        (line["step"] * batch_size, line["validation"]["ssim_dscf"])
-        for line in lines
-        if "validation" in line
-    ]
-    end = found[-1][0]
-    values = [y for _, y in found] + list(PUBLISHED.values())
-    low, high = min(values) - 0.005, max(values) + 0.005
-    picture = Image.new("RGB", SIZE, "white")
-    pen = ImageDraw.Draw(picture)
-    left, right = MARGIN, SIZE[0] - LEGEND
-    top, bottom = 16, SIZE[1] - MARGIN
+def main(out: Path) -> None:
+    text = Path(__file__).parents[1].joinpath("EXPERIMENTS.md").read_text()
+    ends, line = read_tables(text.partition("### The long run")[2])
+    picture = Image.new("RGB", [side * ZOOM for side in SIZE], "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(11 * ZOOM)
+    left, top, right, bottom = (edge * ZOOM for edge in FRAME)
+    last = 1.03 * ends[-1][0]
 
     def place(x: float, y: float) -> tuple[float, float]:
-        return left + (right - left) * x / end, bottom - (bottom - top) * (y - low) / (high - low)
+        across, up = x / last, (y - LOW) / (HIGH - LOW)
+        return left + (right - left) * across, bottom - (bottom - top) * up
 
     for name, value in PUBLISHED.items():
-        pen.line([place(0, value), place(end, value)], COLOURS["published"])
-        pen.text((right + 6, place(0, value)[1] - 6), f"{name} {value:.3f}", COLOURS["text"])
-    pen.line([place(*point) for point in found], COLOURS["line"], 3)
-    pen.rectangle([left, top, right, bottom], outline=COLOURS["text"])
-    for tenth in range(round(low * 100) + 1, round(high * 100) + 1, 2):
-        pen.text((6, place(0, tenth / 100)[1] - 6), f"{tenth / 100:.2f}", COLOURS["text"])
-    for part in range(5):
-        x, _ = place(end * part / 4, low)
-        pen.text((x - 16, bottom + 4), f"{end * part / 4:,.0f}", COLOURS["text"])
-    pen.text((left, bottom + 20), "samples seen; ssim_dscf of held-out people", COLOURS["text"])
+        pen.line([place(0, value), place(last, value)], LIGHT, 1)
+        beside = right + 6 * ZOOM, place(0, value)[1]
+        pen.text(beside, f"{name} {value:.3f}", GREY, font, anchor="lm")
+    for value in (0.24, 0.26, 0.28, 0.30, 0.32):
+        beside = left - 6 * ZOOM, place(0, value)[1]
+        pen.text(beside, f"{value:.2f}", GREY, font, anchor="rm")
+    for x in range(0, int(last), 200_000):
+        below = place(x, LOW)[0], bottom + 4 * ZOOM
+        pen.text(below, f"{x:,}", GREY, font, anchor="mt")
+    pen.rectangle([left, top, right, bottom], outline=GREY)
+    pen.line([place(*point) for point in line], BLUE, 3 * ZOOM, joint="curve")
+    pen.line([place(*point) for point in ends], ORANGE, ZOOM)
+    for point in ends:
+        pen.circle(place(*point), 4 * ZOOM, ORANGE)
+    about = (
+        "samples seen; ssim_dscf: dots, all official pairs at the end of each part;",
+        "line, people held out of the first three",
+    )
+    for number, words in enumerate(about):
+        pen.text((left, bottom + (22 + 14 * number) * ZOOM), words, GREY, font)
     picture.save(out)
 
 
