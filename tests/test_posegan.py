@@ -102,7 +102,7 @@ def test_training_twice_asks_for_resume_and_resuming_goes_on(few_people, tmp_pat
     assert "next: posegan generate" in run(*base, *small, "--steps", "1")
     assert "--resume" in run(*base, *small, "--steps", "1", code=1)
     message = run(*base, "--channels", "8", "--steps", "2", "--resume", code=2)
-    assert "--channels 8: the run has 4" in message
+    assert "--channels 8: the run uses 4" in message
     assert "ssim_dscf" in run(*base, "--steps", "2", "--resume")
     assert checkpoints.read_checkpoint(tmp_path / "run" / "latest.pt")["state"]["step"] == 2
 
@@ -119,7 +119,7 @@ def test_resuming_by_the_run_alone_takes_its_own_settings(few_people, tmp_path, 
     assert after == before | {"steps": 2, "learning_rate": 1e-4}
     assert not Path("data").exists()
     for other in (["--augment", "none"], ["--augment", "crop"], ["--features", "lite0"]):
-        assert "the run has" in run("train", "--run", "run", "--resume", *other, code=2)
+        assert "the run uses" in run("train", "--run", "run", "--resume", *other, code=2)
 
 
 def test_a_run_begins_with_a_trained_model(few_people, tmp_path):
@@ -133,8 +133,10 @@ def test_a_run_begins_with_a_trained_model(few_people, tmp_path):
     assert [settings[name] for name in named] == ["unet", 4, str(model), recipes.START_RATE]
     assert "unet, step 2" in run(*more[:-4], *more[-4:], "--steps", "2", "--resume")
     third = [*base, "--run", tmp_path / "third", "--model"]
-    assert "has its own" in run(*third, model, "--channels", "8", code=2)
-    assert "no such file; give one, pretrained, or of" in run(*third, "mine.pt", code=2)
+    assert "fixed by --model" in run(*third, model, "--channels", "8", code=2)
+    assert "no such file; choose from flow, residual, unet, pretrained" in run(
+        *third, "mine.pt", code=2
+    )
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     assert "bad.pt" in run(*third, tmp_path / "bad.pt", code=1)
 
@@ -177,7 +179,7 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     assert "choose from shrinking" in run("train", "--augment", "blur", code=2)
     for missing in (tmp_path / "none.pth", "lite1"):
         message = run("train", *few, "--features", missing, code=2)
-        assert f"--features {missing}: no such file; give one, or of lite0, resnet50" in message
+        assert f"--features {missing}: no such file; choose from lite0, resnet50" in message
     (tmp_path / "bad.pth").write_bytes(b"no weights")
     for model in ("flow", "residual"):
         given = ["--features", tmp_path / "bad.pth", "--channels", "4", "--model", model]
@@ -190,8 +192,8 @@ def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tm
     output = run(*base, "--out", out)
     assert str(out) in output
     assert f"model: {trained}" in output
-    assert "its whole height, in the middle, is used" in output
-    assert "only seen drawn people" in output
+    assert "the middle, at full height, is used" in output
+    assert "knows synthetic people only" in output
     assert Image.open(out).size == (45, 90)
     first = out.read_bytes()
     assert "--overwrite" in run(*base, "--out", out, code=1)
