@@ -38,7 +38,7 @@ BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes wit
 def pick_device(name: str) -> torch.device:
     """The device of that name; auto: CUDA if there is one. Raises ClickException without it."""
     if str(name) not in ("auto", "cpu", "cuda"):
-        raise BadInput(f"device {name}", "not a device that posegan knows", "use auto, cpu or cuda")
+        raise BadInput(f"device {name}", "unknown device", "use auto, cpu or cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -73,8 +73,8 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except RuntimeError:
-        remedy = "start all with torchrun, where that address can be reached"
-        raise BadInput(place, "the other processes did not come", remedy) from None
+        remedy = "start all with torchrun, where they can reach this address"
+        raise BadInput(place, "the other processes did not connect", remedy) from None
     finally:
         waiting.cancel()
     try:
@@ -84,7 +84,7 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
         if isinstance(error, torch.OutOfMemoryError) or "onnection" not in str(error):
             raise
         raise ClickException(
-            "another process has ended; continue from the last checkpoint with --resume"
+            "another process has ended; see its message, then run again (train with --resume)"
         ) from None
     finally:
         dist.destroy_process_group()
@@ -239,7 +239,7 @@ def synthesise(
         source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
         made = models.painting(generator(source, target_pose, source_pose).float())
     if not made.image.isfinite().all():
-        remedy = "name an earlier checkpoint with --checkpoint, or train again with a lower "
+        remedy = "give an earlier checkpoint with --checkpoint, or train again with a lower "
         raise BadInput("the model outputs NaN", "training diverged", f"{remedy}--learning-rate")
     return made
 
@@ -259,9 +259,9 @@ def to_levels(images: Tensor) -> Tensor:
 def check_size(prepared: pairs.Prepared, generator: nn.Module) -> None:
     """Raise ClickException for pictures of another size than the generator's."""
     if (prepared.height, prepared.width) != (generator.height, generator.width):
-        problem = f"images of {prepared.height}x{prepared.width}, the model makes "
+        problem = f"images of {prepared.height}x{prepared.width}, but the model makes "
         problem += f"{generator.height}x{generator.width}"
-        remedy = "name a checkpoint trained on this data with --checkpoint"
+        remedy = "give a checkpoint trained at this size with --checkpoint"
         raise BadInput(prepared.path, problem, remedy)
 
 

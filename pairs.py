@@ -73,7 +73,7 @@ class Prepared:
 def folder_of(name: str, root: str | Path) -> Path:
     # Where a data set is prepared; the name is a user's, and no path.
     if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\,:\0"):
-        given, remedy = f"--data or --name {name!r}", "give one, of letters, digits and dashes"
+        given, remedy = f"--data or --name {name!r}", "use letters, digits and dashes"
         raise BadInput(given, "not a folder name", remedy)
     return Path(root) / name
 
@@ -139,9 +139,9 @@ def _open_people(path: Path, count: int) -> list[np.ndarray]:
     # Of people.csv the columns without the index.
     with open(path, **TEXT) as file:
         head, *rows = csv.reader(file)
-    _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "columns of people.csv")
+    _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "wrong columns in people.csv")
     index, *columns = zip(*rows)
-    _check(index == (*map(str, range(count)),), "index of people.csv")
+    _check(index == (*map(str, range(count)),), "wrong index in people.csv")
     return list(map(np.array, columns))
 
 
@@ -251,7 +251,9 @@ class Batches:
         self, prepared: Prepared, pairs: np.ndarray, batch_size: int, seed: int, device: "device"
     ):
         if not len(pairs):
-            raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
+            raise BadInput(
+                prepared.path, "no training pairs", "prepare people with two pictures each"
+            )
         self.prepared, self.pairs, self.batch_size = prepared, pairs, batch_size
         self.seed, self.device = seed, device
         self._order = lru_cache(1)(self._permuted)  # an epoch takes many steps
@@ -328,7 +330,7 @@ def mean_image(prepared: Prepared) -> "Tensor":
     """The mean, uint8 (3, H, W), of at most MEAN_IMAGES training images; without any, of all."""
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
-        log.warning("%s: no training images; the mean image is that of all images", prepared.path)
+        log.warning("%s: no training images; the mean is over all images", prepared.path)
         places = np.arange(len(prepared.images))
     count = min(len(places), MEAN_IMAGES)
     places = places[np.linspace(0, len(places) - 1, count).round().astype(int)]
@@ -358,7 +360,7 @@ def matching_names(folders: list[Path]) -> dict[str, list[Path]]:
     if lonely := sorted(set().union(*files) - shared):
         folder = next(folder for folder, known in zip(folders, files) if lonely[0] not in known)
         problem = f"has no image called {lonely[0]} ({len(shared):,} names match)"
-        raise BadInput(folder, problem, "give an image the same name in all folders")
+        raise BadInput(folder, problem, "name images alike in all folders")
     return {name: [known[name] for known in files] for name in sorted(shared)}
 
 
@@ -415,7 +417,7 @@ def _poses_of_targets(
         remedy = "name each pose after its image"
         raise BadInput(", ".join(map(str, given)), "has no pose for any target image", remedy)
     if lacking:
-        word = "%d of %d target images have no pose, such as %s; pose scores leave them out"
+        word = "%d of %d target images have no pose, such as %s; pose scores ignore them"
         log.warning(word, len(lacking), len(names), lacking[0])
     return np.stack([(pose or poses.MISSING).fitted(size) for pose in found])
 

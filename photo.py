@@ -287,7 +287,7 @@ def read_targets(
             name = Path(re.sub("[:/]", "_", name)).stem
             targets.names.append(name.removesuffix("_keypoints"))
     if not targets.found:
-        none = BadInput(path, "no poses in it", "put JSON files or photos there")
+        none = BadInput(path, "no poses in it", "put pose files or photos there")
         raise targets.broken[0] if len(targets.broken) == 1 else none
     return targets
 
@@ -313,17 +313,17 @@ def own_pose(
             remedy = "check its coordinates, or whether it belongs to this photo"
             raise BadInput(given, f"no joint is inside {photo or 'the photo'}", remedy)
         if np.ptp(own[own[:, 2] > 0, :2], 0).max() < SMALLEST:
-            problem = f"its joints lie within {SMALLEST} pixels, too few to show a person"
+            problem = f"all its joints lie within {SMALLEST} pixels"
             raise BadInput(given, problem, "give a pose with more joints, or a larger photo")
         return own, note
     if not find:
-        return None, "no pose of the person is given"
+        return None, "no pose given for the person"
     try:
         own = find([picture])[0]
     except ClickException as error:
         return None, error.message
     if not own[:, 2].any():
-        return None, "nobody is found"
+        return None, "no person found"
     return own, "the person's pose: found by Keypoint R-CNN"
 
 
@@ -340,7 +340,7 @@ def read_own(
         shown = within(moved, (bottom - top, right - left))[..., 2] > 0
         own = people[shown.sum(1).argmax()]
     if pose.size and not poses.same_shape(pose.size, size):
-        note += ", of a picture {}x{}, not {}x{} (height x width)".format(*pose.size, *size)
+        note += ", for a picture of {}x{}, not {}x{} (height x width)".format(*pose.size, *size)
     return own, note
 
 
@@ -515,7 +515,7 @@ def as_joints(pose: np.ndarray | Tensor, name: str) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError):
         good = False
     if not (good and (joints[:, 2] > 0).any()) or poses.in_one_place(joints):
-        problem = "not the joints (25, 3) of BODY_25, of which some are known and apart"
+        problem = "not BODY_25 joints (25, 3), some known and not all in one place"
         raise BadInput(name, problem, "give x and y in pixels, and confidence")
     joints[:, 2] = joints[:, 2].clip(0, 1)
     return joints

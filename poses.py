@@ -257,7 +257,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         problem, remedy = "empty, or not a readable picture", "save it as JPEG or PNG"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        problem, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "reduce it first"
+        problem, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "shrink it first"
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
@@ -272,8 +272,8 @@ def read_labels(source: bytes, name: str) -> np.ndarray:
     with _opened(source, name) as image:
         labels = np.asarray(image)
     if image.format != "PNG" or image.mode not in ("L", "P"):
-        problem = f"not a label map, but {image.format} with pixels of {image.mode}"
-        raise BadInput(name, problem, "give a PNG in grey or with a palette")
+        problem = f"not a label map, but {image.format} with {image.mode} pixels"
+        raise BadInput(name, problem, "give a greyscale or palette PNG")
     return labels
 
 
@@ -391,7 +391,7 @@ def read_poses(path: str | Path, chosen: bool = False) -> dict[str, Pose]:
         table = name.lower().endswith(".csv")
         merge(poses, _parse_csv(data, file) if table else parse_json(data, file, name), file)
     if not poses:
-        raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
+        raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose keypoint file")
     if not chosen:
         warn_of_several(path, poses)
     return poses
@@ -408,7 +408,7 @@ def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> No
 def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
     """Log how many of the poses read from `path` are of pictures that show several people."""
     if several := sum(len(pose.people) > 1 for pose in poses.values()):
-        word = "%s: %d of %d poses have several people; the largest confident one is used"
+        word = "%s: %d of %d poses show several people; the largest confident one is used"
         log.warning(word, path, several, len(poses))
 
 
@@ -430,11 +430,11 @@ def read_pose(
         picture = read_image(Path(file), file)
         pose = Pose(find([picture])[0], picture.shape[:2])
         if not pose.joints[:, 2].any():
-            raise BadInput(path, "nobody is found in it", "give a pose as JSON")
+            raise BadInput(path, "no person found in it", "give the pose as JSON")
     else:
         pose = _choose_pose(read_poses(file, chosen or bool(person)), file, composed(name))
     if pose is MISSING:
-        raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
+        raise BadInput(path, "no people in it", "give the pose of a picture that shows a person")
     if person and len(pose.people) > 1:
         if person > len(pose.people):
             problem = f"{len(pose.people)} people in it, no person {person}"
@@ -476,7 +476,7 @@ def _choose_pose(poses: dict[str, Pose], file: str, name: str) -> Pose:
 
 
 def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
-    # The DSCF/PATN key points: "name: [18 y]: [18 x]", y before x, -1 missing.
+    # The DSCF/PATN keypoints: "name: [18 y]: [18 x]", y before x, -1 missing.
     lines = data.decode("utf-8-sig", "replace").splitlines()
     if not lines or lines[0].strip() != CSV_HEADER:
         raise BadInput(file, f"line 1 is not the header {CSV_HEADER}", "add it, or give JSON")
@@ -523,7 +523,7 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
-        raise BadInput(file, "not valid JSON", "give OpenPose or COCO key points") from None
+        raise BadInput(file, "not valid JSON", "give OpenPose or COCO keypoints") from None
     poses: dict[str, Pose] = {}
     try:
         for called, people, size in _pictures(content, name):
@@ -531,7 +531,7 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
             merge(poses, {called: _of_picture(people, size)}, file)
     except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
         remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
-        raise BadInput(file, "neither OpenPose nor COCO key points", remedy) from None
+        raise BadInput(file, "neither OpenPose nor COCO keypoints", remedy) from None
     return poses
 
 

@@ -36,7 +36,7 @@ def plan_people(prepared: pairs.Prepared, count: int, made_from: str = "") -> li
     """
     known = np.unique(prepared.pairs_train)
     if not len(known):
-        raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
+        raise BadInput(prepared.path, "no training pairs", "prepare people with two pictures each")
     planned = []
     # Market-1501's own numbers stay; who has none gets one that nobody has.
     taken = {*prepared.identity}
@@ -100,7 +100,7 @@ def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
             found += map(tuple, csv.reader(file))
         if found[:1] != table[:1] or not {*found} <= {*table}:
             remedy = "continue with the same model and data, and at least the same --count, or name"
-            raise BadInput(path, "for other pictures", f"{remedy} a new folder with --out")
+            raise BadInput(path, "lists other pictures", f"{remedy} a new folder with --out")
     elif path.parent.exists() and any(path.parent.iterdir()):
         problem = "not empty, and not started by this command"
         raise BadInput(path.parent, problem, "name a new folder with --out")

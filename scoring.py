@@ -29,30 +29,30 @@ SCORES = {
     "ms_ssim": ("Wang 2003: 5 scales, Gaussian 11 taps, range 255", " ↑"),
     "psnr": ("dB; identical images count 100", " ↑"),
     "l1": ("absolute error, range [0, 1]", " ↓"),
-    "detail": ("gradient ratio; 0.5 is fog", ", best 1"),
+    "detail": ("gradient ratio; 0.5: blur", ", best 1"),
     "lpips": ("AlexNet, v0.1, images in [-1, 1]", " ↓"),
     "pck": ("PCKh@0.5: joints within half a head of the target's", " ↑"),
     "pose_error": ("pixels, of the joints found", " ↓"),
-    "inception_score": ("Inception of 2015-12-05, 10 splits; ± is theirs", " ↑"),
+    "inception_score": ("Inception of 2015-12-05, 10 splits; ± is over the splits", " ↑"),
     "inception_score_std": ("population standard deviation over the splits", ""),
     "fid": ("pytorch-fid: Inception of 2015-12-05, to these targets", " ↓"),
     "fid_gfla": ("GFLA: torchvision's Inception, to the training images", " ↓"),
 }
 COMPARABLE = (
     "Compare ssim_dscf and inception_score with RPT-GAN's Table 1, DSCF, PATN and XingGAN; "
-    "ssim_pg2 with PG2; lpips and fid_gfla with GFLA and the papers since."
+    "ssim_pg2 with PG2; lpips and fid_gfla with GFLA and later papers."
 )
 # The data sets of the papers: how many test pairs they score, and figures of theirs.
 PUBLISHED = {
     "market1501": (
         12_000,
-        "Published on Market-1501: ssim_dscf of RPT-GAN 0.302, PATN 0.311, the best of Table 1 "
-        "0.356; fid_gfla of GFLA 19.8, IMAGPose 12.7.",
+        "Published on Market-1501: ssim_dscf of RPT-GAN 0.302, PATN 0.311, best of RPT-GAN's "
+        "Table 1 0.356; fid_gfla of GFLA 19.8, IMAGPose 12.7.",
     ),
     "deepfashion": (
         8_570,
-        "Published on DeepFashion: ssim_dscf of RPT-GAN 0.781, the best of Table 1 0.793; fid_gfla "
-        "of GFLA 10.6, IMAGPose 5.9.",
+        "Published on DeepFashion: ssim_dscf of RPT-GAN 0.781, best of RPT-GAN's Table 1 0.793; "
+        "fid_gfla of GFLA 10.6, IMAGPose 5.9.",
     ),
 }
 WORST_SHEET = Path("worst.png")
@@ -191,7 +191,7 @@ def write_worst(extremes: list[tuple], overwrite: bool) -> None:
     from posegan import poses
 
     if not extremes:
-        click.echo("no worst pairs: ssim_dscf, which orders them, is unavailable", err=True)
+        click.echo("no worst pairs: ssim_dscf, which ranks them, is unavailable", err=True)
         return
     strips: list = []
     for place, (value, names, row) in enumerate(extremes):
@@ -203,7 +203,7 @@ def write_worst(extremes: list[tuple], overwrite: bool) -> None:
         strips += [poses.caption(text, pictures.shape[1]), pictures]
     sheet = np.concatenate(strips)[None]
     poses.write_pictures(sheet, [WORST_SHEET], overwrite, "cd")
-    click.echo(f"worst pairs, and below the line the best: {WORST_SHEET}")
+    click.echo(f"worst pairs, with the best below the line: {WORST_SHEET}")
 
 
 def recipe(scorer: "metrics.Scorer", name: str) -> str:
@@ -241,7 +241,7 @@ def show_comparison(task: Task) -> None:
     if known:
         show_text(known[1])
         if task.count < known[0]:
-            papers = f"published scores are of all {known[0]:,} test pairs"
+            papers = f"published scores cover all {known[0]:,} test pairs"
             show_text(f"Caution: these are the first {task.count:,} pairs; {papers}.")
 
 
@@ -268,7 +268,7 @@ def score_corrupted(task: Task, clean: float) -> dict[str, dict[str, list]]:
 
 def show_corrupted(robustness: dict[str, dict[str, list]], clean: float) -> None:
     """Print ssim_dscf by corruption and severity, its change from clean, and its curve."""
-    title = "ssim_dscf on corrupted sources; change is the mean of the five less clean"
+    title = "ssim_dscf on corrupted sources; change: mean over severities minus clean"
     rows, headings = [], ["source", "clean", "1", "2", "3", "4", "5", "change", "curve"]
     for kind, found in robustness.items():
         values, change = [clean, *found["ssim_dscf"]], sum(found["change"]) / len(found["change"])

@@ -42,7 +42,7 @@ def parse_box(value: str) -> tuple[int, ...]:
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a box; write it as 10,20,110,220") from None
     if left >= right or top >= bottom:
-        raise click.BadParameter(f"{value}: right and bottom must be more than left and top")
+        raise click.BadParameter(f"{value}: right and bottom must exceed left and top")
     if max(map(abs, box)) > 10**6:
         raise click.BadParameter(f"{value}: no photo is that large")
     if min(right - left, bottom - top) < 8:
@@ -128,10 +128,11 @@ def one_line() -> Iterator[None]:
         if os.environ.get("POSEGAN_DEBUG"):
             raise
         said = (str(error) or "no reason given").splitlines()[0]
-        message = f"{type(error).__name__}: {said}; POSEGAN_DEBUG=1 shows where: please report it"
+        remedy = "please report it with the traceback that POSEGAN_DEBUG=1 shows"
+        message = f"{type(error).__name__}: {said}; {remedy}"
         lack = ("allocate memory", "out of memory", "new thread")  # RuntimeErrors of torch's
         if isinstance(error, MemoryError) or any(word in said for word in lack):
-            message = f"not enough memory ({said}); use smaller numbers or fewer files"
+            message = f"not enough memory ({said}); use smaller settings or fewer files"
         if isinstance(error, OSError):
             message = f"{error.filename or 'the output'}: can't be used ({error.strerror or said})"
         raise click.ClickException(printable(message)) from None

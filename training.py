@@ -127,7 +127,7 @@ def interruptible() -> Iterator[list[int]]:
 
     def stop(number: int, before: dict) -> None:
         if not flag:
-            log.warning("stopping after this step, then saving the run")
+            log.warning("stopping after this step and saving the run")
         flag.append(number)
         for one in before if "RANK" not in os.environ else ():
             signal.signal(one, before[one])
@@ -259,8 +259,8 @@ def begin(config: TrainConfig, state: State) -> None:
             trained = read_checkpoint(Path(config.start))["state"]["average"]
             state.generator.load_state_dict(trained)
     except (RuntimeError, TypeError, AttributeError):
-        problem = "doesn't fit --features or the size of the data"
-        raise BadInput(config.start, problem, "train with those of its run") from None
+        problem = "doesn't match --features or the size of the data"
+        raise BadInput(config.start, problem, "use those it was trained with") from None
     state.average.load_state_dict(state.generator.state_dict())
 
 
@@ -286,7 +286,7 @@ def restore(state: State, content: dict, run: Path) -> None:
                     raise ValueError("step")
         state.step, state.best = content["state"]["step"], float(content["state"]["best"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-        problem = "its checkpoint doesn't fit its settings"
+        problem = "the checkpoint doesn't match its settings"
         raise BadInput(run, problem, "start another run with --run") from None
 
 
@@ -441,7 +441,7 @@ def compile_networks(state: State) -> None:
     """Compile the networks that a step runs, where it can be done."""
     device = next(state.generator.parameters()).device
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-        log.warning("--compile: off, as there is no C++ compiler here; install g++")
+        log.warning("--compile: off, since no C++ compiler is found; install g++")
         return
     mode = "reduce-overhead" if device.type == "cuda" else "default"  # the former: CUDA graphs
     for network in (state.generator, state.discriminator, state.features):

@@ -313,7 +313,7 @@ def test_new_poses_for_re_identification_are_resumed_and_always_the_same(
     message = run(*base, "--out", tmp_path / "one", "--count", "3", code=1)
     assert f"{rows[3]['file']}: can't be written (Is a directory)" in message
     message = run(*base, "--out", tmp_path / "one", "--count", "1", code=1)
-    assert "manifest.csv: for other pictures; continue with" in message
+    assert "manifest.csv: lists other pictures; continue with" in message
     assert "--data needs --out" in run(*base, code=2)
 
 
@@ -322,7 +322,7 @@ def test_new_poses_want_a_model_of_the_datas_size(trained, few_people, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "load", lambda name, root: large)
         asked = ["--data", "demo", "--checkpoint", trained, "--out", tmp_path / "x"]
-        assert "images of 128x64, the model makes 64x32" in run("generate", *asked, code=1)
+        assert "128x64, but the model makes 64x32" in run("generate", *asked, code=1)
 
 
 def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp_path):
@@ -436,7 +436,7 @@ def test_published_figures_stand_under_scores_of_their_data_alone(trained, few_p
     assert "Compare ssim_dscf" in output and "on Market-1501: ssim_dscf of RPT-GAN" in output
     assert "DeepFashion" not in output
     said = " ".join(output.split())
-    assert "Caution: these are the first 2 pairs; published scores are of all 12,000" in said
+    assert "Caution: these are the first 2 pairs; published scores cover all 12,000" in said
 
 
 def test_folders_of_images_are_scored_by_name(few_people, tmp_path):
@@ -636,7 +636,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     assert file.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"generated", "target", "scores.json"}
     same = ["--poses", file, "--json", tmp_path / "target" / ".." / "scores.json"]
-    assert "would take the place of" in run(*two_folders, *same, code=1)
+    assert "would overwrite" in run(*two_folders, *same, code=1)
 
 
 def test_what_the_system_refuses_is_one_line(photo):
@@ -742,7 +742,7 @@ def test_a_single_pair_is_scored_without_interval(two_folders, tmp_path, offline
     content = json.loads(file.read_text())
     assert content["pairs"] == 1
     assert content["intervals"] == {}
-    assert "one a split" in content["reasons"]["inception_score"]
+    assert "one per split" in content["reasons"]["inception_score"]
 
 
 def test_the_published_outputs_score_as_measured_with_scikit_image(shared_data, tmp_path):
@@ -764,7 +764,7 @@ def test_scoring_a_model_on_data_of_another_size_is_refused(trained, few_people,
         patch.setattr(demo, "POSES", 2)
         datasets.prepare(datasets.PrepareConfig(root=str(tmp_path), size=(32, 16)))
     message = run("score", "--root", tmp_path, "--checkpoint", trained, code=1)
-    assert "32x16, the model makes 64x32" in message
+    assert "32x16, but the model makes 64x32" in message
 
 
 @pytest.mark.parametrize("size", ["100x64", "8x8", "big", "2048x16"])
