@@ -3,22 +3,22 @@
 The other modules, each of which imports only those below it:
 
 reid         new poses for a data set's people, for re-identification
-photo        one's own photos: framing, moving, putting back; what Python programs use
-scoring      what is scored, and its scores as tables, JSON and sheets
-training     state, processes, the loop, log and samples
-losses       losses, and what each generator descends
-checkpoints  checkpoints as files; their generators loaded and run
+photo        photos: framing the person, reposing, pasting back; the Python interface
+scoring      what is scored, and the scores as tables, JSON and sheets
+training     state, processes, the training loop, log and samples
+losses       losses, and the objective of each generator
+checkpoints  checkpoint files; loading and running their generators
 metrics      SSIM, mask-SSIM, PSNR, Inception Score, FID, LPIPS, pose error
-datasets     archives and folders of people made into prepared folders; pair lists
-pairs        the prepared folder, several as one, batches, folders to score
+datasets     turns archives and folders of people into prepared folders; pair lists
+pairs        prepared folders, alone or mixed; batches; folders to score
 models       networks: generators and discriminators
-features     networks trained by others: ImageNet features, pose detector; their weights
-body         the body's parts, its outline, what is behind it
-augment      images and poses as tensors: augmentations, corruptions, warping, pose maps
-demo         the built-in people and motions
-poses        joints, pose formats, pictures as files
-terminal     options, streams, errors in one line, progress, tables
-files        archives, outputs, names: whatever lies on a disk
+features     third-party networks: ImageNet features, pose detector; their weights
+body         the body's parts, its outline, the background behind it
+augment      images and poses as tensors: augmentation, corruption, warping, pose maps
+demo         the synthetic people and motions
+poses        joints, pose formats, image files
+terminal     options, streams, one-line errors, progress, tables
+files        archives, outputs, file names
 recipes      the settings of a run, and their defaults
 """
 
@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-# Run or imported in its own folder, this file stands for the package that an installation makes of
-# the folder, and lets the modules beside it be found as posegan.NAME.
+# Run or imported from its own folder, this file stands in for the installed package, so that the
+# modules beside it are found as posegan.NAME.
 if __name__ == "posegan":
     __path__ = [str(Path(__file__).parent)]
 
@@ -53,7 +53,7 @@ from posegan.terminal import (
     training_line,
 )
 
-# torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
+# torch, numpy and rich are imported inside the commands, so that help and usage errors are instant.
 if TYPE_CHECKING:
     import numpy as np
     from torch import device, nn
@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from posegan import pairs, photo
 
 PICTURES_WAITING = 16  # to be written, at most
-SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
+SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from the baselines after training
 
-# Kinds of options, and those of several commands.
+# Option types, and options shared by several commands.
 DATA_SETS = click.Choice(("demo", "market1501", "deepfashion", "mvc", "folder"))
 SEEDS = click.IntRange(0, 2**63 - 1)
 PATH, FOLDER = Place(), Place(file_okay=False)
@@ -103,7 +103,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace exist
 
 
 def __getattr__(name: str) -> object:
-    """What Python programs use, imported when it is asked for: `load`, `Model` and `score`."""
+    """The Python interface, `load`, `Model` and `score`, imported on first use."""
     if name not in ("load", "Model", "score"):
         raise AttributeError(f"module 'posegan' has no attribute {name!r}")
     from posegan import photo
@@ -196,7 +196,7 @@ def prepare(ctx, preview, **settings) -> None:
 
 
 def prepare_with_progress(settings: dict) -> "pairs.Prepared":
-    """Prepare a data set behind a progress line on stderr."""
+    """Prepare a data set, with a progress line on stderr."""
     from posegan import datasets
 
     config = datasets.PrepareConfig(**settings)
@@ -208,7 +208,7 @@ def prepare_with_progress(settings: dict) -> "pairs.Prepared":
 
 
 def setting(option: str, kind: click.ParamType, text: str) -> Callable:
-    """An option of train whose default depends on data and model."""
+    """An option of train whose default depends on the data and the model."""
     name = option.removeprefix("--").replace("-", "_")
     return click.option(option, type=kind, show_default=recipes.shown(name), help=text)
 
@@ -303,7 +303,7 @@ def train(ctx, resume, **settings) -> None:
         say(f"{checkpoint}: stopped; continue with {command}", err=True)
         ctx.exit(130)
     show_first_scores(config, prepared, checkpoint)
-    tested = prepared.path.name  # of several data sets the first
+    tested = prepared.path.name  # the first of several data sets
     say(
         f"samples: {checkpoint.parent / 'samples'}",
         f"checkpoint: {checkpoint}",
@@ -313,7 +313,7 @@ def train(ctx, resume, **settings) -> None:
 
 
 def open_or_draw(data: str, root: str) -> "pairs.Prepared":
-    """Open a prepared data set; the demo is drawn first where there is none."""
+    """Open a prepared data set; draws the demo set if it is missing."""
     from posegan import pairs
 
     if data == "demo" and not Path(root, "demo").exists():
@@ -327,7 +327,7 @@ def open_or_draw(data: str, root: str) -> "pairs.Prepared":
 def show_first_scores(
     config: recipes.TrainConfig, prepared: "pairs.Prepared", checkpoint: Path
 ) -> None:
-    """Score a model that has just been trained on a few test pairs."""
+    """Score a freshly trained model on a few test pairs."""
     if not len(prepared.pairs_test):
         say(f"{prepared.path}: no test pairs, so no scores", err=True)
         return
@@ -340,7 +340,7 @@ def show_first_scores(
 
 
 def check_run(run: Path, resume: bool) -> None:
-    """Refuse to write over a run, or to resume one that isn't there."""
+    """Refuse to overwrite a run, or to resume one that doesn't exist."""
     there = any((run / name).exists() for name in ("latest.pt", "previous.pt"))
     kept = any((run / name).exists() for name in ("best.pt", "generator.pt", "curves.png"))
     kept = kept or any(run.glob("samples/*"))
@@ -349,7 +349,7 @@ def check_run(run: Path, resume: bool) -> None:
         raise BadInput(run, "a run already exists", remedy)
     if any((folder / "dataset.json").exists() for folder in (run, run.parent)):
         raise BadInput(run, "lies in a prepared data set", "choose another folder with --run")
-    log = run / "log.jsonl"  # of a run that ended before its first checkpoint it may be replaced
+    log = run / "log.jsonl"  # replaceable if its run ended before the first checkpoint
     if log.is_file() and not there and log.read_bytes()[:9] not in (b"", b'{"step": '):
         raise BadInput(log, "not the log of a run", "choose another folder with --run")
     if resume and not there:
@@ -358,7 +358,7 @@ def check_run(run: Path, resume: bool) -> None:
 
 
 def new_settings(ctx: click.Context, settings: dict) -> dict:
-    """The settings of a new run with their defaults; raises where some don't go together."""
+    """The settings of a new run, defaults filled in; raises if they conflict."""
     given = {name: value for name, value in settings.items() if value is not None}
     settings = recipes.complete(given)
     features = settings["features"]
@@ -371,7 +371,7 @@ def new_settings(ctx: click.Context, settings: dict) -> dict:
 
 
 def check_settings(settings: dict) -> None:
-    """Raise where settings, of a new run or a resumed one, don't go together."""
+    """Raise if the settings of a new or resumed run conflict."""
     if not isfinite(settings["learning_rate"]):
         raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
     if settings["model"] == "flow" and settings["channels"] % 4:
@@ -381,8 +381,8 @@ def check_settings(settings: dict) -> None:
 
 
 def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
-    """Settings with the folder of the run; and where --model is pretrained, or the file of a
-    checkpoint, with what it says of itself: the run begins with it.
+    """Settings with the run's folder; if --model is "pretrained" or a checkpoint, also with that
+    checkpoint's model and widths, as the run starts from it.
     """
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     model = settings["model"] or recipes.RECIPE["model"]
@@ -402,7 +402,7 @@ def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
 
 
 def saved_settings(ctx: click.Context, settings: dict) -> dict:
-    """The settings of a run to resume, of which some may change. Raises where others do."""
+    """The settings of a run to resume, with those that may change; raises if others do."""
     from posegan import training
 
     content = training.read_run(Path(settings["run"]))
@@ -504,7 +504,7 @@ def generate(source, pose, data, root, count, **options) -> None:
 
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
-    """Write the people of SOURCE in each POSE; raises at the end for what can't be used."""
+    """Write the people of SOURCE in each POSE; raises at the end if some files can't be used."""
     photos, broken = list_photos(source)
     from posegan import photo, poses
 
@@ -532,8 +532,8 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
 
 
 def list_photos(source: str) -> tuple[list[Path], list[click.ClickException]]:
-    """The photos of SOURCE, a file, a folder or the example that comes along; and what is wrong
-    with others of the folder.
+    """The photos of SOURCE (a file, a folder or the built-in example), and the errors of files in
+    the folder that can't be used.
     """
     from posegan import poses
 
@@ -555,7 +555,7 @@ def list_photos(source: str) -> tuple[list[Path], list[click.ClickException]]:
 
 
 def open_generator(options: dict) -> "nn.Module":
-    """The generator of --checkpoint, or the one that is at hand; says which."""
+    """The generator of --checkpoint, or the default one; says which."""
     from posegan import checkpoints
 
     path = options["checkpoint"] or checkpoints.default_checkpoint()
@@ -569,7 +569,7 @@ def perform(
 ) -> "Iterable[np.ndarray] | list[list[np.ndarray]]":
     """The pictures (h, w, 3) of a photo's person in all poses, or its rows of a sheet.
 
-    Says what can't be used.
+    Reports what can't be used.
     """
     from posegan import photo, poses
 
@@ -593,7 +593,7 @@ def perform(
 def output_paths(
     photos: list[Path], targets: "list[photo.Targets]", options: dict
 ) -> list[tuple[Path, int]]:
-    """Where the pictures go, and how many (one, or those of an animation), photo by photo."""
+    """Output paths, photo by photo, with the number of pictures in each (animations have many)."""
     out, total = Path(options["out"] or ""), sum(len(one.names) for one in targets)
     folder = out.is_dir() or not out.suffix or options["out"].endswith(("/", os.sep))
     if options["sheet"]:
@@ -612,15 +612,15 @@ def output_paths(
 
 
 def check_places(paths: list[Path], inputs: list[str], options: dict) -> None:
-    """Raise where two files have one name, and where one would destroy what is there or read."""
+    """Raise if two outputs share a name, or if one would destroy a file that exists or is read."""
     from posegan.poses import IMAGE_SUFFIXES, split_name
 
     taken: dict[str, Path] = {}
     files = (split_name(name)[0] for name in inputs)
-    read = {file: IMAGE_SUFFIXES for file in files if Path(file).exists()}  # else it is a motion
+    read = {file: IMAGE_SUFFIXES for file in files if Path(file).exists()}  # others are motions
     read |= {options[name]: () for name in ("checkpoint", "source_pose", "pose_weights")}
     for path in paths:
-        # Many file systems take names that differ only in case for one.
+        # Many file systems ignore case in names.
         other = taken.setdefault(str(path).casefold(), path)
         if other is not path:
             remedy = "rename a pose or photo, or pass them one at a time"
@@ -631,7 +631,7 @@ def check_places(paths: list[Path], inputs: list[str], options: dict) -> None:
 
 
 def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict) -> None:
-    """Write pictures (h, w, 3) as they come, while the model makes the next."""
+    """Write pictures (h, w, 3) as they arrive, while the model makes the next."""
     from concurrent.futures import ThreadPoolExecutor
     from itertools import islice
 
@@ -725,11 +725,11 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
 
 
 def score_task(task: scoring.Task, device: "device", options: dict) -> None:
-    """Score what is to be scored, and show and write the scores."""
+    """Score a task, and print and write the scores."""
     file, overwrite, about = options["json_file"], options["overwrite"], task.about
     scorer = scoring.open_scorer(task, device, options)
     result = scoring.score_batches(task, scorer, options["worst"])
-    try:  # files first, as what is printed may have no reader; but it may be all that is left
+    try:  # files first, as stdout may be closed; but print even if a file can't be written
         if file:
             scoring.write_json(file, overwrite, about, result)
         if options["worst"]:
@@ -747,7 +747,7 @@ def score_task(task: scoring.Task, device: "device", options: dict) -> None:
 
 
 def check_score_options(context: click.Context) -> None:
-    """Refuse options that would do nothing, and outputs that can't be written, before any work."""
+    """Refuse options without effect and outputs that can't be written, before any work."""
     options = context.params
     if (options["generated"] is None) != (options["target"] is None):
         raise click.UsageError("--generated and --target belong together; give both")
@@ -769,6 +769,6 @@ def check_score_options(context: click.Context) -> None:
 
 
 if __name__ == "posegan":
-    del score  # the package's is not the command, but what __getattr__ gives
+    del score  # posegan.score is not this command, but what __getattr__ returns
 if __name__ == "__main__":
     main()
