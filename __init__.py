@@ -4,7 +4,7 @@
     picture = model("photo.jpg", "walk")[0]
     posegan.score(picture, target)
 
-`load`, `Model` and `score` are all that Python programs need; they are in posegan.photo.
+`load`, `Model` and `score` are the whole Python interface; they live in posegan.photo.
 """
 
 from posegan.posegan import __getattr__ as __getattr__

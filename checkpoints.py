@@ -1,4 +1,4 @@
-"""Checkpoints as files, and their generators loaded and run.
+"""Checkpoint files, and loading and running their generators.
 
 A checkpoint is {"format", "config", "state"}: the config holds the settings of the run ("train"),
 what its networks are ("shape") and a checksum of its data ("data").
@@ -30,15 +30,15 @@ from posegan.terminal import answering
 log = logging.getLogger("posegan")
 
 FORMAT = 4
-GIVEN = ("source", "target_pose", "source_pose")  # to a generator, of a batch
-PATIENCE = 30  # seconds until several processes say that they wait for each other
+GIVEN = ("source", "target_pose", "source_pose")  # a generator's inputs, from a batch
+PATIENCE = 30  # seconds until a process reports that it waits for the others
 BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes with posegan
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; auto: CUDA if there is one. Raises ClickException without it."""
+    """The device called `name`; auto: CUDA if available. Raises ClickException if it is missing."""
     if str(name) not in ("auto", "cpu", "cuda"):
-        raise BadInput(f"device {name}", "not a device that posegan knows", "use auto, cpu or cuda")
+        raise BadInput(f"device {name}", "unknown device", "use auto, cpu or cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
@@ -53,9 +53,9 @@ def pick_device(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def processes(device: torch.device) -> Iterator[tuple[int, int]]:
-    """Join the other processes torchrun started (RANK says whether it did); gives rank, world.
+    """Join the processes started by torchrun, if RANK is set; yields rank and world size.
 
-    Raises ClickException for a part of what torchrun sets, and where another process has gone.
+    Raises ClickException if only some of torchrun's variables are set, or if another process ends.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     given = [name for name in names if os.environ.get(name)]
@@ -73,8 +73,8 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     except RuntimeError:
-        remedy = "start all with torchrun, where that address can be reached"
-        raise BadInput(place, "the other processes did not come", remedy) from None
+        remedy = "start all with torchrun, where they can reach this address"
+        raise BadInput(place, "the other processes did not connect", remedy) from None
     finally:
         waiting.cancel()
     try:
@@ -84,14 +84,14 @@ def processes(device: torch.device) -> Iterator[tuple[int, int]]:
         if isinstance(error, torch.OutOfMemoryError) or "onnection" not in str(error):
             raise
         raise ClickException(
-            "another process has ended; continue from the last checkpoint with --resume"
+            "another process has ended; see its message, then run again (train with --resume)"
         ) from None
     finally:
         dist.destroy_process_group()
 
 
 def rank_and_world() -> tuple[int, int]:
-    """The number of this process, and of all, inside `processes`."""
+    """This process's rank and the number of processes, inside `processes`."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
@@ -103,9 +103,9 @@ def build_generator(shape: dict) -> nn.Module:
 def write_checkpoint(
     path: Path, config: TrainConfig, about: dict, state: dict, previous: Path | None = None
 ) -> None:
-    """Write a checkpoint whole or not at all, so that a crash at any moment leaves one.
+    """Write a checkpoint atomically, so that a crash at any moment leaves an intact one.
 
-    What `path` held before becomes `previous`. Raises ClickException where it can't be written.
+    The old file becomes `previous`. Raises ClickException if it can't be written.
     """
     settings = {"train": dataclasses.asdict(config)} | about
     content = {"format": FORMAT, "config": settings, "state": state}
@@ -117,7 +117,7 @@ def write_checkpoint(
                 os.fsync(file.fileno())
             if previous and path.exists():
                 os.replace(path, previous)
-    except RuntimeError as error:  # torch.save's word for a full disk
+    except RuntimeError as error:  # how torch.save reports a full disk
         problem = f"can't be written ({str(error).splitlines()[0]})"
         raise BadInput(
             path, problem, "free some space, or choose another place with --run"
@@ -125,7 +125,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path: Path) -> dict:
-    """Read a checkpoint. Raises ClickException for a damaged one, and for what is none of ours."""
+    """Read a checkpoint. Raises ClickException for damaged and foreign files."""
     content = features.read_state_dict(path)
     if not {"format", "config", "state"} <= content.keys():
         raise BadInput(path, "not a posegan checkpoint", "train one with posegan train")
@@ -139,11 +139,11 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def well_formed(content: dict) -> bool:
-    """Has a checkpoint all parts that any needs, each of a possible kind?"""
+    """Whether a checkpoint has all required parts, with possible types and values."""
     try:
         config, state = content["config"], content["state"]
         train, shape = TrainConfig(**config["train"]), config["shape"]
-        numbers = (  # with the least and the most they may be
+        numbers = (  # with their least and greatest values
             (shape["height"], 16, 1024),
             (shape["width"], 16, 1024),
             (shape["options"]["channels"], 1, 1024),
@@ -173,7 +173,7 @@ def well_formed(content: dict) -> bool:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep signals waiting while a checkpoint is written."""
+    """Defer signals while a checkpoint is written."""
     waiting = []
     with answering(lambda number, before: waiting.append(number)):
         yield
@@ -182,7 +182,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def default_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The checkpoint written last below `runs`, else ours; raises ClickException without any."""
+    """The newest checkpoint in `runs`, else the built-in one; raises ClickException without any."""
     if found := list(runs.glob("*/latest.pt")):
         return max(found, key=lambda path: path.stat().st_mtime)
     if not BUILT_IN.is_file():
@@ -196,8 +196,8 @@ def default_checkpoint(runs: Path = Path("runs")) -> Path:
 
 
 def load_generator(path: Path, device: torch.device) -> nn.Module:
-    """The averaged generator of a checkpoint, ready to run (only); `trained` says its training's
-    data, step and seed. Raises ClickException for a file that is not a posegan checkpoint.
+    """The averaged generator of a checkpoint, for running only; its `trained` holds the data, step
+    and seed of its training. Raises ClickException for a file that is not a posegan checkpoint.
     """
     try:
         content = read_checkpoint(path)
@@ -223,11 +223,11 @@ def load_generator(path: Path, device: torch.device) -> nn.Module:
 def synthesise(
     generator: nn.Module, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
 ) -> models.Synthesis:
-    """Run a generator on pictures, source uint8 (B, 3, H, W), and give all it makes, in float32.
+    """Run a generator on pictures, source uint8 (B, 3, H, W); returns all it makes, in float32.
 
-    One source, and its pose, may serve all the target poses (B, 25, 3): `flow` reads it once.
-    Of a generator without a flow the picture is all painted. Computes in float32 on every device,
-    as scores must not depend on it. Raises ClickException where NaN comes out.
+    One source, and its pose, may serve all target poses (B, 25, 3): `flow` encodes it once. A
+    generator without a flow paints the whole picture. Computes in float32 on every device, as
+    scores must not depend on it. Raises ClickException if NaN comes out.
     """
     device, count = next(generator.parameters()).device, len(target_pose)
     source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
@@ -239,7 +239,7 @@ def synthesise(
         source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
         made = models.painting(generator(source, target_pose, source_pose).float())
     if not made.image.isfinite().all():
-        remedy = "name an earlier checkpoint with --checkpoint, or train again with a lower "
+        remedy = "give an earlier checkpoint with --checkpoint, or train again with a lower "
         raise BadInput("the model outputs NaN", "training diverged", f"{remedy}--learning-rate")
     return made
 
@@ -257,11 +257,11 @@ def to_levels(images: Tensor) -> Tensor:
 
 
 def check_size(prepared: pairs.Prepared, generator: nn.Module) -> None:
-    """Raise ClickException for pictures of another size than the generator's."""
+    """Raise ClickException if the pictures differ in size from the generator's."""
     if (prepared.height, prepared.width) != (generator.height, generator.width):
-        problem = f"images of {prepared.height}x{prepared.width}, the model makes "
+        problem = f"images of {prepared.height}x{prepared.width}, but the model makes "
         problem += f"{generator.height}x{generator.width}"
-        remedy = "name a checkpoint trained on this data with --checkpoint"
+        remedy = "give a checkpoint trained at this size with --checkpoint"
         raise BadInput(prepared.path, problem, remedy)
 
 
@@ -273,9 +273,9 @@ def scored_batches(
 ) -> Iterator[dict]:
     """The first `limit` test pairs in batches, with `generated`, `baselines` and `names` (B, 2).
 
-    The baselines are images by name, the names the files of source and target; the corruption of
-    sources is kind and severity. Of several processes each generates its share, and the first has
-    the batches. Raises ClickException for another size than the generator's, and for no pairs.
+    The baselines are images by name; `names` are the files of source and target; `corruption` is
+    the kind and severity applied to sources. Each of several processes generates its share, and
+    the first yields the batches. Raises ClickException if sizes differ or there are no pairs.
     """
     check_size(prepared, generator)
     chosen = prepared.pairs_test[:limit]
@@ -286,7 +286,7 @@ def scored_batches(
     rank, world = rank_and_world()
     for first in range(0, len(parts), world):
         group = parts[first : first + world]
-        group = group[rank : rank + 1] if rank else group  # the first needs all, for the targets
+        group = group[rank : rank + 1] if rank else group  # the first needs all targets
         batches = [spoilt_batch(prepared, part, corruption) for part in group]
         own = generate(generator, *(batches[0][name] for name in GIVEN)).cpu() if batches else None
         every = [own] * world if rank == 0 else None
@@ -301,10 +301,10 @@ def scored_batches(
 def spoilt_batch(
     prepared: pairs.Prepared, part: np.ndarray, corruption: tuple[str, int] | None
 ) -> dict:
-    """What `gather` gives for pairs (B, 2), the sources under a corruption, and `names`."""
+    """`gather`'s batch for pairs (B, 2), with corrupted sources, and `names`."""
     batch = pairs.gather(prepared, part) | {"names": prepared.files[part]}  # (B, 2)
     if corruption:
-        # By the file's name, so that it is spoilt in the same way in however many pairs it is.
+        # Seeded by file name, so that a source is corrupted alike in all its pairs.
         keys = (os.fsencode(datasets.picture_key(name)) for name in batch["names"][:, 0])
         samples = torch.tensor([crc32(key) >> 1 for key in keys])
         given = pairs.normalise(batch["source"]), batch["source_pose"], *corruption, samples

@@ -1,4 +1,4 @@
-"""Data sets made into prepared folders: names and splits, pair lists, pictures, key points."""
+"""Turns data sets into prepared folders: names and splits, pair lists, pictures, keypoints."""
 
 import contextlib
 import csv
@@ -27,13 +27,13 @@ log = logging.getLogger("posegan")
 
 TEST_PAIRS = 12_000  # at most: the published choice
 DEMO_TEST_PAIRS = 1_000
-TEST_SHARE = 0.1  # of the people, where no split is published
+TEST_SHARE = 0.1  # of the people, if no split is published
 PREVIEW_PAIRS = 16
-FEWEST_JOINTS = 4  # that make a pose worth a pair, where no rule is published
-# Height, width; the others 256x256. The demo's is the smallest at which people are recognised, and
-# a CPU trains on it in minutes.
+FEWEST_JOINTS = 4  # joints a pose needs to be paired, if no rule is published
+# Height, width; all others are 256x256. The demo's is the smallest size at which people are
+# recognisable, and a CPU trains on it in minutes.
 SIZES = {"demo": (64, 32), "market1501": (128, 64)}
-# The official data sets: title, key-point files, names (of a picture without suffix, flattened).
+# The official data sets: title, keypoint files, pattern of picture names (flat, without suffix).
 OFFICIAL = {
     "market1501": (
         "Market-1501",
@@ -53,7 +53,7 @@ OFFICIAL = {
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What `posegan prepare` was asked to do; no `size` (height, width), no `name`: the data's."""
+    """The settings of `posegan prepare`; `size` (height, width) and `name` default by data."""
 
     data: str = "demo"
     source: str | None = None
@@ -69,33 +69,33 @@ class PrepareConfig:
 
 @dataclass
 class Row:
-    """A picture of a data set; `file` None: named but absent, `pose` None: still to be found."""
+    """A picture of a data set; `file` None: listed but absent, `pose` None: to be detected."""
 
     file: str | None
     identity: str
     camera: str
     split: str
     pose: poses.Pose | None
-    size: tuple[int, int] | None = None  # of the picture (height, width), once it is read
+    size: tuple[int, int] | None = None  # the picture's (height, width), once read
 
 
-Pictures = Iterator[tuple[int, np.ndarray, np.ndarray]]  # place in the rows, picture, pose
+Pictures = Iterator[tuple[int, np.ndarray, np.ndarray]]  # index of the row, picture, pose
 
 
 @dataclass
 class Listing:
-    """A data set before its pictures are read: rows in the order of the pair rule, train first."""
+    """A data set before its pictures are read: rows in the pair rule's order, training first."""
 
     description: str
     rows: list[Row]
     pictures: Callable[[list[Row], tuple[int, int]], Pictures]
-    published: bool = False  # whether the published rule says which pictures make pairs
+    published: bool = False  # whether a published rule decides which pictures make pairs
     test_pairs: int = TEST_PAIRS
     skipped: int = 0
 
 
 def _parse_name(data: str, name: str) -> dict[str, str] | None:
-    # img/WOMEN/Dresses/id_00000002/02_1_front.jpg is fashionWOMENDressesid0000000202_1front
+    # img/WOMEN/Dresses/id_00000002/02_1_front.jpg becomes fashionWOMENDressesid0000000202_1front
     in_shop = r"^(?:.*/)?((?:WO)?MEN)/([^/]+)/id_(\d{8})/(\d\d_\d)_"
     name = re.sub(in_shop, r"fashion\1\2id\3\4", poses.stem(name))
     found = re.fullmatch(OFFICIAL[data][2], name)
@@ -103,8 +103,8 @@ def _parse_name(data: str, name: str) -> dict[str, str] | None:
 
 
 def picture_key(file: str) -> str:
-    """What a picture is called, however its data set is unpacked: by the official sets' own names,
-    else with the folder it lies in.
+    """A picture's name, however its data set is unpacked: the official sets' own, else the file
+    name with its folder.
     """
     parsed = (_parse_name(data, file) for data in OFFICIAL)
     known = next((one["key"] for one in parsed if one), None)
@@ -119,9 +119,9 @@ def _official(config: PrepareConfig) -> Listing:
             pictures[parsed["key"]] = parsed | {"file": name}
     if not pictures:
         remedy = "give the archive as downloaded, or its folder"
-        raise BadInput(source.path, f"no {title} pictures in the expected place", remedy)
+        raise BadInput(source.path, f"no {title} pictures where expected", remedy)
     named = _official_poses(config)
-    # A person's pictures say the split; where they don't, the key points' file does.
+    # The split follows from a person's pictures, else from the keypoint file.
     known = [*named.values(), *pictures.values()]
     splits = {one["identity"]: one["split"] for one in known if one["split"]}
     rows = []
@@ -130,7 +130,7 @@ def _official(config: PrepareConfig) -> Listing:
         one |= named.get(key, {}) | pictures.get(key, {})
         split = splits.get(one["identity"], "")
         rows.append(Row(one["file"], one["identity"], one["camera"], split, one["pose"]))
-    about = f"{title} from {source.path.name}; key points: {', '.join(config.poses) or 'found'}"
+    about = f"{title} from {source.path.name}; keypoints: {', '.join(config.poses) or 'found'}"
     return _listed(about, source, config, rows, len(pictures))
 
 
@@ -141,7 +141,7 @@ def _pictures(source: Source) -> list[str]:
 def _listed(
     about: str, source: Source, config: PrepareConfig, rows: list[Row], used: int
 ) -> Listing:
-    # Rows without a split get one by person, at random; then all training rows come first.
+    # Rows without a split get a random one per person; training rows then come first.
     people = sorted({row.identity for row in rows if not row.split})
     count = max(1, int(len(people) * TEST_SHARE)) if len(people) > 1 else 0
     order = np.random.default_rng(config.seed).permutation(len(people))
@@ -155,7 +155,7 @@ def _listed(
 
 
 def _official_poses(config: PrepareConfig) -> dict[str, dict]:
-    # What the names say, and the poses, of all files of --poses; the one for training first.
+    # Parsed names and poses from all files of --poses, the training file first.
     title, csvs, _ = OFFICIAL[config.data]
     files = [file for given in config.poses for file in sorted(Path(given).glob(csvs)) or [given]]
     named: dict[str, dict] = {}
@@ -178,7 +178,7 @@ def _folder(config: PrepareConfig) -> Listing:
     above = os.path.commonpath([PurePosixPath(name).parent for name in names])
     people = [name for name in names if str(PurePosixPath(name).parent) != (above or ".")]
     if people and len(people) < len(names):
-        word = "%s: %d pictures beside the folders of people are left out"
+        word = "%s: ignoring %d pictures outside the folders of people"
         log.warning(word, source.path, len(names) - len(people))
     names, rows, taken = people or names, [], set()
     known = {} if config.poses else _poses_beside(source, names)
@@ -198,14 +198,14 @@ def _folder(config: PrepareConfig) -> Listing:
         view = re.split("[-_/]", calls[0])[-1] if config.data == "mvc" else ""
         rows.append(Row(name, identity, view, "", pose))
     if lost := known.keys() - taken:
-        word = "%s: %d poses are of no picture, or of several with one name, such as %s"
+        word = "%s: %d poses match no picture, or several of the same name, such as %s"
         log.warning(word, source.path, len(lost), min(lost))
     about = f"{source.path.name}, one folder per person"
     return _listed(about, source, config, rows, used)
 
 
 def _poses_beside(source: Source, names: list[str]) -> dict[str, poses.Pose]:
-    # Those in files beside the pictures, by the pictures' names without suffix.
+    # Poses in files next to the pictures, by the pictures' names without suffix.
     stems = {poses.stem(name) for name in names}
     files = {stem + ending: stem for stem in stems for ending in ("_keypoints.json", ".json")}
     files = {file: files[one] for file in source.names if (one := poses.composed(file)) in files}
@@ -213,8 +213,8 @@ def _poses_beside(source: Source, names: list[str]) -> dict[str, poses.Pose]:
     for file, data in source.items(files):
         parsed = poses.parse_json(data, f"{source.path}/{file}", file)
         if len(parsed) > 1:
-            problem = f"{len(parsed)} poses, its picture has one"
-            raise BadInput(f"{source.path}/{file}", problem, "give it by --poses")
+            problem = f"holds {len(parsed)} poses for one picture"
+            raise BadInput(f"{source.path}/{file}", problem, "pass it with --poses")
         known[files[file]] = next(iter(parsed.values()), poses.MISSING)
     poses.warn_of_several(source.path, known)
     return known
@@ -245,14 +245,14 @@ def _decoded(source: Source, weights: str | None, rows: list[Row], size: tuple) 
         while chunk := list(itertools.islice(items, pairs.CHUNK)):
             for place, image, pose in pool.map(decode, chunk):
                 if pose is None:
-                    from posegan import features  # imports torch, which few preparations need
+                    from posegan import features  # imports torch, which is rarely needed here
 
                     pose = features.find_poses([image], weights)[0]
                 yield place, image, pose
 
 
 def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
-    # By as many programs as there are cores; one that nobody reads any more ends by itself.
+    # One program per core draws; each ends by itself once nobody reads its output.
     count, drawing = _cores(), []
     try:
         for first in range(count):
@@ -269,7 +269,7 @@ def _drawn(seed: int, rows: list[Row], size: tuple[int, int]) -> Pictures:
         raise BadInput("demo", "a drawing process was killed", remedy) from None
     finally:
         for program in drawing:
-            with program:  # until it has ended
+            with program:  # waits for its end
                 program.kill()
 
 
@@ -281,7 +281,7 @@ def _cores() -> int:
 
 
 def ordered_pairs(groups: list[str]) -> np.ndarray:
-    """All ordered pairs (P, 2) int32 of places with equal group, in the published list's order."""
+    """All ordered pairs (P, 2) int32 of indices with equal group, in the published lists' order."""
     members: dict[str, list[int]] = {}
     for place, group in enumerate(groups):
         members.setdefault(group, []).append(place)
@@ -290,18 +290,19 @@ def ordered_pairs(groups: list[str]) -> np.ndarray:
 
 
 def _pair_lists(listing: Listing, stored: np.ndarray) -> tuple[dict[str, np.ndarray], int]:
-    # Pairs of stored pictures by split, and how many were dropped for want of a picture. Absent
-    # pictures take part until the choice is made, or they would shift the official order.
+    # Pairs of stored pictures by split, and how many were dropped because a picture is missing.
+    # Absent pictures take part until pairs are chosen; leaving them out would shift the official
+    # order.
     rows = listing.rows
     there = np.array([row.file is not None for row in rows])
     joints = np.zeros((len(rows), len(poses.JOINTS), 3), np.float32)
     joints[there] = stored
     for place, row in enumerate(rows):
-        if row.pose:  # as its file has it, for a rule about the whole picture
+        if row.pose:  # as in its file: the rule is about the whole picture
             joints[place] = row.pose.joints
     present = joints[..., 2] > 0  # (R, 25)
     identities, splits = np.array([(row.identity, row.split) for row in rows]).T
-    if listing.published:  # less Market-1501's junk and distractors
+    if listing.published:  # without Market-1501's junk and distractors
         paired = present[:, poses.SHOULDERS + poses.HIPS].all(1)
         paired &= ~np.isin(identities, ("-1", "0000"))
     else:
@@ -323,7 +324,7 @@ def _pair_lists(listing: Listing, stored: np.ndarray) -> tuple[dict[str, np.ndar
 def _check_ours(path: Path) -> None:
     found = {file.name for file in path.iterdir()} if path.is_dir() else set()
     if found and not ({*pairs.ARRAYS[:2]} <= found <= {*pairs.FILES, pairs.PARSING}):
-        raise BadInput(path, "holds more than a prepared data set", "choose another --root")
+        raise BadInput(path, "holds other files", "choose another place with --root or --name")
 
 
 def _check_listing(listing: Listing, config: PrepareConfig) -> None:
@@ -374,7 +375,7 @@ def _write(folder: Path, config: PrepareConfig, listing: Listing, progress: Call
 
 @contextlib.contextmanager
 def _array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[int, np.ndarray], None]]:
-    # Gives write(place, picture) for an array on disk. No memory map: on a full disk that crashes.
+    # Yields write(place, picture) for an array on disk. A memory map would crash on a full disk.
     with open(path, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -388,13 +389,13 @@ def _array(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[int, np.nda
 
 
 def _calls(name: str) -> list[str]:
-    # What a file may be called: its path without suffix, and the ends of that, longest first.
+    # The names a file may go by: its path without suffix, and the ends of that, longest first.
     parts = poses.stem(name).split("/")
     return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def _own_calls(names: list[str]) -> list[list[str]]:
-    # What tells each picture from the others: its whole path, and the ends that no other has.
+    # The names unique to each picture: its whole path, and the ends no other picture shares.
     every = [_calls(name) for name in names]
     called = Counter(itertools.chain.from_iterable(every))
     return [[whole, *(end for end in ends if called[end] == 1)] for whole, *ends in every]
@@ -414,7 +415,8 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
         for name, data in source.items(maps):
             labels = poses.read_labels(data, f"{source.path}/{name}")
             if not poses.same_shape(labels.shape, rows[maps[name]].size):
-                problem = "{}x{}, its picture {}x{}".format(*labels.shape, *rows[maps[name]].size)
+                sizes = *labels.shape, *rows[maps[name]].size
+                problem = "is {}x{}, but its picture is {}x{}".format(*sizes)
                 raise BadInput(f"{source.path}/{name}", problem, "give the map of this picture")
             write(maps[name], poses.fit_image(labels, size, Image.Resampling.NEAREST))
     lacking = len(rows) - len(set(maps.values()))
@@ -424,18 +426,18 @@ def _write_parsing(path: Path, source: Source, rows: list[Row], size: tuple[int,
 
 ADAPTERS = {**dict.fromkeys(OFFICIAL, _official), "mvc": _folder, "folder": _folder, "demo": _demo}
 NOTICES = {
-    "images_absent": "lacks {:,} pictures that the key points name",
-    "pairs_dropped": "{:,} pairs with a picture that is lacking are left out",
-    "images_without_pose": "{:,} pictures show no known joint and are in no pair",
-    "poses_of_other_shapes": "{:,} poses are of pictures of another shape, by their file",
+    "images_absent": "{:,} pictures named by the keypoints are missing",
+    "pairs_dropped": "{:,} pairs with a missing picture are left out",
+    "images_without_pose": "{:,} pictures have no known joint and are in no pair",
+    "poses_of_other_shapes": "{:,} poses are for pictures of another aspect ratio",
     "files_skipped": "other files, skipped: {:,}",
 }
 
 
 def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None) -> pairs.Prepared:
-    """Write the prepared folder ROOT/NAME and load it; `progress(done, total)` hears of pictures.
+    """Write the prepared folder ROOT/NAME and load it; `progress(done, total)` counts pictures.
 
-    An old one stays until the new one is whole. Raises ClickException for what a user can mend.
+    An old folder is kept until the new one is complete. Raises ClickException for user errors.
     """
     if config.data != "demo" and not config.source:
         remedy = f"run {pairs.how_to_prepare(config.data, config.root)}"
@@ -443,7 +445,7 @@ def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None
     name = config.data if config.name is None else config.name
     path = pairs.folder_of(name, config.root)
     if name in pairs.ARGUMENTS and name != config.data:
-        raise BadInput(name, "the name of another data set", "give another --name")
+        raise BadInput(name, "reserved for another data set", "choose another --name")
     used = dict.fromkeys((config.source, *config.poses, config.parsing, config.pose_weights), ())
     check_output(path, "--root or --name", config.overwrite, used, folder=True)
     _check_ours(path)
@@ -455,7 +457,7 @@ def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None
         if not counts["pairs_train"] + counts["pairs_test"]:
             problem = "no pairs: nobody has two pictures with poses"
             raise BadInput(config.source or config.data, problem, "give more pictures or poses")
-        prepared = pairs.open_folder(beside)  # as whoever reads it will
+        prepared = pairs.open_folder(beside)  # as its readers will
         about = {"name": name} | prepared.description | {"digest": pairs.fingerprint(prepared)}
         (beside / "dataset.json").write_text(json.dumps(about, indent=2) + "\n")
         _check_ours(path)
@@ -466,7 +468,7 @@ def prepare(config: PrepareConfig, progress: Callable = lambda done, total: None
 
 
 def write_preview(prepared: pairs.Prepared, seed: int, path: Path, overwrite: bool) -> None:
-    """Draw random pairs with their poses, so that a wrong left or right is seen before training."""
+    """Draw random pairs with their poses, to reveal swapped left and right before training."""
     known = np.concatenate([prepared.pairs_train, prepared.pairs_test])
     chosen = np.random.default_rng(seed).permutation(len(known))[:PREVIEW_PAIRS]
     zoom = max(1, 256 // prepared.height)

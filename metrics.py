@@ -1,8 +1,8 @@
 """Scores of generated images against their targets: functions of tensors, and their running means.
 
-Images are (B, 3, H, W), either uint8 or float in [-1, 1], which is taken as 0 to 255 unrounded.
-The scores of pairs come as (B,) float64; FID keeps sums, the Inception Score the logits.
-All of it runs on the device of the images. Images that can't be scored raise ValueError.
+Images are (B, 3, H, W), either uint8 or float in [-1, 1], scaled to 0 to 255 without rounding.
+Scores of pairs are (B,) float64; FID keeps running sums, the Inception Score the logits.
+Everything runs on the images' device. Images that can't be scored raise ValueError.
 """
 
 import math
@@ -22,13 +22,13 @@ from posegan.features import find_poses, inception_2015, inception_imagenet, pat
 from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK
 
 LEVELS = 255.0  # the range of an image, in grey levels
-CPU_PIXELS = 2**16  # of the images scored at once: what stays in the cache
+CPU_PIXELS = 2**16  # pixels scored at once: what fits in the cache
 ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 GB
-SMALLEST_RANGE = 1e-2  # grey levels; the data range that a constant image is given
+SMALLEST_RANGE = 1e-2  # grey levels; the data range assigned to a constant image
 INCEPTION_SIZE = 299
-PSNR_CEILING = 100.0  # dB; what identical images score, so that means stay finite
-MASK_RADIUS, MASK_CLOSING = 4, 5  # pixels: of joints, half a limb; the square that closes gaps
-MASK_LIMBS = (  # PG2's, which its followers use
+PSNR_CEILING = 100.0  # dB; the score of identical images, so that means stay finite
+MASK_RADIUS, MASK_CLOSING = 4, 5  # pixels: radius of joints and limbs; square that closes gaps
+MASK_LIMBS = (  # PG2's, which later papers use too
     *((1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (2, 9), (5, 12), (9, 12)),
     *((1, 9), (9, 10), (10, 11), (1, 12), (12, 13), (13, 14)),
     *((0, 1), (0, 15), (15, 17), (0, 16), (16, 18), (1, 17), (1, 18), (17, 18)),
@@ -36,13 +36,13 @@ MASK_LIMBS = (  # PG2's, which its followers use
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003, fine to coarse
 REPLICATES = 1000  # of the bootstrap
 SPLITS = 10  # of the Inception Score, in all papers
-HEAD_SHARE = 0.5  # of the head that a joint may be off to count as right: PCKh@0.5
+HEAD_SHARE = 0.5  # of the head size that a correct joint may be off: PCKh@0.5
 
 
 class Recipe(NamedTuple):
-    """What distinguishes one SSIM of the field from another."""
+    """What distinguishes the field's SSIMs from each other."""
 
-    taps: int  # of its separable window, pixels a side
+    taps: int  # of the separable window, in pixels per side
     sigma: float | None  # of a Gaussian window, pixels; None: a uniform one
     data_range: float | None  # grey levels; None: max - min of the generated image, all channels
     sample_covariance: bool
@@ -55,7 +55,7 @@ RECIPES = {
     "gfla": Recipe(51, None, LEVELS, True),
 }
 PIXEL_SCORES = (*map("ssim_{}".format, RECIPES), "mask_ssim", "ms_ssim", "psnr", "l1", "detail")
-SMALLEST_SIDES = {  # pixels that an image needs: a window must fit, for MS-SSIM at the fifth scale
+SMALLEST_SIDES = {  # pixels per side: the window must fit, for MS-SSIM at the fifth scale
     **{f"ssim_{name}": recipe.taps for name, recipe in RECIPES.items()},
     **{"mask_ssim": 11, "ms_ssim": 10 * 2**4 + 1, "lpips": 32},
 }
@@ -66,8 +66,8 @@ SMALLEST_SIDES = {  # pixels that an image needs: a window must fit, for MS-SSIM
 
 @cache
 def _band(window: tuple, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A window (taps, sigma) along `length` pixels, wherever it fits, as a matrix: of every output
-    the weights of all inputs, 1 in a uniform window.
+    """A window (taps, sigma) slid along `length` pixels, as a matrix: for every output the weights
+    of all inputs, 1 in a uniform window.
     """
     taps, sigma = window
     with torch.inference_mode(False):  # or training could not use it later
@@ -79,10 +79,10 @@ def _band(window: tuple, length: int, dtype: torch.dtype, device: torch.device) 
 
 
 def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
-    """Weighted sums (H', 2, 2, B, 3, W') of x + y, x - y and their squares under its window.
+    """Window-weighted sums (H', 2, 2, B, 3, W') of x + y, x - y and their squares.
 
-    Of levels (H, B, 3, W): rows first, both products read memory as it lies. Sum and difference
-    need four planes where x and y need five, and make the SSIM of an image with itself exactly 1.
+    For levels (H, B, 3, W): with rows first, both products read memory contiguously. Sum and
+    difference need four planes where x and y need five, and make SSIM(x, x) exactly 1.
     """
     H, W = x.shape[0], x.shape[3]
     rows, columns = (_band(recipe[:2], size, x.dtype, x.device) for size in (H, W))
@@ -94,10 +94,10 @@ def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM's factors: luminance, and contrast with structure, (H', B, 3, W') each, from `_sums`."""
+    """SSIM's factors, luminance and contrast-structure, (H', B, 3, W') each, from `_sums`."""
     area = 1 if recipe.sigma else recipe.taps**2  # the sum of its weights
     c1, c2 = (2 * (share * data_range) ** 2 for share in (0.01, 0.03))
-    if recipe.sample_covariance:  # all variances take the same correction, so c2 takes its inverse
+    if recipe.sample_covariance:  # scaling c2 instead of every variance gives the same ratio
         c2 = c2 * (area - 1) / area
     means, squares = sums.unbind(1)  # (H', 2, B, 3, W')
     means = means.square()
@@ -108,18 +108,18 @@ def _factors(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> tuple[
 
 
 def _ssim(sums: Tensor, recipe: Recipe, data_range: float | Tensor) -> Tensor:
-    """SSIM (B,), mean over places and channels, from `_sums`."""
+    """SSIM (B,), averaged over positions and channels, from `_sums`."""
     luminance, structure = _factors(sums, recipe, data_range)
     return (luminance * structure).mean((0, 2, 3))
 
 
 def similarity(x: Tensor, y: Tensor, recipe: Recipe, data_range: float) -> Tensor:
-    """SSIM (B,) of levels (H, B, 3, W), in their own type, with gradients: for losses."""
+    """SSIM (B,) of levels (H, B, 3, W), in their own dtype, with gradients: for losses."""
     return _ssim(_sums(x, y, recipe), recipe, data_range)
 
 
 def _similarities(x: Tensor, y: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """SSIMs (B,) of grey levels (H, B, 3, W) by name; a window that serves several, once."""
+    """SSIMs (B,) of grey levels (H, B, 3, W) by name; recipes with equal windows share the sums."""
     extent = (x.amax((0, 2, 3)) - x.amin((0, 2, 3))).clamp(min=SMALLEST_RANGE)[:, None, None]
     result, sums = {}, {}
     for name in names:
@@ -138,8 +138,8 @@ def _levels(images: Tensor) -> Tensor:
 
 
 def _multiscale(x: Tensor, y: Tensor) -> Tensor:
-    """MS-SSIM (B,) of grey levels (H, B, 3, W), mean over channels: contrast and structure of five
-    scales, multiplied, with the luminance of the coarsest (Wang 2003). Negative factors count as 0.
+    """MS-SSIM (B,) of grey levels (H, B, 3, W), mean over channels: the product of contrast and
+    structure at five scales and luminance at the coarsest (Wang 2003). Negative factors count as 0.
     """
     wang, product = RECIPES["wang"], 1.0
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
@@ -147,7 +147,7 @@ def _multiscale(x: Tensor, y: Tensor) -> Tensor:
         if scale == len(MS_SSIM_WEIGHTS) - 1:
             factor = factor * luminance
         product = product * factor.mean((0, 3)).clamp(min=0) ** weight  # (B, 3)
-        # Means of 2x2 pixels; an odd border is its own neighbour.
+        # Means of 2x2 pixels, of fewer at an odd border.
         halve = partial(F.avg_pool2d, kernel_size=2, ceil_mode=True, count_include_pad=False)
         x, y = (halve(z.permute(1, 2, 0, 3)).permute(2, 0, 1, 3) for z in (x, y))
     return product.mean(1)
@@ -163,13 +163,13 @@ def _gradient(image: Tensor) -> Tensor:
 def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
     """Where a pose (B, 25, 3) covers the image: (B, 1, height, width) bool, closed by a 5x5 square.
 
-    The mask of DSCF's and PATN's programs, of the joints of COCO-18 and PG2's limbs: limbs 8 px
-    wide with their rims, discs of radius 4 without. Missing joints and their limbs are not drawn.
+    The mask of DSCF's and PATN's programs, from COCO-18's joints and PG2's limbs: limbs 8 px wide
+    including the rim, discs of radius 4 excluding it. Missing joints and their limbs are not drawn.
     """
     joint, seen = pose[..., :2, None, None].double(), pose[..., 2, None, None] > 0
     xs, ys = (torch.arange(size, device=pose.device) for size in (width, height))
     mask = torch.zeros(len(pose), height, width, dtype=torch.bool, device=pose.device)
-    # The allowances keep rounding from deciding which pixels of a rim belong.
+    # The tolerances keep rounding from deciding which rim pixels belong.
     for a, b in MASK_LIMBS:
         way, middle = joint[:, b] - joint[:, a], (joint[:, b] + joint[:, a]) / 2  # (B, 2, 1, 1)
         length = way.norm(dim=1)  # (B, 1, 1)
@@ -183,7 +183,7 @@ def pose_mask(pose: Tensor, height: int, width: int) -> Tensor:
         mask |= (x.square() + y.square() < MASK_RADIUS**2 - 1e-3) & seen[:, a]
     margin = MASK_CLOSING // 2
     dilated = F.max_pool2d(mask[:, None].float(), MASK_CLOSING, 1, margin)
-    return F.max_pool2d(-dilated, MASK_CLOSING, 1, margin) < 0  # outside belongs to it
+    return F.max_pool2d(-dilated, MASK_CLOSING, 1, margin) < 0  # beyond the edges counts as mask
 
 
 def _check(generated: Tensor, target: Tensor, pose: Tensor | None) -> None:
@@ -198,8 +198,8 @@ def _check(generated: Tensor, target: Tensor, pose: Tensor | None) -> None:
         if not images.is_floating_point():
             raise ValueError(f"the {name} images must be uint8 or float, not {images.dtype}")
         low, high = (level.item() for level in images.aminmax())
-        if not -1.001 <= low <= high <= 1.001:  # nor NaN
-            span = f"the {name} ones reach from {low:g} to {high:g}"
+        if not -1.001 <= low <= high <= 1.001:  # also catches NaN
+            span = f"the {name} images range from {low:g} to {high:g}"
             raise ValueError(f"float images must lie in [-1, 1]; {span}")
     shape = (len(target), len(JOINTS), 3)
     if pose is not None and pose.shape != shape:
@@ -238,17 +238,17 @@ def scores(
     pose: Tensor | None = None,
     names: Collection[str] = PIXEL_SCORES,
 ) -> dict[str, Tensor]:
-    """The named scores of pixels that these images allow, each (B,), on the device of `generated`.
+    """The named pixel scores that these images allow, each (B,), on the device of `generated`.
 
-    `mask_ssim` needs the target pose (B, 25, 3), and is NaN where no joint lies in the image; every
-    SSIM needs images no smaller than its window; unavailable scores are left out. `detail` is the
-    mean gradient magnitude over the target's: SSIM rewards blur, this shows it. SSIM equals
-    scikit-image's, but for a constant image under `dscf`, whose data range is 0: it is taken as
-    SMALLEST_RANGE. Raises ValueError for names, images and poses that can't be used.
+    `mask_ssim` needs the target pose (B, 25, 3), and is NaN if no joint lies in the image; every
+    SSIM needs images at least as large as its window; unavailable scores are left out. `detail` is
+    the mean gradient magnitude relative to the target's: it shows the blur that SSIM rewards. SSIM
+    equals scikit-image's, except for a constant image under `dscf`, whose data range of 0 is
+    replaced by SMALLEST_RANGE. Raises ValueError for unusable names, images and poses.
     """
     if unknown := set(names) - set(PIXEL_SCORES):
         known = ", ".join(PIXEL_SCORES)
-        raise ValueError(f"there is no score {min(unknown)!r} of pixels; choose from {known}")
+        raise ValueError(f"there is no pixel score {min(unknown)!r}; choose from {known}")
     _check(generated, target, pose)
     side, posed = min(target.shape[2:]), pose is not None
     names = [n for n in names if SMALLEST_SIDES.get(n, 1) <= side and (posed or n != "mask_ssim")]
@@ -256,7 +256,7 @@ def scores(
     pixels = CPU_PIXELS if device.type == "cpu" else ACCELERATOR_PIXELS
     size = max(1, pixels // generated[0, 0].numel())
     given = [generated, target.to(device)] + ([pose.to(device)] if posed else [])
-    # Made first: kept between large passing tensors, small results would keep their memory too.
+    # Allocated first: small results among large temporary tensors would keep their memory in use.
     result = torch.empty(len(names), len(generated), dtype=torch.float64, device=device)
     for columns, *chunk in zip(result.split(size, 1), *(side.split(size) for side in given)):
         found = _score_chunk(names, *chunk)
@@ -268,9 +268,10 @@ def scores(
 class Means:
     """Running means of scores over batches, by name, with bootstrap intervals.
 
-    A NaN (a mask of no joints) is left out. How often each pair counts in a replicate is drawn from
-    a Poisson distribution of mean 1, for many pairs the bootstrap's multinomial: replicates are
-    running means too, and no pair is kept. Draws depend on the pair's place, not on the batches.
+    NaNs (masks without joints) are left out. How often each pair counts in a replicate is drawn
+    from a Poisson distribution of mean 1, which for many pairs approaches the bootstrap's
+    multinomial: replicates are running means too, and no pairs are stored. Draws depend on the
+    order of the pairs, not on the batches.
     """
 
     def __init__(self):
@@ -279,7 +280,7 @@ class Means:
         self._sums: dict[str, Tensor] = {}  # (1 + REPLICATES, 2): weighted values, weights
 
     def add(self, scores: dict[str, Tensor], weights: dict[str, Tensor] | None = None) -> None:
-        """Add a batch: name to scores (B,); `weights` of the pairs where they don't all count 1."""
+        """Add a batch, scores (B,) by name, with `weights` of the pairs, 1 by default."""
         count = max(map(len, scores.values()), default=0)
         rates = torch.ones(count, REPLICATES, dtype=torch.float64)
         draws = torch.poisson(rates, generator=self._random)  # (B, REPLICATES)
@@ -294,12 +295,12 @@ class Means:
             self._sums[name] = self._sums.get(name, 0) + draws.T @ pair
 
     def values(self) -> dict[str, float]:
-        """Name to mean over all images that have the score."""
+        """The means by name, over all images that have the score."""
         sums = {name: one[0] for name, one in self._sums.items()}
         return {name: float(total / weight) for name, (total, weight) in sums.items() if weight}
 
     def intervals(self) -> dict[str, tuple[float, float]]:
-        """Name to the 95 % interval of the mean; a single pair has none."""
+        """The 95 % intervals of the means by name; a single pair has none."""
         ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
         means = {name: one[1:, 0] / one[1:, 1] for name, one in self._sums.items()}  # or NaN
         known = {name: one for name, one in means.items() if self.counts[name] > 1}
@@ -309,16 +310,16 @@ class Means:
 # ------------------------------------------------------------------------------ Inception
 
 
-# No TF32, in which CUDA's convolutions keep three digits and scores depend on the device.
+# Without TF32, whose three digits would make scores depend on the device.
 full_float32 = partial(torch.backends.cudnn.flags, enabled=True, allow_tf32=False)
 
 
 @torch.inference_mode()
 def features(network: nn.Module, images: Tensor, resize: str) -> Tensor:
-    """Pooled features (B, 2048) of images uint8 (B, 3, H, W), brought to 299x299.
+    """Pooled features (B, 2048) of images uint8 (B, 3, H, W), resized to 299x299.
 
-    As one of three programs does it: "tensorflow" for the Inception Score, "pytorch-fid", or
-    "gfla". Raises ValueError for other images.
+    `resize` names the program to follow: "tensorflow" (Inception Score), "pytorch-fid" or "gfla".
+    Raises ValueError for other images.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must be uint8 (B, 3, H, W), not {tuple(images.shape)}")
@@ -335,7 +336,7 @@ def features(network: nn.Module, images: Tensor, resize: str) -> Tensor:
 
 
 def _resize_matrix(size: int, device: torch.device) -> Tensor:
-    """TensorFlow 1's matrix (299, size), linear between pixel i * size / 299 and the next."""
+    """TensorFlow 1's resize matrix (299, size): linear interpolation at i * size / 299."""
     at = torch.arange(INCEPTION_SIZE, device=device) * (size / INCEPTION_SIZE)
     distance = at.clamp(max=size - 1)[:, None] - torch.arange(size, device=device)
     return (1 - distance.abs()).clamp(min=0)
@@ -344,9 +345,9 @@ def _resize_matrix(size: int, device: torch.device) -> Tensor:
 def inception_score(probabilities: Tensor, splits: int = SPLITS) -> tuple[float, float]:
     """Inception Score of class probabilities (N, classes): mean and population standard deviation.
 
-    Salimans et al. 2016 as the papers compute it: exp of the mean KL divergence between images'
-    class probabilities and their mean, in each of `splits` contiguous parts in the pairs' order.
-    Raises ValueError for fewer images than splits.
+    Salimans et al. 2016, as the papers compute it: exp of the mean KL divergence between the
+    images' class probabilities and their mean, in each of `splits` contiguous parts. Raises
+    ValueError for fewer images than splits.
     """
     count, entropy = len(probabilities), torch.special.entr  # 0 log 0 is 0
     if not 1 <= splits <= count:
@@ -359,7 +360,7 @@ def inception_score(probabilities: Tensor, splits: int = SPLITS) -> tuple[float,
 
 
 class FeatureStatistics:
-    """Running mean and covariance of features (B, D), in float64: memory for D x D numbers."""
+    """Running mean and covariance of features (B, D), in float64, in O(D x D) memory."""
 
     def __init__(self):
         self.count, self._sum, self._products = 0, 0.0, 0.0
@@ -384,8 +385,8 @@ def fid(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tens
     """Frechet distance of two Gaussians, means (D,), covariances (D, D), in float64.
 
     |a - b|² + Tr(A + B - 2 (AB)^½), Heusel et al. 2017. The trace of the root is the sum of the
-    roots of the eigenvalues of A^½ B A^½, which is symmetric; rounding below 0 counts as 0.
-    NaN where something is not finite.
+    square roots of the eigenvalues of the symmetric A^½ B A^½; values rounded below 0 count as 0.
+    NaN if any input is not finite.
     """
     if not all(x.isfinite().all() for x in (mean_a, covariance_a, mean_b, covariance_b)):
         return math.nan
@@ -399,10 +400,10 @@ def fid(mean_a: Tensor, covariance_a: Tensor, mean_b: Tensor, covariance_b: Tens
 
 
 def head_length(pose: Tensor) -> Tensor:
-    """The head of poses (B, 25, 3) in pixels, (B,): from nose to neck.
+    """The head size of poses (B, 25, 3) in pixels, (B,): the distance from nose to neck.
 
-    BODY_25 has no top of the head. Where the nose is missing too, a third of the spine, which is
-    that length in people upright; NaN where neither is known.
+    BODY_25 has no top of the head. Without a nose, a third of the spine, which has that length in
+    upright people; NaN if neither is known.
     """
     ends = pose[:, [0, NECK, MID_HIP]]  # (B, 3, 3)
     known = (ends[:, :2, 2] > 0) & (ends[:, 1:, 2] > 0)
@@ -412,10 +413,10 @@ def head_length(pose: Tensor) -> Tensor:
 
 
 def pose_scores(found: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """PCKh@0.5 and mean distance of poses found in images against the target's, both (B, 25, 3).
+    """PCKh@0.5 and mean distance of poses detected in images from the targets', both (B, 25, 3).
 
-    Of the joints that detectors know (COCO-17) those of the target count; one not found is wrong,
-    and has no distance. NaN where the target has none.
+    Over the target's joints that detectors know (COCO-17); a joint not found is wrong and has no
+    distance. NaN if the target has none.
     """
     joints = list(COCO17)
     found, wanted = found[:, joints].double(), target[:, joints].double()
@@ -429,13 +430,13 @@ def pose_scores(found: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {"pck": share.where(~head.isnan(), torch.nan).double(), "pose_error": error}
 
 
-NEEDS = {  # score to the network it needs
+NEEDS = {  # the network that a score needs
     **dict.fromkeys(("inception_score", "inception_score_std", "fid"), "inception"),
     **{"fid_gfla": "imagenet", "lpips": "lpips", "pck": "keypoints", "pose_error": "keypoints"},
 }
 PYTORCH_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 RELEASED = "https://download.pytorch.org/models/"  # torchvision's
-WEIGHTS = {  # network to its title and the address of its weights
+WEIGHTS = {  # each network's title and the URL of its weights
     "inception": ("Inception of 2015-12-05", f"{PYTORCH_FID}pt_inception-2015-12-05-6726825d.pth"),
     "imagenet": ("torchvision's Inception", f"{RELEASED}inception_v3_google-0cc3c7bd.pth"),
     "lpips": ("AlexNet", f"{RELEASED}alexnet-owt-7be5be79.pth"),
@@ -444,13 +445,13 @@ WEIGHTS = {  # network to its title and the address of its weights
 
 
 def load_networks(names: Collection[str], device: torch.device) -> tuple[dict, dict[str, str]]:
-    """The networks that scores need, their weights fetched once, and why scores are missing."""
+    """The networks that scores need, downloaded once, and the reasons for missing scores."""
     loaded, missing = {}, {}
     with patience():
         for network in {NEEDS[name] for name in names if name in NEEDS}:
             try:
                 loaded[network] = _load(network, device)
-            except Exception as error:  # of urllib, ssl, pickle, hashing: they share no base class
+            except Exception as error:  # urllib, ssl, pickle, hashing: no common base
                 missing[network] = _in_one_line(error, *WEIGHTS[network])
     return loaded, {name: missing[NEEDS[name]] for name in names if NEEDS.get(name) in missing}
 
@@ -460,11 +461,11 @@ def _load(network: str, device: torch.device) -> nn.Module | Callable:
         import lpips
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it asks torchvision in an old way
+            warnings.simplefilter("ignore")  # it uses a deprecated torchvision call
             return lpips.LPIPS(net="alex", verbose=False).requires_grad_(False).to(device)
     how = {"check_hash": True, "progress": False, "map_location": "cpu", "weights_only": True}
     state = torch.hub.load_state_dict_from_url(WEIGHTS[network][1], **how)
-    if network == "keypoints":  # which takes it from the cache, where it now is
+    if network == "keypoints":  # find_poses reads the weights from the cache
         find_poses([], None, device)
         return _found_poses
     build = {"inception": inception_2015, "imagenet": inception_imagenet}[network]
@@ -478,7 +479,7 @@ def _found_poses(images: Tensor) -> Tensor:
 
 
 def _in_one_line(error: Exception, title: str, url: str) -> str:
-    """Why weights can't be fetched, read or used, and what to do."""
+    """Why weights can't be fetched, read or used, and what to do about it."""
     if isinstance(error, ImportError):
         return "lpips: the package is not installed; pip install 'posegan[lpips]'"
     file = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
@@ -493,11 +494,12 @@ def _in_one_line(error: Exception, title: str, url: str) -> str:
 
 
 class Scorer:
-    """The named scores of one system, batch after batch.
+    """The named scores of one system, batch by batch.
 
-    `count` pairs will come, of `size` (height, width); `networks` and `missing`, scores known to be
-    unavailable and the reasons, are as `load_networks` gives them. `fid_gfla` compares with the
-    training images of `add_reference`. Computed on `device`; the Inception Score keeps 4 kB a pair.
+    Expects `count` pairs of `size` (height, width); `networks` and `missing`, the reasons why
+    scores are unavailable, are as `load_networks` returns them. `fid_gfla` compares with the
+    training images of `add_reference`. Computed on `device`; the Inception Score keeps 4 kB per
+    pair.
     """
 
     def __init__(
@@ -515,18 +517,18 @@ class Scorer:
             if min(size) < (pixels := SMALLEST_SIDES.get(name, 1)):
                 self.missing[name] = f"needs images of at least {pixels} pixels a side"
             if name.startswith("inception_score") and count < SPLITS:
-                self.missing[name] = f"needs at least {SPLITS} pairs, one a split"
+                self.missing[name] = f"needs at least {SPLITS} pairs, one per split"
             if name.startswith("fid") and count < 2:
                 self.missing[name] = "needs at least 2 pairs"
         self.seen, self.means, self._logits = 0, Means(), []
         self._features, self._beside = defaultdict(FeatureStatistics), False
 
     def computes(self, *names: str) -> bool:
-        """Whether one of these scores is asked for and, as far as is known, available."""
+        """Whether one of these scores is requested and, as far as known, available."""
         return any(name in self.names and name not in self.missing for name in names)
 
     def baseline(self) -> "Scorer":
-        """A scorer of the same targets, given after this one: it takes their features from here."""
+        """A scorer for the same targets, fed after this one, which shares its target features."""
         other = copy(self)
         other.seen, other.means, other._logits, other._beside = 0, Means(), [], True
         shared = {part: self._features[part] for part in ("target", "reference")}
@@ -534,20 +536,20 @@ class Scorer:
         return other
 
     def add_reference(self, images: Tensor) -> None:
-        """Add training images uint8 (B, 3, H, W), with whose features `fid_gfla` compares."""
+        """Add training images uint8 (B, 3, H, W), the reference of `fid_gfla`."""
         found = features(self.networks["imagenet"], images.to(self.device), "gfla")
         self._features["reference"].add(found)
 
     def add(
         self, generated: Tensor, target: Tensor, pose: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Add images uint8 (B, 3, H, W) and target poses (B, 25, 3); gives the scores (B,)."""
+        """Add images uint8 (B, 3, H, W) and target poses (B, 25, 3); returns their scores (B,)."""
         generated, target = generated.to(self.device), target.to(self.device)
         pose = pose if pose is None else pose.to(self.device)
         once = generated[:1] if generated.stride(0) == 0 else generated  # the mean image, once
         names, weights = [name for name in PIXEL_SCORES if self.computes(name)], {}
         single = scores(generated, target, pose, names)
-        if "detail" in single:  # so its mean is the ratio of the means: flat targets don't upset it
+        if "detail" in single:  # makes its mean a ratio of means, which flat targets don't upset
             weights["detail"] = _gradient(_levels(target))
         if self.computes("lpips"):
             images = (x.float() / (LEVELS / 2) - 1 for x in (generated, target))
@@ -563,7 +565,7 @@ class Scorer:
         return single
 
     def _add_features(self, generated: Tensor, target: Tensor) -> None:
-        # Of images (B, 3, H, W), or of one that stands for all.
+        # Images are (B, 3, H, W), or a single one that stands for all.
         count = len(target)
         if self.computes("inception_score", "inception_score_std"):
             network = self.networks["inception"]
@@ -572,7 +574,7 @@ class Scorer:
         if self.computes("fid"):
             pool3 = partial(features, self.networks["inception"], resize="pytorch-fid")
             self._features["generated"].add(pool3(generated).expand(count, -1))
-            if not self._beside:  # else the scorer of these targets has added them
+            if not self._beside:  # the main scorer has already added them
                 self._features["target"].add(pool3(target))
         if self.computes("fid_gfla"):
             found = features(self.networks["imagenet"], generated, "gfla")
@@ -580,7 +582,7 @@ class Scorer:
 
     @cached_property
     def values(self) -> dict[str, float]:
-        """Name to score, of those that are available, once all pairs are added."""
+        """The available scores by name, once all pairs are added."""
         values = self.means.values()
         if self._logits:
             mean, deviation = inception_score(torch.cat(self._logits).double().softmax(1))
@@ -595,7 +597,7 @@ class Scorer:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """The reason for each score that is asked for and unavailable."""
+        """The reason for each requested score that is unavailable."""
         known = {
             "detail": "the targets are flat",
             "pose_error": "no target joint was found in the images",

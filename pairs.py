@@ -1,4 +1,4 @@
-"""People in pairs: the prepared folder, several as one, batches, folders to score."""
+"""Pairs of pictures: prepared folders, alone or mixed; batches; folders to score."""
 
 import csv
 import itertools
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("posegan")
 
 FORMAT = 1  # of the prepared folder
-FINGERPRINTED = 500  # pictures, about: 12 MB of Market-1501's
-CHUNK = 32  # pictures in memory at once, and pairs scored
-MEAN_IMAGES = 4_000  # at most, of which the mean image is made: more don't change it
+FINGERPRINTED = 500  # pictures, roughly: 12 MB of Market-1501's
+CHUNK = 32  # pictures in memory at once, or pairs scored at once
+MEAN_IMAGES = 4_000  # pictures averaged for the mean image, at most: more don't change it
 ARRAYS = ("images.npy", "poses.npy", "pairs_train.npy", "pairs_test.npy")
-PARSING = "parsing.npy"  # only where the user has parsing maps
+PARSING = "parsing.npy"  # only if there are parsing maps
 FILES = (*ARRAYS, "people.csv", "dataset.json")
 COLUMNS = ("index", "file", "identity", "camera", "split")
 TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}  # how tables are opened
-# The data sets, and what prepares each behind `posegan prepare --data NAME`.
+# The data sets, and the arguments that prepare each, after `posegan prepare --data NAME`.
 ARGUMENTS = {
     "demo": "",
     "market1501": "--source Market-1501-v15.09.15.zip --poses CSV_FOLDER",
@@ -48,38 +48,38 @@ ARGUMENTS = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder: N pictures of one size, their poses, people and pairs."""
+    """A prepared folder: N pictures of equal size, their poses, people and pairs."""
 
     path: Path
     name: str
     height: int
     width: int
-    images: Sequence[np.ndarray]  # N times uint8 (H, W, 3), of a read-only memory map
+    images: Sequence[np.ndarray]  # N times uint8 (H, W, 3), from a read-only memory map
     poses: np.ndarray  # float32 (N, 25, 3): x, y in pixels, confidence; 0 = missing
     pairs_train: np.ndarray  # int32 (P, 2): source, target
     pairs_test: np.ndarray
-    files: np.ndarray  # (N,) str, as identity, camera and split
+    files: np.ndarray  # (N,) str, like identity, camera and split
     identity: np.ndarray
     camera: np.ndarray
     split: np.ndarray
     labels: np.ndarray  # int64 (N,): class numbers of the training people, -1 for all others
     identities: int  # the number of those classes
-    description: dict  # of dataset.json
+    description: dict  # the content of dataset.json
     parsing: np.ndarray | None = None  # uint8 (N, H, W): part numbers, UNKNOWN_PART where unknown
-    starts: tuple[int, ...] = (0,)  # of several sets, the first picture of each
-    shares: tuple[float, ...] = (1.0,)  # and its part in training
+    starts: tuple[int, ...] = (0,)  # if several sets are mixed, the first picture of each
+    shares: tuple[float, ...] = (1.0,)  # and its share in training
 
 
 def folder_of(name: str, root: str | Path) -> Path:
-    # Where a data set is prepared; the name is a user's, and no path.
+    # A data set's folder; the name comes from the user and must not be a path.
     if not name.strip() or name.startswith(".") or any(mark in name for mark in "/\\,:\0"):
-        given, remedy = f"--data or --name {name!r}", "give one, of letters, digits and dashes"
+        given, remedy = f"--data or --name {name!r}", "use letters, digits and dashes"
         raise BadInput(given, "not a folder name", remedy)
     return Path(root) / name
 
 
 def load(name: str, root: str | Path = "data") -> Prepared:
-    """Open the prepared folder ROOT/NAME. Raises ClickException where it is not there or whole."""
+    """Open the prepared folder ROOT/NAME. Raises ClickException if it is missing or damaged."""
     path, command = folder_of(name, root), how_to_prepare(name, root)
     if not path.exists():
         raise BadInput(path, "not prepared yet", f"run {command}")
@@ -105,7 +105,7 @@ def _check(good: object, problem: str) -> None:
 
 
 def open_folder(path: Path) -> Prepared:
-    # Whether the files belong together; that they are those written, `load` sees by the digest.
+    # Checks that the files belong together; `load` checks by the digest that they are unchanged.
     names = (*ARRAYS, PARSING) if (path / PARSING).exists() else ARRAYS
     for name in (*FILES, *names):
         _check((path / name).is_file(), f"no file {name}")
@@ -136,20 +136,20 @@ def open_folder(path: Path) -> Prepared:
 
 
 def _open_people(path: Path, count: int) -> list[np.ndarray]:
-    # Of people.csv the columns without the index.
+    # The columns of people.csv, without the index.
     with open(path, **TEXT) as file:
         head, *rows = csv.reader(file)
-    _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "columns of people.csv")
+    _check((*head,) == COLUMNS and {len(row) for row in rows} == {5}, "wrong columns in people.csv")
     index, *columns = zip(*rows)
-    _check(index == (*map(str, range(count)),), "index of people.csv")
+    _check(index == (*map(str, range(count)),), "wrong index in people.csv")
     return list(map(np.array, columns))
 
 
 def load_mixture(names: str, root: str | Path = "data") -> Prepared:
-    """Open the sets NAME,NAME,... or NAME:SHARE,... below ROOT as one; the first one is tested.
+    """Open the sets NAME,NAME,... or NAME:SHARE,... in ROOT as one; testing uses the first.
 
-    Without shares training takes from each by its number of training pictures. Raises
-    ClickException for what is no such list, and for sets of different sizes.
+    Without shares, training draws from each in proportion to its training pictures. Raises
+    ClickException for any other list, and for sets of different image sizes.
     """
     parts = [part.partition(":") for part in names.split(",")]
     sets = [load(name, root) for name, _, _ in parts]
@@ -208,7 +208,7 @@ def how_to_prepare(name: str, root: str | Path) -> str:
 
 
 def choose_pairs(pairs: np.ndarray, limit: int | None) -> np.ndarray:
-    """The published choice of at most `limit` test pairs (P, 2), in its order; all without it."""
+    """The published choice of at most `limit` test pairs (P, 2), in its order; None keeps all."""
     if not len(pairs) or limit is None:
         return pairs
     return pairs[np.random.RandomState(0).choice(len(pairs), min(limit, len(pairs)), replace=False)]
@@ -217,8 +217,8 @@ def choose_pairs(pairs: np.ndarray, limit: int | None) -> np.ndarray:
 def hold_out(
     prepared: Prepared, fraction: float, seed: int, limit: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs (P, 2) to train on, and those of about `fraction` of the (first set's) people to
-    validate on, at most `limit`; of few people nobody is held out.
+    """The pairs (P, 2) to train on, and at most `limit` pairs to validate on, of about `fraction`
+    of the (first set's) people; if there are few people, nobody is held out.
     """
     end = prepared.starts[1] if len(prepared.starts) > 1 else None
     people = prepared.labels[:end].max(initial=-1) + 1
@@ -228,7 +228,7 @@ def hold_out(
 
 
 def fingerprint(prepared: Prepared) -> int:
-    """A checksum of what a run was trained on: poses, pairs, people, and one in many pictures."""
+    """A checksum of a run's data: poses, pairs, people, and a sample of the pictures."""
     parts = [prepared.poses, prepared.pairs_train, prepared.pairs_test, prepared.labels]
     parts += [prepared.files, prepared.identity, prepared.camera, prepared.split]
     step = max(1, len(prepared.images) // FINGERPRINTED)
@@ -241,20 +241,22 @@ def fingerprint(prepared: Prepared) -> int:
 
 
 class Batches:
-    """Batches of pairs (P, 2) without end: what a step takes follows from (seed, step) alone.
+    """Endless batches of pairs (P, 2): what a step gets depends on (seed, step) alone.
 
-    An epoch is a permutation of the pairs; of several sets, each one's share of it. Raises
-    ClickException where there are no pairs.
+    An epoch is a permutation of the pairs, in which each of several sets has its share. Raises
+    ClickException if there are no pairs.
     """
 
     def __init__(
         self, prepared: Prepared, pairs: np.ndarray, batch_size: int, seed: int, device: "device"
     ):
         if not len(pairs):
-            raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
+            raise BadInput(
+                prepared.path, "no training pairs", "prepare people with two pictures each"
+            )
         self.prepared, self.pairs, self.batch_size = prepared, pairs, batch_size
         self.seed, self.device = seed, device
-        self._order = lru_cache(1)(self._permuted)  # an epoch takes many steps
+        self._order = lru_cache(1)(self._permuted)  # an epoch lasts many steps
         self.described: Tensor | None = None  # (N, D): what a descriptor says of each picture
 
     def chosen(self, step: int) -> np.ndarray:
@@ -276,8 +278,8 @@ class Batches:
         return np.resize(rng.permutation(np.concatenate(order)), count)
 
     def fetch(self, step: int, rank: int = 0, world: int = 1) -> "dict[str, Tensor]":
-        """A process's part of a step's batch, on the device, its pictures normalised: what `gather`
-        gives, and `augment.draw` for its samples, which are numbered in the whole batch.
+        """A process's part of a step's batch, on the device, with normalised pictures: the results
+        of `gather`, and of `augment.draw` for its samples, numbered within the whole batch.
         """
         import torch
 
@@ -297,7 +299,7 @@ class Batches:
         return batch | {side: normalise(batch[side]) for side in ("source", "target")}
 
     def stream(self, first: int, end: int, rank: int = 0, world: int = 1) -> "Iterator[dict]":
-        """`fetch` of the steps from `first` to before `end`, one batch ahead."""
+        """`fetch` for the steps from `first` to `end`, excluded, prefetching one batch."""
         with ThreadPoolExecutor(1) as thread:
             coming = thread.submit(self.fetch, first, rank, world)
             for step in range(first, end):
@@ -309,8 +311,8 @@ class Batches:
 
 def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
     """The tensors of pairs (B, 2): `source`, `target` uint8 (B, 3, H, W), channels last;
-    `source_pose`, `target_pose` (B, 25, 3); `identity`, int64 (B,); `target_parsing` uint8
-    (B, H, W), if there is.
+    `source_pose`, `target_pose` (B, 25, 3); `identity` int64 (B,); and, if available,
+    `target_parsing` uint8 (B, H, W).
     """
     import torch
 
@@ -325,10 +327,10 @@ def gather(prepared: Prepared, pairs: np.ndarray) -> "dict[str, Tensor]":
 
 
 def mean_image(prepared: Prepared) -> "Tensor":
-    """The mean, uint8 (3, H, W), of at most MEAN_IMAGES training images; without any, of all."""
+    """The mean, uint8 (3, H, W), of at most MEAN_IMAGES training images, or without any, of all."""
     places = np.flatnonzero(prepared.labels >= 0)
     if not len(places):
-        log.warning("%s: no training images; the mean image is that of all images", prepared.path)
+        log.warning("%s: no training images; the mean is over all images", prepared.path)
         places = np.arange(len(prepared.images))
     count = min(len(places), MEAN_IMAGES)
     places = places[np.linspace(0, len(places) - 1, count).round().astype(int)]
@@ -341,7 +343,7 @@ def _mean(pictures: "Collection[Path | np.ndarray]") -> "Tensor":
 
 
 def normalise(images: "Tensor") -> "Tensor":
-    """Pictures uint8 as float32 in [-1, 1], in the same memory format."""
+    """uint8 pictures as float32 in [-1, 1], in the same memory format."""
     return images.float().div(127.5).sub_(1)
 
 
@@ -349,27 +351,27 @@ def normalise(images: "Tensor") -> "Tensor":
 
 
 def matching_names(folders: list[Path]) -> dict[str, list[Path]]:
-    """The images of folders by name without suffix, sorted: the file in each folder.
+    """Sorted image names without suffix, each with its file in every folder.
 
-    Raises ClickException where a folder has no images, or one that another lacks.
+    Raises ClickException if a folder has no images, or has one that another lacks.
     """
     files = [_images_by_stem(folder) for folder in folders]
     shared = set.intersection(*map(set, files))
     if lonely := sorted(set().union(*files) - shared):
         folder = next(folder for folder, known in zip(folders, files) if lonely[0] not in known)
         problem = f"has no image called {lonely[0]} ({len(shared):,} names match)"
-        raise BadInput(folder, problem, "give an image the same name in all folders")
+        raise BadInput(folder, problem, "name images alike in all folders")
     return {name: [known[name] for known in files] for name in sorted(shared)}
 
 
 def folder_batches(
     parts: Collection[str], names: dict[str, list[Path]], given: Collection[str | Path]
 ) -> "tuple[Iterator[dict], tuple[int, int]]":
-    """Images of folders, batches as checkpoints.scored_batches gives them, and their size.
+    """Batches of the images in folders, as checkpoints.scored_batches yields them, and their size.
 
-    The `parts`, "generated", "target" and maybe "source", are in matching_names' order of folders.
-    `target_pose` is None without `given` poses, and zeros for a target that is not among them.
-    Raises ClickException, before any batch, where sizes differ or no target has a pose.
+    `parts`, "generated", "target" and optionally "source", name the folders in matching_names'
+    order. `target_pose` is None without `given` poses, and zeros for targets without one. Raises
+    ClickException, before the first batch, if sizes differ or no target has a pose.
     """
     paths = dict(zip(parts, zip(*names.values())))
     size = poses.image_size(paths["target"][0])
@@ -395,7 +397,7 @@ def _folder_batches(paths: dict[str, list[Path]], moved: np.ndarray | None) -> "
 
 
 def check_sizes(paths: Iterable[Path], size: tuple[int, int]) -> None:
-    """Raise ClickException where a picture's (height, width) is another."""
+    """Raise ClickException if a picture has another (height, width)."""
     for path in paths:
         if (found := poses.image_size(path)) != size:
             problem = "is {}x{}, the first target {}x{} (height x width)".format(*found, *size)
@@ -405,7 +407,7 @@ def check_sizes(paths: Iterable[Path], size: tuple[int, int]) -> None:
 def _poses_of_targets(
     given: Collection[str | Path], names: list[str], size: tuple[int, int]
 ) -> np.ndarray:
-    # As (N, 25, 3), zeros where a target has none.
+    # (N, 25, 3), zeros for targets without a pose.
     known: dict[str, poses.Pose] = {}
     for path in given:
         poses.merge(known, poses.read_poses(path), path)
@@ -415,13 +417,13 @@ def _poses_of_targets(
         remedy = "name each pose after its image"
         raise BadInput(", ".join(map(str, given)), "has no pose for any target image", remedy)
     if lacking:
-        word = "%d of %d target images have no pose, such as %s; pose scores leave them out"
+        word = "%d of %d target images have no pose, such as %s; pose scores ignore them"
         log.warning(word, len(lacking), len(names), lacking[0])
     return np.stack([(pose or poses.MISSING).fitted(size) for pose in found])
 
 
 def in_batches(pictures: "Collection[Path | np.ndarray]") -> "Iterator[Tensor]":
-    """Pictures of one size, (H, W, 3) or in files, as uint8 (B, 3, H, W), CHUNK at once."""
+    """Pictures of equal size, arrays (H, W, 3) or files, as uint8 (B, 3, H, W), CHUNK at a time."""
     import torch
 
     every = iter(pictures)
@@ -444,8 +446,8 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def pose_by_name(known: dict[str, poses.Pose], name: str) -> poses.Pose | None:
-    """The pose of the image called `name` without suffix, by the whole name or by what follows its
-    last `__` (SOURCE__TARGET, PATN's SOURCE___TARGET_vis); None where it is not known.
+    """The pose of the image called `name`, without suffix, by the whole name or the part after its
+    last `__` (SOURCE__TARGET, PATN's SOURCE___TARGET_vis); None if there is none.
     """
     for call in (name, poses.stem(re.split("__+", name.removesuffix("_vis"))[-1])):
         for ending in ("", *poses.IMAGE_SUFFIXES, *map(str.upper, poses.IMAGE_SUFFIXES)):

@@ -1,4 +1,4 @@
-"""One's own photograph: the person is framed, moved by a generator, and put back into the place."""
+"""Photos: framing the person, moving them with a generator, and pasting them back."""
 
 import math
 import re
@@ -20,29 +20,29 @@ from posegan.augment import pixel_grid, sample, sampling, warp
 from posegan.body import carry, filled, matte, surroundings
 from posegan.poses import BadInput, metre, within
 
-FILLED = 0.92  # of the frame's height or width the person takes, as in a detector's boxes
-WIDENED = 1.5  # times its own size a frame grows at most, so that the new poses fit in it too
-SNAPPED = 1.25  # a frame that differs less from the whole photo is the whole photo
-BATCH = 32  # pictures for the model at once
-FEW_PIXELS = 1 << 18  # of pictures that are put together at once: more leave the cache
-SMALLEST = 8  # pixels between a person's joints, up or across
-SHEET_CELL = 256, 128  # height and width of the pictures of a sheet
-SHEET_POSES = 12  # of each photo, at most
-# How far below these joints, in metres, the body ends: crown and soles.
+FILLED = 0.92  # share of the frame's height or width that the person fills, as in detector boxes
+WIDENED = 1.5  # at most this many times its size does a frame grow to fit the new poses
+SNAPPED = 1.25  # a frame whose size is within this factor of the photo's becomes the whole photo
+BATCH = 32  # pictures per run of the model
+FEW_PIXELS = 1 << 18  # pixels composed at once: more leave the cache
+SMALLEST = 8  # pixels that a person's joints must span, vertically or horizontally
+SHEET_CELL = 256, 128  # height and width of a sheet's pictures
+SHEET_POSES = 12  # per photo, at most
+# How far below these joints, in metres, the body ends (negative: above): crown and soles.
 BEYOND = np.zeros((25, 2))
 BEYOND[[0, 1, 15, 16, 17, 18, 11, 14], 1] = -0.17, -0.33, -0.14, -0.14, -0.15, -0.15, 0.09, 0.09
 
 Size = tuple[int, int]  # height, width
 Crop = tuple[int, int, int, int]  # left, top, right, bottom
 Photo = Image.Image | Tensor | str | Path
-Pose = np.ndarray | None  # the person's own, (25, 3), if it is known
+Pose = np.ndarray | None  # the person's own (25, 3), if known
 
 
 # ------------------------------------------------------------------------------ framing
 
 
 class Frame(NamedTuple):
-    """The part of a photograph that becomes the model's `size`; it may reach beyond the edge."""
+    """The part of a photo that is scaled to the model's `size`; may extend beyond the edges."""
 
     left: int
     top: int
@@ -52,22 +52,22 @@ class Frame(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """Pixels of the photograph for one of the model's."""
+        """Pixels of the photo per pixel of the model."""
         return self.height / self.size[0]
 
     def to_model(self, pose: np.ndarray) -> np.ndarray:
-        """A pose (..., 25, 3) of the photograph in the model's pixels; none is left out."""
+        """A pose (..., 25, 3) of the photo in the model's pixels; no joint is dropped."""
         corner = np.array([self.left, self.top])
         return poses.similar(pose, 1 / self.scale, (0.5 - corner) / self.scale - 0.5)
 
     def window(self, photo_size: Size) -> tuple[slice, slice]:
-        """The rows and columns of the photograph that are inside the frame."""
+        """The rows and columns of the photo inside the frame."""
         H, W = photo_size
         rows = slice(max(0, self.top), min(H, self.top + self.height))
         return rows, slice(max(0, self.left), min(W, self.left + self.width))
 
     def cut(self, photo: np.ndarray) -> np.ndarray:
-        """What the model sees of a photo uint8 (H, W, 3); beyond its edge the edge goes on."""
+        """What the model sees of a photo uint8 (H, W, 3), with its edges replicated outwards."""
         rows, columns = self.window(photo.shape[:2])
         # The model's pixels that the window covers, at least one.
         sides = []
@@ -81,7 +81,7 @@ class Frame(NamedTuple):
 
 
 def body_box(pose: np.ndarray) -> np.ndarray:
-    """The box (left, top, right, bottom) of a person by the pose (25, 3), head and feet in."""
+    """The box (left, top, right, bottom) of a person from the pose (25, 3), with head and feet."""
     known = pose[:, 2] > 0
     points, unit = pose[known, :2], metre(pose)
     points = np.concatenate([points, points + BEYOND[known] * unit])
@@ -90,8 +90,8 @@ def body_box(pose: np.ndarray) -> np.ndarray:
 
 
 def boxed(box: np.ndarray, photo_size: Size, size: Size, share: float = FILLED) -> Frame:
-    """The frame of whose height or width a box (left, top, right, bottom) takes this share; moved
-    into the photograph where that is easily done.
+    """A frame of whose height or width a box (left, top, right, bottom) fills this share, shifted
+    into the photo as far as a small shift can.
     """
     aspect = size[1] / size[0]
     height = max(box[3] - box[1], (box[2] - box[0]) / aspect) / share
@@ -108,7 +108,7 @@ def boxed(box: np.ndarray, photo_size: Size, size: Size, share: float = FILLED) 
 
 
 def holding(box: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """A box moved no farther than needed to hold a person's, or to be within a larger one."""
+    """A box, moved just enough to contain the person's box, or to lie inside a larger one."""
     room = np.sort([person[2:] - box[2:], person[:2] - box[:2]], axis=0)
     return box + np.tile(np.clip(0, *room), 2)
 
@@ -116,11 +116,11 @@ def holding(box: np.ndarray, person: np.ndarray) -> np.ndarray:
 def frame_person(
     photo_size: Size, size: Size, own: Pose, moved: Collection = (), crop: Crop | None = None
 ) -> Frame:
-    """Where a model of `size` looks for the person of a photograph.
+    """The part of a photo that a model of `size` sees.
 
-    `own` is the person's pose (25, 3), `moved` are those it is to take: the frame grows until they
-    fit, to WIDENED times at most. A `crop` is taken as it is, but moves where the person lies
-    outside. With neither pose nor crop it is the whole height, the middle.
+    `own` is the person's pose (25, 3), `moved` the poses to take: the frame grows to fit them, at
+    most WIDENED times. A `crop` is used as given, but shifted if the person lies outside. With
+    neither pose nor crop the frame is the middle of the photo, at full height.
     """
     person = None if own is None or not (own[:, 2] > 0).any() else body_box(own)
     if crop:
@@ -137,7 +137,7 @@ def frame_person(
     frame = boxed(together, photo_size, size)
     if frame.height <= WIDENED * alone.height:
         return frame
-    # Too far: as large as allowed, about what is shown, with the person in it.
+    # Too far apart: the largest frame allowed, centred on all poses but containing the person.
     extent = np.array([alone.width, alone.height]) * WIDENED * FILLED / 2
     middle = (together[:2] + together[2:]) / 2
     box = np.concatenate([middle - extent, middle + extent])
@@ -148,9 +148,9 @@ def frame_person(
 
 
 class Shot:
-    """A photograph uint8 (H, W, 3), the frame a model sees of it, and the person's pose in it.
+    """A photo uint8 (H, W, 3), the frame that a model sees of it, and the person's pose.
 
-    It is taken apart as far as the frame shows it: tensors of that window, in grey levels.
+    Holds the window that the frame shows, split into person and background: tensors in [0, 255].
     """
 
     def __init__(self, photo: np.ndarray, frame: Frame, own: Pose):
@@ -159,16 +159,16 @@ class Shot:
         self.source = torch.from_numpy(frame.cut(self.photo)).permute(2, 0, 1)[None]
         self.seen = None if self.own is None else frame.to_model(self.own)
         part = self.photo[self.rows, self.columns].copy()
-        # Every pixel of the window in the model's, as `sample` wants it: (1, h, w, 2).
+        # The window's pixels in the model's picture, in `sample`'s coordinates: (1, h, w, 2).
         corner = torch.tensor([self.columns.start - frame.left, self.rows.start - frame.top])
         grid = pixel_grid(*part.shape[:2], corner.device).permute(1, 2, 0)[None]
         places = (grid + corner + 0.5) / frame.scale - 0.5
         scale, origin = sampling(*frame.size, corner.device)
         self.places = torch.addcmul(origin, places, scale)
         self.shown = torch.from_numpy(part).permute(2, 0, 1)[None].float()  # (1, 3, h, w)
-        self.background = self.shown  # filled where the person is
+        self.background = self.shown  # filled in behind the person
         self.person = torch.zeros_like(self.shown[:, :1])  # (1, 1, h, w) in [0, 1]
-        self.around = self.person  # the same, generously
+        self.around = self.person  # the same with a margin
         if self.own is not None:
             here = self.in_window(self.own)
             self.person = matte(part, here)
@@ -177,11 +177,11 @@ class Shot:
         self.both = torch.cat([self.shown, self.person], 1)
 
     def in_window(self, pose: np.ndarray) -> np.ndarray:
-        """Poses (..., 25, 3) of the photograph in pixels of the frame's window."""
+        """Poses (..., 25, 3) of the photo in pixels of the frame's window."""
         return poses.similar(pose, 1, (-self.columns.start, -self.rows.start))
 
     def pictures(self, generator: nn.Module, moved: np.ndarray) -> Iterator[np.ndarray]:
-        """The person in poses (N, 25, 3) of the photo: uint8 (h, w, 3) of the frame's window."""
+        """The frame's window, uint8 (h, w, 3), with the person in poses (N, 25, 3) of the photo."""
         few = max(1, min(BATCH, FEW_PIXELS // self.person.numel()))
         moved = self.frame.to_model(moved)
         for start in range(0, len(moved), BATCH):
@@ -191,10 +191,10 @@ class Shot:
 
     @torch.inference_mode()
     def make(self, generator: nn.Module, moved: np.ndarray) -> Tensor:
-        """What a picture is put together from, for poses (B, 25, 3) of the model's pixels.
+        """The maps that pictures are composed of, for poses (B, 25, 3) in the model's pixels.
 
-        Maps (B, 12, H, W) of its size: those of `Carried`, what the generator paints, its flow in
-        pixels, and the trust in that.
+        (B, 12, H, W) at the model's size: those of `Carried`, the generator's painting, its flow
+        in pixels, and its trust in the flow.
         """
         size = self.frame.size
         own = None if self.seen is None else torch.from_numpy(within(self.seen, size))[None]
@@ -211,10 +211,10 @@ class Shot:
 
     @torch.inference_mode()
     def compose(self, maps: Tensor) -> Tensor:
-        """The person moved, before the photograph's own background: uint8 (B, 3, h, w).
+        """The person in the new pose on the photo's own background: uint8 (B, 3, h, w).
 
-        Pixels of the photograph are shown where the skeleton or the model's flow finds them in it;
-        the rest is the model's own painting, enlarged. Where nothing moves, the photograph itself.
+        Body pixels come from the photo where the skeleton or the model's flow finds them there; the
+        rest is the model's painting, upscaled. Where nothing moves, the photo is kept.
         Without the person's pose all of it is the model's. For the maps see `make`.
         """
         every = len(maps), -1, -1, -1
@@ -231,12 +231,12 @@ class Shot:
         return image.lerp_(self.shown, still).round_().clamp_(0, 255).to(torch.uint8)
 
     def paste(self, picture: np.ndarray) -> np.ndarray:
-        """The photograph with a picture of the frame's window in its place, softly."""
+        """The photo with a picture of the frame's window blended in."""
         soft = 1 + max(1, round(0.08 * self.frame.width))
         sides = []
         for part, length in zip((self.rows, self.columns), self.photo.shape):
             place = np.arange(part.start, part.stop)
-            # An edge of the photograph has nothing to be blended with.
+            # Edges of the photo need no blending.
             first = (place - part.start + 1) / soft if part.start else np.ones(len(place))
             last = (part.stop - place) / soft if part.stop < length else 1
             sides.append(np.minimum(first, last).clip(max=1))
@@ -254,16 +254,16 @@ class Targets(NamedTuple):
     """Poses that are fitted together: a motion, a folder or one pose."""
 
     names: list[str]
-    found: list[poses.Pose]  # none for a motion, which `names` calls once for each frame
-    broken: list[ClickException]  # of a folder: what could not be read
+    found: list[poses.Pose]  # empty for a motion, whose name `names` repeats for each frame
+    broken: list[ClickException]  # for files of a folder that could not be read
 
 
 def read_targets(
     pose: str | Path, find: Callable | None = None, person: int | None = None
 ) -> Targets:
-    """Read what a user calls a pose: a motion's name, a pose file, a photo, or a folder of these.
+    """Read a POSE argument: a motion's name, a pose file, a photo, or a folder of these.
 
-    Raises ClickException where there is nothing to use.
+    Raises ClickException if there is no usable pose.
     """
     path, files, targets = Path(pose), [pose], Targets([], [], [])
     if not (path.exists() or poses.split_name(str(pose))[1]):
@@ -287,7 +287,7 @@ def read_targets(
             name = Path(re.sub("[:/]", "_", name)).stem
             targets.names.append(name.removesuffix("_keypoints"))
     if not targets.found:
-        none = BadInput(path, "no poses in it", "put JSON files or photos there")
+        none = BadInput(path, "no poses in it", "put pose files or photos there")
         raise targets.broken[0] if len(targets.broken) == 1 else none
     return targets
 
@@ -300,9 +300,9 @@ def own_pose(
     person: int | None = None,
     crop: Crop | None = None,
 ) -> tuple[np.ndarray | None, str]:
-    """The pose (25, 3) of the person in a photo, or None, and in words where it is from: the file
-    `given`, else a NAME.json or NAME_keypoints.json beside the photo, else what `find` finds. Of
-    several people in a file it is number `person`, else the one of whom the `crop` shows most.
+    """The pose (25, 3) of the person in a photo, or None, and a note on its origin: the file
+    `given`, else NAME.json or NAME_keypoints.json next to the photo, else what `find` detects. Of
+    several people in a file, number `person`, else the one that the `crop` shows most of.
     """
     if given is None and photo:
         beside = [photo.with_name(photo.stem + end) for end in ("_keypoints.json", ".json")]
@@ -313,24 +313,24 @@ def own_pose(
             remedy = "check its coordinates, or whether it belongs to this photo"
             raise BadInput(given, f"no joint is inside {photo or 'the photo'}", remedy)
         if np.ptp(own[own[:, 2] > 0, :2], 0).max() < SMALLEST:
-            problem = f"its joints lie within {SMALLEST} pixels, too few to show a person"
+            problem = f"all its joints lie within {SMALLEST} pixels"
             raise BadInput(given, problem, "give a pose with more joints, or a larger photo")
         return own, note
     if not find:
-        return None, "no pose of the person is given"
+        return None, "no pose given for the person"
     try:
         own = find([picture])[0]
     except ClickException as error:
         return None, error.message
     if not own[:, 2].any():
-        return None, "nobody is found"
+        return None, "no person found"
     return own, "the person's pose: found by Keypoint R-CNN"
 
 
 def read_own(
     file: str | Path, size: Size, find: Callable | None, person: int | None, crop: Crop | None
 ) -> tuple[np.ndarray, str]:
-    """A pose (25, 3) in the pixels of a photo of this `size`, and what `own_pose` says of it."""
+    """A pose (25, 3) in pixels of a photo of this `size`, and `own_pose`'s note on it."""
     pose = poses.read_pose(file, find, person, crop is not None)
     own, note = pose.at(size), f"the person's pose: {file}"
     if crop and not person:
@@ -340,14 +340,14 @@ def read_own(
         shown = within(moved, (bottom - top, right - left))[..., 2] > 0
         own = people[shown.sum(1).argmax()]
     if pose.size and not poses.same_shape(pose.size, size):
-        note += ", of a picture {}x{}, not {}x{} (height x width)".format(*pose.size, *size)
+        note += ", for a picture of {}x{}, not {}x{} (height x width)".format(*pose.size, *size)
     return own, note
 
 
 def perform(name: str, own: Pose) -> np.ndarray:
-    """A motion of `demo.MOTIONS` as poses (N, 25, 3) in metres, as the person of `own` would do it.
+    """A motion of `demo.MOTIONS` as poses (N, 25, 3) in metres, with the proportions of `own`.
 
-    It is turned as the person stands; walking and running at least a little to the side.
+    It faces the way the person does; walking and running turn at least a little to the side.
     """
     yaw = 0.0 if own is None else poses.facing(own)
     if name in ("walk", "run"):
@@ -359,9 +359,9 @@ def perform(name: str, own: Pose) -> np.ndarray:
 
 
 def aim(moved: np.ndarray, own: Pose, photo_size: Size, frame: Frame) -> np.ndarray:
-    """Fit poses (N, 25, 3) of any frame to the person of a photograph, all by one similarity.
+    """Fit poses (N, 25, 3) from any frame to the person in a photo, by one similarity.
 
-    Poses that belong there stay. If nothing is known of the person, they fill the `frame`.
+    Poses that already fit are kept. If the person's pose is unknown, they fill the `frame`.
     """
     if poses.fits(moved, own, photo_size):
         return moved
@@ -382,8 +382,7 @@ def shoot(
 ) -> tuple[Shot, np.ndarray]:
     """Frame a photo for a model of `size`, and bring all poses (N, 25, 3) into its pixels.
 
-    They are fitted by `aim`, unless `fit` is False. Raises ClickException for poses outside the
-    photo.
+    `aim` fits them unless `fit` is False. Raises ClickException for poses outside the photo.
     """
     photo_size = H, W = picture.shape[:2]
     left, top, right, bottom = crop or (0, 0, W, H)
@@ -409,13 +408,13 @@ def shoot(
 
 
 def unused(targets: list[Targets], moved: np.ndarray, frame: Frame) -> Iterator[str]:
-    """Which joints of poses (N, 25, 3), joint by joint, are missing or outside the frame."""
+    """Lines that name the joints of poses (N, 25, 3) that are missing or outside the frame."""
     ends = np.cumsum([len(one.names) for one in targets])
     for one, part in zip(targets, np.split(moved, ends)):
         count, known = len(part), part[..., 2] > 0  # (n, 25)
         name = one.names[0] if count == 1 or not one.found else f"{count} poses"
         outside = known & ~(within(frame.to_model(part), frame.size)[..., 2] > 0)
-        # No format but BODY_25 has the feet.
+        # Only BODY_25 has feet.
         end = len(poses.JOINTS) if known[:, 19:].any() else 19
         for problem, found in (("missing", ~known), ("outside the frame", outside)):
             joints = [
@@ -428,13 +427,13 @@ def unused(targets: list[Targets], moved: np.ndarray, frame: Frame) -> Iterator[
 
 
 def evenly(moved: np.ndarray) -> np.ndarray:
-    """Of many poses (N, 25, 3) as many as a sheet shows of a photo, evenly spaced."""
+    """Of poses (N, 25, 3), at most as many as a sheet shows, evenly spaced."""
     places = np.linspace(0, len(moved) - 1, min(len(moved), SHEET_POSES)).round()
     return moved[places.astype(int)]
 
 
 def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> list[list[np.ndarray]]:
-    """Two rows of a sheet: the photo and the poses (N, 25, 3), below them the person."""
+    """Two rows of a sheet: the photo and the poses (N, 25, 3), and below them the results."""
     part = shot.photo[shot.rows, shot.columns]
     own = np.zeros_like(moved[0]) if shot.own is None else shot.own
     placed = shot.in_window(np.stack([own, *moved]))
@@ -448,7 +447,7 @@ def sheet_rows(shot: Shot, moved: np.ndarray, made: Iterator[np.ndarray]) -> lis
 
 
 class Model:
-    """A generator that takes photographs: `model(photo, pose)` shows the person in that pose."""
+    """A generator for photos: `model(photo, pose)` shows the person in that pose."""
 
     def __init__(self, generator: nn.Module, find: Callable | None = None):
         self.generator, self.find = generator, find
@@ -463,13 +462,13 @@ class Model:
         paste: bool = False,
         fit: bool = True,
     ) -> Image.Image | Tensor | list:
-        """The person of a photo in a pose: a PIL picture, or of a tensor a tensor.
+        """The person of a photo in a pose: a PIL picture, or a tensor if the photo is a tensor.
 
         A photo is a file, a PIL picture or a uint8 tensor (3, H, W). A pose is what the command
         takes, or BODY_25 joints (25, 3) in the photo's pixels; a motion or a folder gives a list.
-        `crop` (left, top, right, bottom) says where the person is if no `source_pose` does; `paste`
-        gives the whole photo, `fit` False takes the pose as it is. Raises ClickException for what
-        can't be used.
+        `crop` (left, top, right, bottom) locates the person if no `source_pose` does; `paste`
+        returns the whole photo; `fit` False uses the pose unchanged. Raises ClickException for
+        unusable input.
         """
         picture = read_photo(photo)
         crop = None if crop is None else as_crop(crop)
@@ -489,7 +488,7 @@ class Model:
 
 
 def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) -> Targets:
-    """Targets of a pose as `Model` takes it."""
+    """The Targets of a pose as `Model` takes it."""
     if isinstance(pose, str | Path):
         targets = read_targets(pose, find)
         if targets.broken:
@@ -499,30 +498,30 @@ def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) ->
 
 
 def as_crop(crop: Crop | np.ndarray | Tensor) -> Crop:
-    """The four numbers of a box. Raises ClickException for what is none."""
+    """The four numbers of a box. Raises ClickException if it is not a box."""
     with suppress(TypeError, ValueError):
         left, top, right, bottom = map(float, crop)
-        if right - left >= SMALLEST and bottom - top >= SMALLEST:  # both, or NaN would pass
+        if right - left >= SMALLEST and bottom - top >= SMALLEST:  # False for NaN
             return left, top, right, bottom
     raise BadInput("crop", "not a box", "give left, top, right, bottom in pixels")
 
 
 def as_joints(pose: np.ndarray | Tensor, name: str) -> np.ndarray:
-    """Joints float32 (25, 3) of what a program calls `name`. Raises ClickException for others."""
+    """The argument `name` as joints float32 (25, 3). Raises ClickException if it is none."""
     try:
         joints = np.asarray(pose, np.float32).copy()
         good = joints.shape == (25, 3) and (abs(joints) <= poses.FARTHEST).all()
     except (TypeError, ValueError, RuntimeError):
         good = False
     if not (good and (joints[:, 2] > 0).any()) or poses.in_one_place(joints):
-        problem = "not the joints (25, 3) of BODY_25, of which some are known and apart"
+        problem = "not BODY_25 joints (25, 3), some known and not all in one place"
         raise BadInput(name, problem, "give x and y in pixels, and confidence")
     joints[:, 2] = joints[:, 2].clip(0, 1)
     return joints
 
 
 def read_photo(photo: Photo) -> np.ndarray:
-    """A photo as `Model` takes it, as uint8 (H, W, 3). Raises ClickException for what is none."""
+    """A photo as `Model` takes it, as uint8 (H, W, 3). Raises ClickException for anything else."""
     if isinstance(photo, str | Path):
         return poses.read_photo(Path(photo))
     problem, remedy = type(photo).__name__, "give a file, a PIL picture or a uint8 tensor (3, H, W)"
@@ -539,18 +538,18 @@ def read_photo(photo: Photo) -> np.ndarray:
 
 
 def load(checkpoint: str | Path | None = None, device: str = "auto") -> Model:
-    """The model of a checkpoint; without one that of the newest run, else the one that comes along.
+    """The model of a checkpoint; by default of the newest run, else the built-in one.
 
-    Raises ClickException where there is none, or for a device this machine lacks.
+    Raises ClickException if there is none, or for a device that this machine lacks.
     """
     path = checkpoints.default_checkpoint() if checkpoint is None else Path(checkpoint)
     return Model(checkpoints.load_generator(path, checkpoints.pick_device(device)), finder(device))
 
 
 def finder(device: str, weights: str | None = None) -> Callable:
-    """What finds people in photos, by Keypoint R-CNN: its weights are fetched when it is asked.
+    """A person detector for photos, Keypoint R-CNN, whose weights are downloaded on first use.
 
-    Raises ClickException where the file `weights` is given and holds none.
+    Raises ClickException if `weights` is given and does not hold its weights.
     """
     find = partial(features.find_poses, weights=weights, device=checkpoints.pick_device(device))
     failed: list[ClickException] = []
@@ -558,7 +557,7 @@ def finder(device: str, weights: str | None = None) -> Callable:
         find([])
 
     def find_once(images: list[np.ndarray]) -> np.ndarray:
-        if failed:  # a download, which is tried once
+        if failed:  # try the download only once
             raise failed[0]
         try:
             return find(images)
@@ -575,10 +574,10 @@ def score(
     pose: Tensor | None = None,
     names: Collection[str] = metrics.PIXEL_SCORES,
 ) -> dict[str, float]:
-    """The mean scores of pictures against their targets, by the names `posegan score` prints.
+    """The mean scores of pictures against their targets, by the names that `posegan score` prints.
 
-    They are PIL pictures or uint8 tensors (3, H, W), one or a list of one size; `mask_ssim` needs
-    the targets' poses (B, 25, 3). What the size forbids is left out.
+    Pictures are PIL pictures or uint8 tensors (3, H, W), one or a list of equal size; `mask_ssim`
+    needs the targets' poses (B, 25, 3). Scores that need larger pictures are left out.
     """
     sides = []
     for side in (generated, target):

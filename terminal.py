@@ -1,4 +1,4 @@
-"""The terminal: kinds of options, streams, errors in one line, progress lines, tables."""
+"""The terminal: option types, streams, one-line errors, progress lines, tables."""
 
 import contextlib
 import os
@@ -16,16 +16,16 @@ from click.core import ParameterSource
 from posegan.files import printable
 from posegan.recipes import TrainConfig
 
-# rich is imported inside the functions: help and usage errors answer at once.
+# rich is imported inside the functions, so that help and usage errors are instant.
 
-PLAIN_SECONDS = 30  # between lines on the progress where there is no terminal
+PLAIN_SECONDS = 30  # between progress lines without a terminal
 
 
 # ------------------------------------------------------------------------------ options
 
 
 def parse_size(value: str) -> tuple[int, int]:
-    """Height and width of "128x64", pixels. Raises BadParameter for what no model takes."""
+    """Height and width in pixels from "128x64". Raises BadParameter if no model supports it."""
     found = re.fullmatch("([0-9]{1,4})[xX]([0-9]{1,4})", value)
     if not found:
         raise click.BadParameter(f"{value!r} is not a size; write height x width, such as 128x64")
@@ -36,13 +36,13 @@ def parse_size(value: str) -> tuple[int, int]:
 
 
 def parse_box(value: str) -> tuple[int, ...]:
-    """Left, top, right and bottom of "10,20,110,220". Raises BadParameter for what is no box."""
+    """Left, top, right and bottom from "10,20,110,220". Raises BadParameter if it is not a box."""
     try:
         left, top, right, bottom = box = tuple(map(int, value.split(",")))
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a box; write it as 10,20,110,220") from None
     if left >= right or top >= bottom:
-        raise click.BadParameter(f"{value}: right and bottom must be more than left and top")
+        raise click.BadParameter(f"{value}: right and bottom must exceed left and top")
     if max(map(abs, box)) > 10**6:
         raise click.BadParameter(f"{value}: no photo is that large")
     if min(right - left, bottom - top) < 8:
@@ -51,7 +51,7 @@ def parse_box(value: str) -> tuple[int, ...]:
 
 
 def names_of(known: Collection[str], none: bool = False) -> Callable[[str], tuple[str, ...]]:
-    """What parses names with commas between, in the order of `known`; `none`: or "none"."""
+    """A parser of comma-separated names, put in the order of `known`; `none` allows "none"."""
 
     def parse(value: str) -> tuple[str, ...]:
         names = [] if value == ("none" if none else "") else value.split(",")
@@ -64,17 +64,17 @@ def names_of(known: Collection[str], none: bool = False) -> Callable[[str], tupl
 
 
 class Place(click.Path):
-    """A path, which is not empty: that would mean here."""
+    """A path that is not empty: an empty one would mean the current folder."""
 
     def convert(self, value, param, ctx):
-        """Check a path as click does. Fails for an empty one, which would mean here."""
+        """Check a path as click does; an empty one fails."""
         if not str(value):
             self.fail("is empty; give a path", param, ctx)
         return super().convert(value, param, ctx)
 
 
 def refuse(ctx: click.Context, names: Iterable[str], reason: str) -> None:
-    """Raise where one of the options is given, as it would do nothing."""
+    """Raise if one of the options is given, as it would have no effect."""
     for option in ctx.command.params:
         given = ctx.get_parameter_source(option.name) == ParameterSource.COMMANDLINE
         if given and option.name in names:
@@ -85,7 +85,7 @@ def refuse(ctx: click.Context, names: Iterable[str], reason: str) -> None:
 
 
 class Stream:
-    """stdout or stderr. What is printed may be lost, where nobody reads it; the work may not."""
+    """stdout or stderr. Output that nobody reads may be lost; the work may not."""
 
     def __init__(self, stream, lost: type[OSError]):
         self.stream, self.lost = stream, lost
@@ -96,8 +96,8 @@ class Stream:
 
     def _do(self, action: Callable, *given: str) -> int | None:
         try:
-            return 0 if given == ("",) else action(*given)  # click tries whether it takes text
-        except OSError as error:  # it would come again at the end, for what is still in the buffer
+            return 0 if given == ("",) else action(*given)  # click probes whether it takes text
+        except OSError as error:  # it would recur at exit, for what is still in the buffer
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
             if not isinstance(error, self.lost):
                 raise
@@ -105,18 +105,18 @@ class Stream:
 
 
 def open_streams() -> None:
-    """Make stdout and stderr such that names and lost readers do no harm, if they are there."""
+    """Make stdout and stderr survive odd names, closed pipes and being closed themselves."""
     for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed: else the next file would be opened in its place
+        if getattr(sys, name) is None:  # closed: the next file opened would take its number
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # names may be no text, terminals may know no arrow
+        stream.reconfigure(errors="replace")  # for undecodable names and for arrows
     sys.stdout, sys.stderr = Stream(sys.stdout, BrokenPipeError), Stream(sys.stderr, OSError)
 
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Turn all that ends a command into one line; POSEGAN_DEBUG=1 shows the traceback instead."""
+    """Turn any exception into a one-line error; POSEGAN_DEBUG=1 shows the traceback instead."""
     try:
         yield
     except (click.exceptions.Exit, click.Abort):
@@ -128,10 +128,11 @@ def one_line() -> Iterator[None]:
         if os.environ.get("POSEGAN_DEBUG"):
             raise
         said = (str(error) or "no reason given").splitlines()[0]
-        message = f"{type(error).__name__}: {said}; POSEGAN_DEBUG=1 shows where: please report it"
+        remedy = "please report it with the traceback that POSEGAN_DEBUG=1 shows"
+        message = f"{type(error).__name__}: {said}; {remedy}"
         lack = ("allocate memory", "out of memory", "new thread")  # RuntimeErrors of torch's
         if isinstance(error, MemoryError) or any(word in said for word in lack):
-            message = f"not enough memory ({said}); use smaller numbers or fewer files"
+            message = f"not enough memory ({said}); use smaller settings or fewer files"
         if isinstance(error, OSError):
             message = f"{error.filename or 'the output'}: can't be used ({error.strerror or said})"
         raise click.ClickException(printable(message)) from None
@@ -139,13 +140,13 @@ def one_line() -> Iterator[None]:
 
 @contextlib.contextmanager
 def answering(handler: Callable[[int, dict], None]) -> Iterator[None]:
-    """Have a handler answer what asks a program to stop.
+    """Let `handler` receive the signals that ask a program to stop.
 
-    It gets the signal's number, and by number what answered before, which comes back at the end.
+    It gets the signal's number and the earlier handlers by number, which are restored at the end.
     """
     numbers = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)}  # Windows
     before = {number: signal.getsignal(number) for number in numbers}
-    # What is ignored stays so: nohup wants a run to outlive its terminal.
+    # Ignored signals stay ignored: nohup wants a run to outlive its terminal.
     before = {number: was for number, was in before.items() if was is not signal.SIG_IGN}
     for one in before:
         signal.signal(one, lambda number, frame: handler(number, before))
@@ -158,10 +159,10 @@ def answering(handler: Callable[[int, dict], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Let what a signal ends clean up behind it, undisturbed by a second one."""
+    """Let a command clean up after a signal, undisturbed by a second one."""
 
     def stop(number: int, before: dict) -> None:
-        while before:  # none is answered as before: the process ends
+        while before:  # ignore all further signals: the process is ending
             signal.signal(before.popitem()[0], signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
@@ -174,20 +175,20 @@ def stoppable() -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Let glibc keep what is freed: giving it back, to get it anew, takes a tenth of a step."""
+    """Let glibc keep freed memory: returning it and asking again takes a tenth of a step."""
     import ctypes
 
     with contextlib.suppress(AttributeError, TypeError):  # another C library, Windows
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its most
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, its maximum
 
 
 class Commands(click.Group):
-    """Commands that end with one line, and leave nothing half done, whatever comes."""
+    """Commands that fail with one line and leave nothing half done."""
 
     def make_context(self, *given, **more) -> click.Context:
-        """Parse the command line. Raises ClickException for what is none."""
+        """Parse the command line. Raises ClickException if it is invalid."""
         open_streams()
         with one_line():
             return super().make_context(*given, **more)
@@ -203,19 +204,19 @@ class Commands(click.Group):
 
 
 def silent_process() -> bool:
-    """Whether this is one of several processes, and not the one that speaks."""
+    """Whether this is one of several processes, and not the one that prints."""
     return bool(os.environ.get("WORLD_SIZE")) and os.environ.get("RANK", "0") != "0"
 
 
 def say(*lines: object, err: bool = False) -> None:
-    """Print lines that hold names; of several processes, one does."""
+    """Print lines, with odd characters in names escaped; only the first process prints."""
     for line in () if silent_process() else lines:
         click.echo(printable(str(line)), err=err)
 
 
 @contextlib.contextmanager
 def progress_line(description: str, unit: str, silent: bool = False) -> Iterator[Callable]:
-    """A progress line on stderr; gives what moves it: update(completed=, total=, note=)."""
+    """A progress line on stderr; yields its update(completed=, total=, note=)."""
     from rich import progress
     from rich.console import Console
 
@@ -228,7 +229,7 @@ def progress_line(description: str, unit: str, silent: bool = False) -> Iterator
 
 @contextlib.contextmanager
 def training_line(config: TrainConfig) -> Iterator[Callable[[dict], None]]:
-    """What shows how training goes: a progress line, or a plain one every PLAIN_SECONDS."""
+    """Training progress: a live line, or without a terminal a plain one every PLAIN_SECONDS."""
     plain, last = not sys.stderr.isatty(), -float("inf")
     with progress_line("training", "", silent=plain) as update:
 
@@ -249,7 +250,7 @@ def training_line(config: TrainConfig) -> Iterator[Callable[[dict], None]]:
 
 
 def describe_losses(figures: dict) -> str:
-    """images/s, the main losses and the last validation scores, by name."""
+    """images/s, the main losses and the last validation scores, as text."""
     names = ("reconstruction", "adversarial", "discriminator")
     parts = [f"{figures['images_per_second']:.1f} images/s"]
     parts += [f"{name} {figures[name]:.3f}" for name in names if name in figures]
@@ -258,8 +259,8 @@ def describe_losses(figures: dict) -> str:
 
 
 def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
-    """Print a table of plain text: numbers, but for words in the first and the last column. Its
-    lines break in a narrow terminal rather than that a name or a number is cut.
+    """Print a plain-text table: words in the first and last columns, numbers in the others. In a
+    narrow terminal its lines wrap, so that no name or number is cut.
     """
     from rich import box
     from rich.console import Console
@@ -281,6 +282,6 @@ def show_table(title: str, headings: list[str], rows: list[list[str]]) -> None:
 
 
 def show_text(text: str) -> None:
-    """Print a paragraph, 80 columns wide; paths stay in one piece."""
+    """Print a paragraph, 80 columns wide, without breaking paths."""
     options = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
     click.echo(textwrap.fill(text, 80, **options))

@@ -38,7 +38,7 @@ from posegan.terminal import answering
 
 try:
     import fcntl
-except ImportError:  # Windows, where a folder can't be opened, so there is no lock
+except ImportError:  # Windows, where folders can't be opened, so there is no lock
     fcntl = None
 
 log = logging.getLogger("posegan")
@@ -46,32 +46,32 @@ log = logging.getLogger("posegan")
 WRITTEN = ("latest.pt", "previous.pt", "best.pt", "generator.pt", "log.jsonl", "curves.png")
 
 ADAM_BETAS = (0.5, 0.999)  # the first author's
-DECAY_EPOCHS = 20  # RPT-GAN divides the learning rate by 10 every so many epochs
-WARM_UP = 500  # steps, at most a tenth of the run, in which the rate of the others rises
-ADVERSARY_FROM = 0.2  # of a run, from where a discriminator of frozen features is asked
+DECAY_EPOCHS = 20  # RPT-GAN divides the learning rate by 10 each time this many epochs pass
+WARM_UP = 500  # steps of learning rate warm-up otherwise, at most a tenth of the run
+ADVERSARY_FROM = 0.2  # share of a run after which a discriminator on frozen features joins
 AVERAGE_DECAY = 0.999  # of the moving average of the generator's weights
 LOG_EVERY_STEPS = 10
 SHEET_PAIRS = 8
-HELD_OUT = 0.02  # of the training people, to validate on
-VALIDATED = 256  # pairs of them
+HELD_OUT = 0.02  # share of the training people to validate on
+VALIDATED = 256  # of their pairs
 VALIDATION_SCORES = ("ssim_dscf", "mask_ssim", "l1", "detail")
 
 
 @dataclass
 class State:
-    """Everything that changes during a run, and the frozen features that its losses need."""
+    """Everything that changes during a run, and the frozen features that the losses need."""
 
     generator: nn.Module
     average: nn.Module  # exponential moving average of the generator: for samples and generation
     discriminator: nn.Module
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
-    features: nn.Module | None = None  # frozen, so that no checkpoint holds it
+    features: nn.Module | None = None  # frozen, so not saved in checkpoints
     step: int = 0
     best: float = -math.inf  # validation score
 
     def parts(self) -> dict:
-        """The parts that a checkpoint holds, by name."""
+        """The parts saved in a checkpoint, by name."""
         others = ("features", "step", "best")
         return {name: part for name, part in vars(self).items() if name not in others}
 
@@ -80,7 +80,7 @@ class State:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision as a switch: "auto" is bfloat16 where the device computes in it natively."""
+    """Mixed precision as a switch: "auto" is bfloat16 if the device supports it natively."""
     if precision == "auto":
         if device.type == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -92,7 +92,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def average_gradients(network: nn.Module) -> None:
-    """Replace gradients by their mean over all processes (nothing to do for one)."""
+    """Replace gradients by their mean over all processes."""
     if not dist.is_initialized():
         return
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -102,7 +102,7 @@ def average_gradients(network: nn.Module) -> None:
 
 
 def mean_of_processes(values: Tensor) -> Tensor:
-    """Values by their mean over all processes, which all get the same."""
+    """The mean of values over all processes, the same in each."""
     if dist.is_initialized():
         dist.all_reduce(values)
         values = values / dist.get_world_size()
@@ -110,7 +110,7 @@ def mean_of_processes(values: Tensor) -> Tensor:
 
 
 def any_process(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any of the processes."""
+    """Whether the flag is set in any process."""
     if not dist.is_initialized():
         return flag
     return mean_of_processes(torch.tensor(float(flag), device=device)).item() > 0
@@ -118,16 +118,16 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into a flag, so that a run stops between steps; gives it.
+    """Turn Ctrl-C, SIGTERM and SIGHUP into a flag, so that a run stops between steps; yields it.
 
-    A second signal stops at once, as without us; but not of several processes, as torchrun follows
-    every Ctrl-C by a SIGTERM.
+    A second signal stops at once, by the default handler; not with several processes, however, as
+    torchrun sends a SIGTERM after every Ctrl-C.
     """
     flag = []
 
     def stop(number: int, before: dict) -> None:
         if not flag:
-            log.warning("stopping after this step, then saving the run")
+            log.warning("stopping after this step and saving the run")
         flag.append(number)
         for one in before if "RANK" not in os.environ else ():
             signal.signal(one, before[one])
@@ -140,7 +140,7 @@ def interruptible() -> Iterator[list[int]]:
 
 
 def describe(config: TrainConfig, prepared: pairs.Prepared) -> dict:
-    """What a checkpoint must say of its networks so that they can be built again."""
+    """What a checkpoint must record about its networks to rebuild them."""
     options = {"channels": config.channels}
     if config.model == "residual":
         network = "lite0" if config.features == "lite0" else "resnet50"
@@ -156,9 +156,9 @@ def describe(config: TrainConfig, prepared: pairs.Prepared) -> dict:
 
 
 def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
-    """A fresh state: networks initialised from the seed, optimisers of the papers.
+    """A fresh state: networks initialised from the seed, and the papers' optimisers.
 
-    A frozen descriptor is still without its weights.
+    A frozen descriptor does not have its weights yet.
     """
     torch.manual_seed(config.seed)
     judge = None
@@ -191,9 +191,9 @@ def build(config: TrainConfig, shape: dict, device: torch.device) -> State:
 def describe_sources(
     config: TrainConfig, state: State, batches: pairs.Batches, device: torch.device
 ) -> Tensor | None:
-    """What a frozen descriptor says of every source, by picture (N, D); None where it may change.
+    """A frozen descriptor's vectors (N, D) of all sources, by picture; None if they may change.
 
-    It does where sources are augmented; the maps of another reading would fill the memory.
+    They do if sources are augmented. Maps are not cached: they would fill the memory.
     """
     vector = config.model == "residual" and config.descriptor == "vector"
     if not vector or config.features == "none" or config.augment:
@@ -201,7 +201,7 @@ def describe_sources(
     table = torch.zeros(len(batches.prepared.images), state.generator.descriptor.widths[-1])
     sources = np.unique(batches.pairs[:, 0])
     for start in range(0, len(sources), config.batch_size):
-        # Whole batches always: another number of pictures is another order of sums.
+        # Always whole batches: another batch size would change the order of sums.
         part = np.resize(sources[start:], config.batch_size)
         pictures = torch.from_numpy(np.stack([batches.prepared.images[i] for i in part]))
         source = pairs.normalise(pictures.to(device).permute(0, 3, 1, 2))  # (B, 3, H, W)
@@ -212,18 +212,18 @@ def describe_sources(
 
 
 def save(run: Path, config: TrainConfig, about: dict, state: State) -> None:
-    """Write RUN/latest.pt; the one before stays as previous.pt."""
+    """Write RUN/latest.pt; the one before becomes previous.pt."""
     content = {name: part.state_dict() for name, part in state.parts().items()}
     content |= {"step": state.step, "best": state.best}
     write_checkpoint(run / "latest.pt", config, about, content, run / "previous.pt")
 
 
 def save_generator(path: Path, config: TrainConfig, about: dict, state: State) -> None:
-    """Write the averaged generator alone, in half precision: a small checkpoint to pass on.
+    """Write the averaged generator alone, in half precision: a small checkpoint to share.
 
-    `generate` and `score` take it; training can't go on from it.
+    `generate` and `score` take it; training can't resume from it.
     """
-    halves = state.average.state_dict()  # changed in place: it holds more than its items
+    halves = state.average.state_dict()  # changed in place, to keep its metadata
     for name, value in halves.items():
         if value.is_floating_point():
             halves[name] = value.half()
@@ -231,9 +231,9 @@ def save_generator(path: Path, config: TrainConfig, about: dict, state: State) -
 
 
 def read_run(run: Path) -> dict:
-    """The newest whole checkpoint of a run: where latest.pt is damaged, the one before.
+    """The newest intact checkpoint of a run: if latest.pt is damaged, the one before.
 
-    Raises ClickException where there is none.
+    Raises ClickException if there is none.
     """
     latest, previous = run / "latest.pt", run / "previous.pt"
     try:
@@ -248,9 +248,9 @@ def read_run(run: Path) -> dict:
 
 
 def begin(config: TrainConfig, state: State) -> None:
-    """Give a fresh state the weights of its frozen descriptor, and the generator it starts with.
+    """Load a fresh state's frozen descriptor, and the generator that it starts from.
 
-    Raises ClickException where they don't fit.
+    Raises ClickException if the weights don't fit.
     """
     if config.model == "residual" and config.features != "none":
         features.load_weights(state.generator.descriptor.features, config.features)
@@ -259,25 +259,25 @@ def begin(config: TrainConfig, state: State) -> None:
             trained = read_checkpoint(Path(config.start))["state"]["average"]
             state.generator.load_state_dict(trained)
     except (RuntimeError, TypeError, AttributeError):
-        problem = "doesn't fit --features or the size of the data"
-        raise BadInput(config.start, problem, "train with those of its run") from None
+        problem = "doesn't match --features or the size of the data"
+        raise BadInput(config.start, problem, "use those it was trained with") from None
     state.average.load_state_dict(state.generator.state_dict())
 
 
 def restore(state: State, content: dict, run: Path) -> None:
-    """Put a checkpoint's values into a freshly built state.
+    """Load a checkpoint's values into a freshly built state.
 
-    Raises ClickException where they don't fit it.
+    Raises ClickException if they don't fit.
     """
     try:
         for name, part in state.parts().items():
             values = content["state"][name]
-            if isinstance(part, torch.optim.Optimizer):  # its settings are the code's
+            if isinstance(part, torch.optim.Optimizer):  # its settings come from the code
                 values = values | {"param_groups": part.state_dict()["param_groups"]}
             part.load_state_dict(values)
         for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for parameter, moments in optimizer.state.items():
-                for name in ("exp_avg", "exp_avg_sq"):  # the fused step believes their layout
+                for name in ("exp_avg", "exp_avg_sq"):  # the fused step does not check layouts
                     if moments[name].shape != parameter.shape:
                         raise ValueError(name)
                     moments[name] = torch.empty_like(parameter).copy_(moments[name])
@@ -286,7 +286,7 @@ def restore(state: State, content: dict, run: Path) -> None:
                     raise ValueError("step")
         state.step, state.best = content["state"]["step"], float(content["state"]["best"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError):
-        problem = "its checkpoint doesn't fit its settings"
+        problem = "the checkpoint doesn't match its settings"
         raise BadInput(run, problem, "start another run with --run") from None
 
 
@@ -294,10 +294,10 @@ def restore(state: State, content: dict, run: Path) -> None:
 
 
 def learning_rate(config: TrainConfig, step: int, pairs_trained: int) -> float:
-    """The learning rate of a step; `pairs_trained` are those of an epoch.
+    """The learning rate of a step; an epoch has `pairs_trained` pairs.
 
-    To the letter of RPT-GAN: divided by 10 every 20 epochs. Else, ours: it rises over WARM_UP
-    steps and falls along a cosine to zero, which sharpens more than any other change of the rate.
+    To the letter of RPT-GAN: divided by 10 every 20 epochs. Otherwise, ours: linear warm-up over
+    WARM_UP steps and cosine decay to zero, which sharpens more than any other schedule tried.
     """
     if config.to_the_letter:
         epoch = step * config.batch_size // pairs_trained
@@ -307,18 +307,17 @@ def learning_rate(config: TrainConfig, step: int, pairs_trained: int) -> float:
 
 
 def warm_up(config: TrainConfig) -> int:
-    """The steps in which the learning rate rises."""
+    """The number of warm-up steps."""
     return min(WARM_UP, config.steps // 10)
 
 
 def train(
     config: TrainConfig, prepared: pairs.Prepared, resume: bool, report: Callable[[dict], None]
 ) -> tuple[Path, bool]:
-    """Train a model until `config.steps`; gives its checkpoint and whether it came to the end.
+    """Train a model up to `config.steps`; returns its checkpoint and whether it reached the end.
 
-    `report` hears of every step, and every LOG_EVERY_STEPS of images/s and the mean losses since.
-    Raises ClickException where something the user can mend is in the way, and when a loss is not
-    finite any more.
+    `report` is called at every step, and every LOG_EVERY_STEPS with images/s and the mean losses
+    since the last report. Raises ClickException for user errors and when a loss is not finite.
     """
     # Settings and devices.
     device = pick_device(config.device)
@@ -326,7 +325,7 @@ def train(
     run = Path(config.run)
     with processes(device) as (rank, world), interruptible() as stopped, watched(config, run, rank):
         check_batch(config, world)
-        # Data: what a step sees and draws follows from (seed, step, sample).
+        # Data: what a step sees and draws depends only on (seed, step, sample).
         chosen, held = pairs.hold_out(prepared, HELD_OUT, config.seed, VALIDATED)
         batches = pairs.Batches(prepared, chosen, config.batch_size, config.seed, device)
         about = {"shape": describe(config, prepared), "data": pairs.fingerprint(prepared)}
@@ -339,7 +338,7 @@ def train(
                 remedy = "prepare it as it was, or start another run with --run"
                 raise BadInput(prepared.path, f"changed since {run} began", remedy)
             restore(state, content, run)
-        elif (run / "latest.pt").exists():  # another process has begun and ended it meanwhile
+        elif (run / "latest.pt").exists():  # another process has trained here in the meantime
             raise BadInput(run, "a run already exists", "choose another folder with --run")
         else:
             begin(config, state)
@@ -351,7 +350,7 @@ def train(
 
         # Loop.
         first = state.step
-        totals, since, began = {}, first, time.perf_counter()  # since the last line in the log
+        totals, since, began = {}, first, time.perf_counter()  # since the last log line
         for batch in batches.stream(first, config.steps, rank, world):
             rate = learning_rate(config, state.step, len(chosen))
             set_rates(config, state, rate)
@@ -360,7 +359,7 @@ def train(
             state.step += 1
             last = state.step == config.steps
             saving = last or state.step % config.save_every == 0
-            # Processes must stop at the same step, so that they ask each other, but not every time.
+            # Processes must stop at the same step, so they ask each other, but not at every step.
             asking = world == 1 or state.step % LOG_EVERY_STEPS == 0
             stopping = asking and any_process(bool(stopped), device)
             if not (saving or stopping or state.step % LOG_EVERY_STEPS == 0):
@@ -368,7 +367,7 @@ def train(
                     report({"step": state.step})
                 continue
 
-            # Read the losses: a line for the log, before anything is saved.
+            # Read the losses and log them, before anything is saved.
             figures = {"step": state.step, "learning_rate": rate}
             values = mean_of_processes(torch.stack(list(totals.values())) / (state.step - since))
             figures |= {name: round(value, 5) for name, value in zip(totals, values.tolist())}
@@ -398,7 +397,7 @@ def train(
 
 
 def check_batch(config: TrainConfig, world: int) -> None:
-    """Raise ClickException for a batch that can't be shared out."""
+    """Raise ClickException if the processes can't share the batch evenly."""
     if config.batch_size % world:
         problem = f"{world} processes can't share it evenly"
         raise BadInput(f"--batch-size {config.batch_size}", problem, f"give a multiple of {world}")
@@ -406,9 +405,9 @@ def check_batch(config: TrainConfig, world: int) -> None:
 
 @contextlib.contextmanager
 def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
-    """Lock a run's folder, and turn what stops it from outside into one line.
+    """Lock a run's folder, and turn external failures into one-line errors.
 
-    Raises ClickException where another process trains there, and where memory runs out.
+    Raises ClickException if another process trains there, or if memory runs out.
     """
     with writing(run):
         run.mkdir(parents=True, exist_ok=True)
@@ -416,7 +415,7 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     try:
         if rank == 0 and fcntl:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
-            for lost in run.glob(".*.pt.partial-*"):  # of a process that was killed
+            for lost in run.glob(".*.pt.partial-*"):  # left by a killed process
                 shutil.rmtree(lost)
     except OSError:
         os.close(folder)
@@ -425,7 +424,7 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # The CPU's allocator has no error of its own.
+        # The CPU's allocator raises a plain RuntimeError.
         if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)):
             raise
         option, less = f"--batch-size {config.batch_size}", max(1, config.batch_size // 2)
@@ -434,16 +433,16 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
     finally:
         os.close(folder)
         with contextlib.suppress(OSError):
-            run.rmdir()  # where nothing came of it
+            run.rmdir()  # if it is still empty
 
 
 def compile_networks(state: State) -> None:
-    """Compile the networks that a step runs, where it can be done."""
+    """Compile the networks that a step runs, if possible."""
     device = next(state.generator.parameters()).device
     if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
-        log.warning("--compile: off, as there is no C++ compiler here; install g++")
+        log.warning("--compile: off, since no C++ compiler is found; install g++")
         return
-    mode = "reduce-overhead" if device.type == "cuda" else "default"  # the former: CUDA graphs
+    mode = "reduce-overhead" if device.type == "cuda" else "default"  # CUDA graphs on GPUs
     for network in (state.generator, state.discriminator, state.features):
         if isinstance(network, models.FlowGenerator):
             network.synthesise_from = torch.compile(network.synthesise_from, mode=mode)
@@ -452,9 +451,9 @@ def compile_networks(state: State) -> None:
 
 
 def train_step(config: TrainConfig, state: State, batch: dict) -> dict[str, Tensor]:
-    """One step of both networks on a batch as `Batches` gives it; gives the losses by name.
+    """One step of both networks on a batch from `Batches`; returns the losses by name.
 
-    Of an accelerator nothing is read back.
+    Nothing is read back from an accelerator.
     """
     mixed = autocast(batch["source"].device, config.precision)
     batch = losses.complete(augment.augment(batch, config.augment), state.step)
@@ -464,19 +463,19 @@ def train_step(config: TrainConfig, state: State, batch: dict) -> dict[str, Tens
     networks = losses.Networks(state.generator, asked, state.features)
     state.generator.train()
     state.discriminator.train()
-    # Cached, spectral norm takes its power iteration once for all the pictures that are judged.
+    # Cached, so that spectral norm does its power iteration once for all pictures judged.
     with mixed, parametrize.cached():
         image, made = objective.synthesise(state.generator, batch)
         of_discriminator, terms = objective.judge(networks, batch, image, made)
     every = torch.stack(list(terms.values()))
-    weights = tuple(config.loss_weights.get(name, 0) for name in terms)  # of older runs: none
+    weights = tuple(config.loss_weights.get(name, 0) for name in terms)  # older runs may lack some
     total = every @ augment.constant(weights, every.device)
-    if image.device.type == "cpu":  # to read costs nothing, and a backward pass of NaN may crash
+    if image.device.type == "cpu":  # reading is free, and a backward pass on NaN may crash
         values = dict(zip(terms, every.tolist())) | {"total": total.item()}
         if of_discriminator is not None:
             values["discriminator"] = of_discriminator.item()
         check_finite({"step": state.step + 1} | values, config)
-    # Both see the same discriminator, so that each picture passes it once.
+    # Both use the same discriminator, so that each picture passes through it once.
     if of_discriminator is not None:
         descend(state.discriminator, state.discriminator_optimizer, of_discriminator, keep=True)
         terms["discriminator"] = of_discriminator
@@ -491,7 +490,7 @@ def train_step(config: TrainConfig, state: State, batch: dict) -> dict[str, Tens
 def descend(
     network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, keep: bool = False
 ) -> None:
-    """Fill in a network's gradients, and no other's; `keep` the graph for another loss."""
+    """Compute the gradients of one network only; `keep` the graph for another loss."""
     optimizer.zero_grad(set_to_none=True)
     trained = [p for p in network.parameters() if p.requires_grad]
     loss.backward(inputs=trained, retain_graph=keep)
@@ -500,7 +499,7 @@ def descend(
 
 @torch.no_grad()
 def update_average(state: State) -> None:
-    """Move the averaged generator towards the trained one; quicker in the first steps."""
+    """Move the averaged generator towards the trained one, faster in the first steps."""
     weight = 1 - min(AVERAGE_DECAY, (1 + state.step) / (10 + state.step))
     trained, averaged = list(state.generator.parameters()), list(state.average.parameters())
     torch._foreach_lerp_(averaged, trained, weight)
@@ -512,7 +511,8 @@ def update_average(state: State) -> None:
 def set_rates(config: TrainConfig, state: State, rate: float) -> None:
     """Set the learning rates of a step.
 
-    A trained generator waits until its new discriminator has warmed up: a fresh one spoils it.
+    A pretrained generator waits until its new discriminator has warmed up: a fresh one would spoil
+    it.
     """
     waits = config.start and state.step < warm_up(config)
     factor = losses.OBJECTIVES[config.model].discriminator_rate
@@ -521,7 +521,7 @@ def set_rates(config: TrainConfig, state: State, rate: float) -> None:
 
 
 def check_finite(figures: dict, config: TrainConfig) -> None:
-    """Raise ClickException where a loss is not finite."""
+    """Raise ClickException if a loss is not finite."""
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     if bad:
         remedy = "--resume from the last checkpoint with a lower --learning-rate than "
@@ -542,11 +542,11 @@ def validate(state: State, prepared: pairs.Prepared, held: np.ndarray) -> dict[s
 def keep_best(
     run: Path, config: TrainConfig, about: dict, state: State, scores: dict[str, float]
 ) -> None:
-    """Write best.pt, a small checkpoint, where the validation is better than ever.
+    """Write best.pt, a small checkpoint, if validation is the best so far.
 
-    SSIM rewards fog, so that it counts by the detail that there is.
+    SSIM rewards blur, so it is multiplied by `detail`, up to 1.
     """
-    score = scores["ssim_dscf"] * min(1, scores.get("detail", 0))  # none: all targets are flat
+    score = scores["ssim_dscf"] * min(1, scores.get("detail", 0))  # missing if targets are flat
     if score > state.best:
         state.best = score
         save_generator(run / "best.pt", config, about, state)
@@ -554,7 +554,7 @@ def keep_best(
 
 @contextlib.contextmanager
 def writing(run: Path) -> Iterator[None]:
-    """Turn what keeps a run from being written into one line."""
+    """Turn errors in writing a run into one line."""
     try:
         yield
     except OSError as error:
@@ -563,7 +563,7 @@ def writing(run: Path) -> Iterator[None]:
 
 
 def read_log(run: Path) -> list[dict]:
-    """The lines of a run's log; what is none of ours, or cut off by a crash, is left out."""
+    """The lines of a run's log, without foreign ones and those cut off by a crash."""
     path, lines = run / "log.jsonl", []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         with contextlib.suppress(ValueError, RecursionError):
@@ -575,10 +575,10 @@ def read_log(run: Path) -> list[dict]:
 
 
 def open_log(run: Path, step: int) -> None:
-    """Cut a run's log behind `step`, where a resumed run goes on."""
+    """Truncate a run's log after `step`, from where a resumed run continues."""
     with writing(run):
         for name in WRITTEN:
-            if not (run / name).is_file():  # a pipe in its place might never be written
+            if not (run / name).is_file():  # writing to a pipe in its place might block
                 (run / name).unlink(missing_ok=True)
     kept = [json.dumps(one) + "\n" for one in read_log(run) if one["step"] <= step]
     with replaced(run / "log.jsonl", "--run") as beside:
@@ -589,9 +589,8 @@ def open_log(run: Path, step: int) -> None:
 
 
 def write_samples(run: Path, state: State, prepared: pairs.Prepared) -> None:
-    """Write `samples/STEP.png`: source, target pose, target and generated for a few test pairs.
-
-    Of training pairs where there are none for testing.
+    """Write `samples/STEP.png`: source, target pose, target and generated for a few test pairs, or
+    training pairs if there are no test pairs.
     """
     known = prepared.pairs_test if len(prepared.pairs_test) else prepared.pairs_train
     chosen = np.linspace(0, len(known) - 1, SHEET_PAIRS).astype(int)
@@ -608,7 +607,7 @@ def write_samples(run: Path, state: State, prepared: pairs.Prepared) -> None:
 
 
 def write_curves(run: Path, config: TrainConfig) -> None:
-    """Write `curves.png`: losses and validation scores over the samples seen, from the log."""
+    """Write `curves.png`: losses and validation scores against samples seen, from the log."""
     panels: list[dict[str, list]] = [{}, {}]
     for line in read_log(run):
         samples = line["step"] * config.batch_size

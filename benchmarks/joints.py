@@ -113,7 +113,7 @@ def train(prepared: pairs.Prepared, steps: int) -> Detector:
 @click.command()
 @click.option("--data", default="market1501", show_default=True)
 @click.option("--root", default="data", show_default=True)
-@click.option("--checkpoint", type=Path, help="Default: the model that comes along.")
+@click.option("--checkpoint", type=Path, help="Default: the built-in model.")
 @click.option("--limit", default=500, show_default=True, help="Test pairs.")
 @click.option("--detector", "file", type=Path, default=Path("joints.pt"), show_default=True)
 @click.option("--steps", default=1000, show_default=True, help="The detector's, if it isn't there.")

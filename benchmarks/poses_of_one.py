@@ -2,7 +2,7 @@
 
     python benchmarks/poses_of_one.py [--repeats 5] [--count 1000]
 
-The photograph that comes along, at the rows of the model and at twice and four times as many. The
+The example photograph, at the rows of the model and at twice and four times as many. The
 pictures are those that `posegan generate` writes, before they are encoded; the model's own are
 `count` source and target poses in batches of 32, in turns with them.
 """

@@ -47,7 +47,7 @@ def measure_batches(prepared: pairs.Prepared, batch_size: int, threads: int) -> 
 @click.command()
 @click.option("--data", default="market1501", show_default=True, help="Data set.")
 @click.option("--source", required=True, metavar="PATH", help="Its archive or folder.")
-@click.option("--poses", multiple=True, metavar="PATH", help="Its key points.")
+@click.option("--poses", multiple=True, metavar="PATH", help="Its keypoints.")
 @click.option("--batch-size", default=32, show_default=True, metavar="PAIRS")
 @click.option("--threads", default=2, show_default=True, help="That torch may use for batches.")
 def main(data: str, source: str, poses: tuple[str, ...], batch_size: int, threads: int) -> None:

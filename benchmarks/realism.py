@@ -59,7 +59,7 @@ def kid(a: Tensor, b: Tensor) -> float:
 @click.command()
 @click.option("--data", default="market1501", show_default=True)
 @click.option("--root", default="data", show_default=True)
-@click.option("--checkpoint", type=Path, help="Default: the model that comes along.")
+@click.option("--checkpoint", type=Path, help="Default: the built-in model.")
 @click.option("--limit", default=100, show_default=True, help="Test pairs.")
 def main(data: str, root: str, checkpoint: Path | None, limit: int) -> None:
     prepared = pairs.load(data, root)

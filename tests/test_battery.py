@@ -790,13 +790,13 @@ DONE = [
     ("shares", None, TRAIN.replace("folder", "folder:1e308x", 1), "has a share"),
     ("same set", None, TRAIN.replace("folder", "folder:1,folder:2", 1), "names a data set twice"),
     ("pace", None, f"{COMMANDS['generate']} --fps 3", "--fps: there is no animation"),
-    ("few pixels", "pose.json", OWN, "pose.json: its joints lie within 8 pixels"),
+    ("few pixels", "pose.json", OWN, "pose.json: all its joints lie within 8"),
     ("one place", json.dumps(SPOT), COMMANDS["generate"], "all its joints are in one place"),
     ("vast crop", None, f"{COMMANDS['generate']} --crop 0,0,99999,99999", "much larger than the"),
-    ("preview", None, f"{OWN_DATA} --preview", "would be read with people"),
+    ("preview", None, f"{OWN_DATA} --preview", "would join the inputs in people"),
     ("tiny crop", None, f"{COMMANDS['generate']} --crop 9,9,12,60", "too small to show a person"),
     ("rate", None, f"{RESUME} --learning-rate nan", "--learning-rate nan: give a number"),
-    ("start", None, f"{RESUME} --model model.pt", "model.pt: the run did not begin so"),
+    ("start", None, f"{RESUME} --model model.pt", "model.pt: the run did not start from it"),
     ("steps", None, TRAIN.replace("--steps 1", f"--steps {10**400}"), "--steps"),
     ("batch", of_settings(batch_size=0), RESUME, "latest.pt: a checkpoint with missing or imp"),
     ("rain", of_settings(augment=("rain",)), RESUME, "latest.pt: a checkpoint with missing or"),
@@ -805,8 +805,8 @@ DONE = [
     ("weight", of_settings(loss_weights={"reconstruction": -1}), RESUME, "latest.pt: a checkpoint"),
     ("huge", of_settings(loss_weights={"adversarial": 10**400}), RESUME, "latest.pt: a checkpoint"),
     ("kind", of_settings(precision="half"), RESUME, "latest.pt: a checkpoint with missing or imp"),
-    ("device", of_settings(device="tpu"), RESUME, "device tpu: not a device that posegan knows"),
-    ("log", harm_log, TRAIN, "log.jsonl: no run's log; name another folder"),
+    ("device", of_settings(device="tpu"), RESUME, "device tpu: unknown device"),
+    ("log", harm_log, TRAIN, "log.jsonl: not the log of a run; choose another folder"),
     ("inside", None, TRAIN.replace("--run new", "--run data/folder/new"), "in a prepared data set"),
     ("no pose", None, COMMANDS["generate"].replace("pose.json", "''"), "is empty; give a path"),
     ("no model", None, f"{TRAIN} --model=", "is empty; give a path"),
@@ -815,7 +815,7 @@ DONE = [
         "pasted sheet",
         None,
         f"{COMMANDS['generate']} --sheet --paste",
-        "a sheet shows the frame alone",
+        "--paste: no effect with --sheet",
     ),
     ("twice", json.dumps(TWICE), COMMANDS["generate"], "pose.json: neither OpenPose nor COCO"),
 ]
@@ -955,4 +955,4 @@ def test_every_person_keeps_a_number_of_its_own(here):
     for value in content["state"]["average"].values():
         value.mul_(0.5)
     torch.save(content, "model.pt")
-    refused(here, command.split(), "manifest.csv: for other pictures")
+    refused(here, command.split(), "manifest.csv: lists other pictures")

@@ -1,4 +1,4 @@
-"""The model that comes along."""
+"""The built-in model."""
 
 import numpy as np
 import pytest

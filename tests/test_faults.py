@@ -182,7 +182,8 @@ def test_a_message_is_one_line_and_the_traceback_is_there_for_who_wants_it(tmp_p
     write(tmp_path / "program.py", program)
     command = [sys.executable, tmp_path / "program.py", "prepare"]
     plain = subprocess.run(command, capture_output=True, text=True, check=False)
-    message = "Error: RuntimeError: line 1; POSEGAN_DEBUG=1 shows where: please report it"
+    message = "Error: RuntimeError: line 1; please report it with the traceback "
+    message += "that POSEGAN_DEBUG=1 shows"
     assert (plain.returncode, plain.stderr.splitlines()[-1]) == (1, message)
     assert "Traceback" not in plain.stderr and "line 2" not in plain.stderr
     wanted = os.environ | {"POSEGAN_DEBUG": "1"}

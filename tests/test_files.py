@@ -60,7 +60,7 @@ def test_of_several_copies_the_last_one_counts_and_that_is_said(tmp_path, caplog
         ),
     )
     assert contents(path) == {"a": b"./a\3", "b": b"b\4"}
-    assert "a.tar: 3 files are there again under the same name; the last copies" in caplog.text
+    assert "a.tar: 3 names occur more than once; the last file of each" in caplog.text
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as made, pytest.warns(UserWarning, match="Dupl"):
         for data in (b"1", b"2"):
             made.writestr("a", data)
@@ -124,7 +124,7 @@ def test_special_files_are_skipped_and_counted_and_pipes_never_opened(tmp_path):
     source = files.Source(tar_of(tmp_path / "a.tar", *members))
     assert source.names == ["a"] and source.skipped == 3
     os.mkfifo(tmp_path / "pipe")
-    with fails(r"pipe: can't be read \(no file\); check the path"):
+    with fails(r"pipe: can't be read \(not a file\); check the path"):
         files.Source(tmp_path / "pipe")
 
 
@@ -161,16 +161,16 @@ def test_a_damaged_archive_says_how_much_could_be_read(tmp_path):
     path = tar_of(tmp_path / "in.tar", *members)
     whole = path.read_bytes()
     path.write_bytes(whole[: 4 * 1536 + 700])
-    with fails(r"in\.tar: can't be read beyond its file 5 \(unexpected end of data\); check"):
+    with fails(r"in\.tar: can't be read after file 5 \(unexpected end of data\); check"):
         files.Source(path)
     path.write_bytes(whole[: 4 * 1536])
-    with fails(r"beyond its file 4 \(damaged or cut off: empty header\)"):
+    with fails(r"after file 4 \(damaged or truncated: empty header\)"):
         files.Source(path)
     path.write_bytes(whole + whole)
-    with fails(r"beyond its file 9 \(more follows its end: it is joined of several\)"):
+    with fails(r"after file 9 \(more data after the end: several archives in one file\)"):
         files.Source(path)
     path.write_bytes(whole[:3072] + b"x" + whole[3073:])
-    with fails(r"beyond its file 2 \(damaged or cut off: bad checksum\)"):
+    with fails(r"after file 2 \(damaged or truncated: bad checksum\)"):
         files.Source(path)
 
 
@@ -187,7 +187,7 @@ def test_what_unpacks_a_hundredfold_is_refused_before_it_is_unpacked(tmp_path, m
     path = archive(tree(tmp_path / "in", {"a.png": bytes(10**6)}), "tar.gz")
     assert files.Source(path).names
     monkeypatch.setattr(files, "BOMB", (10**5, 100))
-    with fails(r"a\.png: unpacks [\d,]+ bytes to [\d,]+: too much for a picture; remove it"):
+    with fails(r"a\.png: unpacks from [\d,]+ to [\d,]+ bytes, too much for a picture; remove it"):
         files.Source(path)
 
 
@@ -236,7 +236,7 @@ def test_a_file_never_takes_the_place_of_a_folder(tmp_path):
 
 def test_what_comes_there_meanwhile_stays(tmp_path):
     path = tmp_path / "file"
-    message = "file: was created meanwhile; choose another with --json"
+    message = "file: has since been created; choose another with --json"
     with fails(message), files.replaced(path, "--json", overwrite=False) as beside:
         beside.write_text("ours")
         path.write_text("theirs")

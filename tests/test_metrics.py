@@ -354,7 +354,7 @@ def test_images_that_cannot_be_scored_are_refused(generated, target, message):
 
 def test_a_score_that_is_not_known_is_refused():
     images = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="no score 'ssim_dsfc' of pixels; choose from ssim_dscf, "):
+    with pytest.raises(ValueError, match="no pixel score 'ssim_dsfc'; choose from ssim_dscf, "):
         metrics.scores(images, images, names=["ssim_dsfc"])
 
 

@@ -238,7 +238,7 @@ def test_wrong_weights_are_refused(tmp_path):
         features.load_weights(found, str(tmp_path / "other.pth"))
     with pytest.raises(ClickException, match=r"none.pth: no such file"):
         features.load_weights(found, str(tmp_path / "none.pth"))
-    with pytest.raises(ClickException, match=r"no file; check the path"):
+    with pytest.raises(ClickException, match=r"not a file; check the path"):
         features.read_state_dict(tmp_path)
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(ClickException, match=r"not a state dict"):

@@ -55,7 +55,7 @@ def chosen(candidates: list, limit: int = 12_000) -> list:
 
 
 def market(folder: Path, people: int = 6, poses: int = 4) -> tuple[Path, dict[str, list]]:
-    """A made Market-1501 with its key points in `folder`, and the CSVs' rows by split."""
+    """A made Market-1501 with its keypoints in `folder`, and the CSVs' rows by split."""
     rng = np.random.default_rng(0)
     rows: dict[str, list] = {"train": [], "test": []}
     for split, identity in itertools.product(rows, [*range(1, people), "junk", "distractor"]):
@@ -117,7 +117,7 @@ def test_absent_pictures_never_shift_the_official_order(tmp_path, caplog):
     expected = [two for two in official if pair[0] not in two]
     assert names_of(part, part.pairs_test) == expected
     assert len(part.images) == len(whole.images) - 2
-    assert "lacks 2 pictures that the key points name" in caplog.text
+    assert "2 pictures named by the keypoints are missing" in caplog.text
     counts = part.description["counts"]
     lost = len(whole.pairs_train) + len(whole.pairs_test) - len(part.pairs_train) - len(expected)
     assert counts["images_absent"] == 2 and counts["pairs_dropped"] == lost
@@ -299,7 +299,7 @@ def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form, 
         assert not caplog.records
         write(given, coco(dict.fromkeys(names, pose), (512, 256)))
         prepared_folder(source, tmp_path / "other", poses=(str(given),))
-        assert "4 poses are of pictures of another shape, by their file" in caplog.text
+        assert "4 poses are for pictures of another aspect ratio" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_a_pose_in_one_place_is_none_and_one_of_no_picture_is_told(tmp_path, cap
     given = write(tmp_path / "p.csv", csv_text(csv_row(names[0], points * 0), *rows))
     prepared = prepared_folder(source, tmp_path, poses=(str(given),))
     assert prepared.poses.any((1, 2)).tolist() == [False] + [True] * 5
-    assert "in: 1 poses are of no picture, or of several with one name, such as cy/0" in caplog.text
-    assert "1 pictures show no known joint" in caplog.text
+    assert "in: 1 poses match no picture, or several of the same name, such as cy/0" in caplog.text
+    assert "1 pictures have no known joint" in caplog.text
 
 
 def test_pictures_beside_the_folders_of_people_are_left_out(tmp_path, caplog):
@@ -352,8 +352,8 @@ def test_pictures_beside_the_folders_of_people_are_left_out(tmp_path, caplog):
     tree(source, {name.replace("png", "json"): openpose(body()) for name in names})
     prepared = prepared_folder(source, tmp_path)
     assert sorted(prepared.files) == list(names[:4])
-    assert "in: 1 pictures beside the folders of people are left out" in caplog.text
-    assert "of no picture" not in caplog.text
+    assert "in: ignoring 1 pictures outside the folders of people" in caplog.text
+    assert "match no picture" not in caplog.text
 
 
 def test_poses_are_found_where_none_are_given(tmp_path, monkeypatch):
@@ -407,14 +407,14 @@ def test_an_encrypted_archive_says_what_to_do(tmp_path):
 
 def test_a_wrong_source_is_one_clear_line(tmp_path):
     text = write(tmp_path / "a.zip", "no archive")
-    with fails(r"a\.zip: can't be read \(neither a folder nor a whole zip or tar"):
+    with fails(r"a\.zip: can't be read \(neither a folder nor a complete zip or tar"):
         prepared_folder(text, tmp_path)
     with fails(r"none\.zip: can't be read \(no such file or folder\); check the path"):
         prepared_folder(tmp_path / "none.zip", tmp_path)
     (tmp_path / "empty").mkdir()
     with fails("empty: no pictures in it; give one folder per person"):
         prepared_folder(tmp_path / "empty", tmp_path)
-    with fails("no Market-1501 pictures in the expected place; give the archive as downloaded"):
+    with fails("no Market-1501 pictures where expected; give the archive as downloaded"):
         prepared_folder(own(tmp_path / "in"), tmp_path, data="market1501")
     with fails("market1501: no --source given; run posegan prepare --data market1501 --source"):
         datasets.prepare(datasets.PrepareConfig("market1501"))
@@ -440,7 +440,7 @@ def test_a_broken_picture_is_named_and_nothing_is_left(tmp_path):
 def test_a_json_beside_a_picture_with_poses_of_several_pictures_is_refused(tmp_path):
     source = own(tmp_path / "in")
     write(source / "bo/1.json", coco(dict.fromkeys(("x", "y"), body()), (256, 200)))
-    with fails(r"in/bo/1\.json: 2 poses, its picture has one; give it by --poses"):
+    with fails(r"in/bo/1\.json: holds 2 poses for one picture; pass it with --poses"):
         prepared_folder(source, tmp_path / "out")
 
 
@@ -522,13 +522,13 @@ def test_an_existing_folder_is_only_replaced_with_overwrite_and_by_a_whole_one(t
 
 def test_a_folder_with_other_files_is_never_replaced(tmp_path):
     own(tmp_path / "folder")
-    with fails("holds more than a prepared data set; choose another --root"):
+    with fails("holds other files; choose another place with --root"):
         prepared_folder(own(tmp_path / "in"), tmp_path, overwrite=True)
-    with fails("folder: would take the place of .*folder; choose another place with --root"):
+    with fails("folder: would overwrite .*folder; choose another place with --root"):
         prepared_folder(tmp_path / "folder", tmp_path, overwrite=True)
     assert (tmp_path / "folder/al/0.png").exists()
     people = write(tmp_path / "mine/people.csv", "a user's own")
-    with fails("mine: holds more than a prepared data set"):
+    with fails("mine: holds other files"):
         prepared_folder(tmp_path / "in", tmp_path, name="mine", overwrite=True)
     assert people.read_text() == "a user's own"
 
@@ -568,12 +568,12 @@ def test_folders_of_ones_own_stand_side_by_side_by_name(tmp_path):
         assert prepared.path == tmp_path / name and prepared.name == name
         assert prepared.description["name"] == name
         assert contents(pairs.load(name, tmp_path)) == contents(prepared)
-    with fails("market1501: the name of another data set; give another --name"):
+    with fails("market1501: reserved for another data set; choose another --name"):
         prepared_folder(source, tmp_path, name="market1501")
     for name in ("", " ", ".", "..", ".hidden", "a/b", "a\\b", "a,b", "a:2", "a\0b"):
-        with fails("not a folder name; give one, of letters, digits and dashes"):
+        with fails("not a folder name; use letters, digits and dashes"):
             prepared_folder(source, tmp_path, name=name)
-        with fails("not a folder name; give one, of letters, digits and dashes"):
+        with fails("not a folder name; use letters, digits and dashes"):
             pairs.load(name, tmp_path)
 
 
@@ -644,7 +644,7 @@ def test_parsing_maps_are_stored_beside_their_pictures_and_fitted_like_them(tmp_
     with fails("not a label map"):
         tree(maps, {"2.png": encoded(picture(0, (64, 48)))})
         datasets.prepare(dataclasses.replace(config, overwrite=True))
-    with fails("2.png: 20x64, its picture 64x48"):
+    with fails("2.png: is 20x64, but its picture is 64x48"):
         tree(maps, {"2.png": encoded(np.zeros((20, 64), np.uint8))})
         datasets.prepare(dataclasses.replace(config, overwrite=True))
     with fails("no parsing maps for these pictures"):
@@ -853,7 +853,7 @@ def test_the_mean_image_without_training_images_is_that_of_all(made_market, capl
     with caplog.at_level(logging.WARNING, "posegan"):
         mean = pairs.mean_image(testing)
     assert np.array_equal(mean.permute(1, 2, 0), made_market.images.astype(float).mean(0).round())
-    assert "no training images; the mean image is that of all images" in caplog.text
+    assert "no training images; the mean is over all images" in caplog.text
 
 
 # ------------------------------------------------------------------------------ folders to score
@@ -870,9 +870,7 @@ def test_images_of_folders_are_matched_by_name_without_suffix(tmp_path):
 def test_images_that_do_not_match_one_to_one_are_refused(tmp_path):
     made = tree(tmp_path / "made", {"a.png": b"", "b.png": b"", "c.png": b""})
     real = tree(tmp_path / "real", {"a.png": b"", "c.png": b""})
-    with fails(
-        r"real: has no image called b \(2 names match\); give an image the same name in all"
-    ):
+    with fails(r"real: has no image called b \(2 names match\); name images alike in all"):
         pairs.matching_names([made, real])
     with fails(r"real: has no image called b"):
         pairs.matching_names([real, made])

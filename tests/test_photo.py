@@ -304,7 +304,7 @@ def test_a_pose_outside_the_photo_is_one_line(model):
 def test_a_pose_beside_the_photo_is_the_persons(tmp_path):
     file = write(tmp_path / "me.png", encoded(someone()[0]))
     picture = poses.read_photo(file)
-    assert photo.own_pose(file, picture) == (None, "no pose of the person is given")
+    assert photo.own_pose(file, picture) == (None, "no pose given for the person")
     write(tmp_path / "me.json", openpose(body()))
     own, note = photo.own_pose(file, picture)
     assert np.allclose(own, body(), atol=1e-4)
@@ -349,7 +349,7 @@ def test_a_pose_is_looked_for_where_the_detector_is_at_hand(tmp_path):
     assert np.array_equal(own, body())
     assert "found by Keypoint R-CNN" in note
     nobody = photo.own_pose(None, image, None, lambda images: np.zeros((1, 25, 3)))
-    assert nobody == (None, "nobody is found")
+    assert nobody == (None, "no person found")
 
     def missing(images):
         raise poses.BadInput("weights of Keypoint R-CNN", "can't be fetched", "give them")
@@ -372,7 +372,7 @@ def test_a_folder_is_read_but_for_its_broken_poses(tmp_path):
 def test_targets_that_are_none_say_so(tmp_path):
     with fails("fly: no such file; check the path, or name a motion: walk, run, turn, wave"):
         photo.read_targets("fly")
-    with fails("no poses in it; put JSON files or photos there"):
+    with fails("no poses in it; put pose files or photos there"):
         photo.read_targets(tmp_path)
     write(tmp_path / "b.json", "{")
     with fails("b.json: not valid JSON"):
@@ -409,7 +409,7 @@ def test_new_poses_of_people_are_planned_in_markets_naming(few_people):
 
 def test_people_without_pairs_are_refused(few_people):
     alone = dataclasses.replace(few_people, pairs_train=few_people.pairs_train[:0])
-    with fails("no training pairs; prepare people with two poses each"):
+    with fails("no training pairs; prepare people with two pictures each"):
         reid.plan_people(alone, 1)
 
 
@@ -430,7 +430,7 @@ def test_arguments_that_are_no_photo_or_pose_say_so(model):
     image, own = someone()
     with fails(r"photo: a tensor torch.float32 \(3, 8, 8\); give a file, a PIL picture"):
         model(torch.zeros(3, 8, 8), own)
-    with fails(r"pose: not the joints \(25, 3\)"):
+    with fails(r"pose: not BODY_25 joints \(25, 3\)"):
         model(Image.fromarray(image), np.zeros((18, 3)))
 
 
@@ -520,7 +520,7 @@ JOINTS = np.ones((25, 3)) * np.arange(1, 26)[:, None]
     "given", [JOINTS[:17], JOINTS * np.nan, JOINTS * 0, JOINTS * 1e9, JOINTS * 0 + 9, "x", [1]]
 )
 def test_what_are_no_joints_is_one_line(given):
-    with fails("pose: not the joints"):
+    with fails("pose: not BODY_25 joints"):
         photo.as_joints(given, "pose")
 
 

@@ -102,7 +102,7 @@ def test_training_twice_asks_for_resume_and_resuming_goes_on(few_people, tmp_pat
     assert "next: posegan generate" in run(*base, *small, "--steps", "1")
     assert "--resume" in run(*base, *small, "--steps", "1", code=1)
     message = run(*base, "--channels", "8", "--steps", "2", "--resume", code=2)
-    assert "--channels 8: the run has 4" in message
+    assert "--channels 8: the run uses 4" in message
     assert "ssim_dscf" in run(*base, "--steps", "2", "--resume")
     assert checkpoints.read_checkpoint(tmp_path / "run" / "latest.pt")["state"]["step"] == 2
 
@@ -119,7 +119,7 @@ def test_resuming_by_the_run_alone_takes_its_own_settings(few_people, tmp_path, 
     assert after == before | {"steps": 2, "learning_rate": 1e-4}
     assert not Path("data").exists()
     for other in (["--augment", "none"], ["--augment", "crop"], ["--features", "lite0"]):
-        assert "the run has" in run("train", "--run", "run", "--resume", *other, code=2)
+        assert "the run uses" in run("train", "--run", "run", "--resume", *other, code=2)
 
 
 def test_a_run_begins_with_a_trained_model(few_people, tmp_path):
@@ -133,8 +133,10 @@ def test_a_run_begins_with_a_trained_model(few_people, tmp_path):
     assert [settings[name] for name in named] == ["unet", 4, str(model), recipes.START_RATE]
     assert "unet, step 2" in run(*more[:-4], *more[-4:], "--steps", "2", "--resume")
     third = [*base, "--run", tmp_path / "third", "--model"]
-    assert "has its own" in run(*third, model, "--channels", "8", code=2)
-    assert "no such file; give one, pretrained, or of" in run(*third, "mine.pt", code=2)
+    assert "fixed by --model" in run(*third, model, "--channels", "8", code=2)
+    assert "no such file; choose from flow, residual, unet, pretrained" in run(
+        *third, "mine.pt", code=2
+    )
     (tmp_path / "bad.pt").write_bytes(b"no checkpoint")
     assert "bad.pt" in run(*third, tmp_path / "bad.pt", code=1)
 
@@ -177,7 +179,7 @@ def test_bad_requests_to_train_name_the_remedy(few_people, tmp_path, monkeypatch
     assert "choose from shrinking" in run("train", "--augment", "blur", code=2)
     for missing in (tmp_path / "none.pth", "lite1"):
         message = run("train", *few, "--features", missing, code=2)
-        assert f"--features {missing}: no such file; give one, or of lite0, resnet50" in message
+        assert f"--features {missing}: no such file; choose from lite0, resnet50" in message
     (tmp_path / "bad.pth").write_bytes(b"no weights")
     for model in ("flow", "residual"):
         given = ["--features", tmp_path / "bad.pth", "--channels", "4", "--model", model]
@@ -190,8 +192,8 @@ def test_a_photo_of_any_size_and_a_pose_are_enough(trained, photo, pose_file, tm
     output = run(*base, "--out", out)
     assert str(out) in output
     assert f"model: {trained}" in output
-    assert "its whole height, in the middle, is used" in output
-    assert "only seen drawn people" in output
+    assert "the middle, at full height, is used" in output
+    assert "knows synthetic people only" in output
     assert Image.open(out).size == (45, 90)
     first = out.read_bytes()
     assert "--overwrite" in run(*base, "--out", out, code=1)
@@ -311,7 +313,7 @@ def test_new_poses_for_re_identification_are_resumed_and_always_the_same(
     message = run(*base, "--out", tmp_path / "one", "--count", "3", code=1)
     assert f"{rows[3]['file']}: can't be written (Is a directory)" in message
     message = run(*base, "--out", tmp_path / "one", "--count", "1", code=1)
-    assert "manifest.csv: for other pictures; continue with" in message
+    assert "manifest.csv: lists other pictures; continue with" in message
     assert "--data needs --out" in run(*base, code=2)
 
 
@@ -320,7 +322,7 @@ def test_new_poses_want_a_model_of_the_datas_size(trained, few_people, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "load", lambda name, root: large)
         asked = ["--data", "demo", "--checkpoint", trained, "--out", tmp_path / "x"]
-        assert "images of 128x64, the model makes 64x32" in run("generate", *asked, code=1)
+        assert "128x64, but the model makes 64x32" in run("generate", *asked, code=1)
 
 
 def test_bad_requests_to_generate_name_the_remedy(trained, photo, pose_file, tmp_path):
@@ -434,7 +436,7 @@ def test_published_figures_stand_under_scores_of_their_data_alone(trained, few_p
     assert "Compare ssim_dscf" in output and "on Market-1501: ssim_dscf of RPT-GAN" in output
     assert "DeepFashion" not in output
     said = " ".join(output.split())
-    assert "Caution: these are the first 2 pairs; published scores are of all 12,000" in said
+    assert "Caution: these are the first 2 pairs; published scores cover all 12,000" in said
 
 
 def test_folders_of_images_are_scored_by_name(few_people, tmp_path):
@@ -634,7 +636,7 @@ def test_files_are_whole_or_as_they_were_and_no_input_is_replaced(
     assert file.read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {"generated", "target", "scores.json"}
     same = ["--poses", file, "--json", tmp_path / "target" / ".." / "scores.json"]
-    assert "would take the place of" in run(*two_folders, *same, code=1)
+    assert "would overwrite" in run(*two_folders, *same, code=1)
 
 
 def test_what_the_system_refuses_is_one_line(photo):
@@ -740,7 +742,7 @@ def test_a_single_pair_is_scored_without_interval(two_folders, tmp_path, offline
     content = json.loads(file.read_text())
     assert content["pairs"] == 1
     assert content["intervals"] == {}
-    assert "one a split" in content["reasons"]["inception_score"]
+    assert "one per split" in content["reasons"]["inception_score"]
 
 
 def test_the_published_outputs_score_as_measured_with_scikit_image(shared_data, tmp_path):
@@ -762,7 +764,7 @@ def test_scoring_a_model_on_data_of_another_size_is_refused(trained, few_people,
         patch.setattr(demo, "POSES", 2)
         datasets.prepare(datasets.PrepareConfig(root=str(tmp_path), size=(32, 16)))
     message = run("score", "--root", tmp_path, "--checkpoint", trained, code=1)
-    assert "32x16, the model makes 64x32" in message
+    assert "32x16, but the model makes 64x32" in message
 
 
 @pytest.mark.parametrize("size", ["100x64", "8x8", "big", "2048x16"])

@@ -142,7 +142,7 @@ def test_pictures_that_cannot_be_read_say_so(tmp_path, monkeypatch):
         poses.read_image(encoded(Image.new("I", (4, 4), 70000), "tiff"), "deep.tiff")
     for limit in (5000, 3000):  # Pillow warns above its limit and refuses above twice that
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with fails(f"^bomb.png: more than {limit:,} pixels; reduce it first"):
+        with fails(f"^bomb.png: more than {limit:,} pixels; shrink it first"):
             poses.read_image(encoded(Image.new("L", (100, 80))), "bomb.png")
 
 
@@ -336,8 +336,8 @@ BAD_JSON = {
     "a joint is not finite, or beyond": openpose(np.full((25, 3), np.nan)),
     "all its joints are missing; give": openpose(np.zeros((25, 3))),
     "shows only a head; give": openpose(body() * (np.arange(25) < 2)[:, None]),
-    "neither OpenPose nor COCO key points; give": json.dumps({"people": [[1, 2]]}),
-    "neither OpenPose nor COCO key points;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
+    "neither OpenPose nor COCO keypoints; give": json.dumps({"people": [[1, 2]]}),
+    "neither OpenPose nor COCO keypoints;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
     "neither OpenPose nor COCO key": openpose(body()).replace("[{", "[{}, {"),
     "neither OpenPose nor COCO": json.dumps({"people": [{"pose_keypoints": ["a"] * 75}]}),
     "neither OpenPose": json.dumps("text"),
@@ -396,7 +396,7 @@ def test_one_pose_of_several_is_chosen_by_name(tmp_path):
         poses.read_pose(path)
     with fails(r"p\.csv: no pose called c; choose one, such as"):
         poses.read_pose(f"{path}:c")
-    # Rows of the field's key points are called like pictures.
+    # Rows of the field's keypoints are called like pictures.
     path = write(tmp_path / "q.csv", csv_text(ROW, csv_row("b.jpg", points)))
     assert poses.read_pose(f"{path}:b.jpg").joints[0, 0] == 1
     one = write(tmp_path / "one.csv", csv_text(csv_row("a", points)))
@@ -408,7 +408,7 @@ def test_a_photos_pose_is_found(tmp_path):
     pose = poses.read_pose(path, lambda images: np.stack([body(60, 10, 2)]))
     assert np.allclose(pose.joints, body(60, 10, 2))
     assert pose.size == (128, 64)
-    with fails("a.png: nobody is found in it; give a pose as JSON"):
+    with fails("a.png: no person found in it; give the pose as JSON"):
         poses.read_pose(path, lambda images: np.zeros((1, 25, 3)))
     with fails("a.png: not valid JSON"):  # without a finder a photo is no pose
         poses.read_pose(path)

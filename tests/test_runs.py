@@ -150,7 +150,7 @@ def test_processes_that_wait_for_each_other_say_so(monkeypatch, caplog):
     monkeypatch.setattr(checkpoints, "PATIENCE", 0)
     monkeypatch.setattr(torch.distributed, "init_process_group", join)
     with (
-        fails("far:29500: the other processes did not come; start all with torchrun"),
+        fails("far:29500: the other processes did not connect; start all with torchrun"),
         checkpoints.processes(torch.device("cpu")),
     ):
         pass
@@ -331,7 +331,7 @@ def test_moments_of_another_shape_are_refused_before_adam_reads_behind_them(few_
     content = torch.load(path, weights_only=True)
     content["state"]["generator_optimizer"]["state"][0]["exp_avg"] = torch.zeros(1)
     torch.save(content, path)
-    with fails("checkpoint doesn't fit its settings; start another run with --run"):
+    with fails("checkpoint doesn't match its settings; start another run with --run"):
         training.train(config, few_people, True, quiet)
 
 
@@ -549,7 +549,7 @@ def test_a_compiled_step_has_the_losses_of_a_plain_one(monkeypatch, model):
 def test_no_compiler_is_one_line(monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
     step = a_step("unet", "cpu", compile=True)
-    assert "--compile: off, as there is no C++ compiler here" in caplog.text
+    assert "--compile: off, since no C++ compiler is found" in caplog.text
     step()
 
 

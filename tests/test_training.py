@@ -256,7 +256,7 @@ def test_a_trained_generator_waits_for_its_new_discriminator(few_people, tmp_pat
     values = values_of(tmp_path / "second" / "latest.pt")
     assert not all(torch.equal(values["generator"][name], known[name].float()) for name in weights)
     other = config_for(few_people, tmp_path / "third", start=str(start), model="unet", channels=8)
-    with fails("generator.pt: doesn't fit --features or the size of the data"):
+    with fails("generator.pt: doesn't match --features or the size of the data"):
         training.train(other, few_people, False, lambda figures: None)
 
 
