@@ -2,6 +2,7 @@
 outline, and what is behind it.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -214,8 +215,10 @@ def surroundings(person: Tensor, pose: np.ndarray) -> tuple[Tensor, Tensor]:
     """
     H, W = person.shape[2:]
     spread = 2 * max(1, round(H / 100)) + 1
-    around = F.max_pool2d(person, spread, 1, spread // 2)
-    around = F.avg_pool2d(around, spread, 1, spread // 2, count_include_pad=False)
+    around = person
+    for pool in (F.max_pool2d, partial(F.avg_pool2d, count_include_pad=False)):
+        for window in ((spread, 1), (1, spread)):  # one way, then the other: much less to add up
+            around = pool(around, window, 1, (window[0] // 2, window[1] // 2))
     hole = outline(distances(skeleton(pose[None]), (H, W)), 0.9, 1.25)
     return around, torch.maximum(hole, (3 * around).clamp(0, 1))
 

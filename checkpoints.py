@@ -37,7 +37,8 @@ BUILT_IN = Path(__file__).with_name("market1501.pt")  # the model that comes wit
 
 def pick_device(name: str) -> torch.device:
     """The device called `name`; auto: CUDA if available. Raises ClickException if it is missing."""
-    if str(name) not in ("auto", "cpu", "cuda"):
+    name = str(name)
+    if name not in ("auto", "cpu", "cuda"):
         raise BadInput(f"device {name}", "unknown device", "use auto, cpu or cuda")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import posixpath
 import re
 import subprocess
 import sys
@@ -29,6 +30,8 @@ TEST_PAIRS = 12_000  # at most: the published choice
 DEMO_TEST_PAIRS = 1_000
 TEST_SHARE = 0.1  # of the people, if no split is published
 PREVIEW_PAIRS = 16
+SPLITS = {"train", "val", "valid", "test", "query", "gallery", "bounding_box_train"}
+SPLITS |= {"bounding_box_test"}  # the folders of others' data sets, which are no people
 FEWEST_JOINTS = 4  # joints a pose needs to be paired, if no rule is published
 # Height, width; all others are 256x256. The demo's is the smallest size at which people are
 # recognisable, and a CPU trains on it in minutes.
@@ -181,15 +184,18 @@ def _folder(config: PrepareConfig) -> Listing:
         word = "%s: ignoring %d pictures outside the folders of people"
         log.warning(word, source.path, len(names) - len(people))
     names, rows, taken = people or names, [], set()
+    identities = _identities(source.path, names, above)
     known = {} if config.poses else _poses_beside(source, names)
     used = len(names) + len(known)
+    whole = {poses.stem(name) for name in names}
     for given in config.poses:
         for name, pose in poses.read_poses(given).items():
-            poses.merge(known, {poses.stem(name): pose}, given)
+            # Of another machine, its path may begin higher up.
+            calls = _calls(posixpath.normpath(name.replace("\\", "/")))
+            call = next((call for call in calls if call in whole), calls[0])
+            poses.merge(known, {call: pose}, given)
     missing = poses.MISSING if known else None
-    for name, calls in zip(names, _own_calls(names)):
-        parts = PurePosixPath(name).relative_to(above).parts
-        identity = parts[0] if len(parts) > 1 else PurePosixPath(above).name or source.path.stem
+    for name, identity, calls in zip(names, identities, _own_calls(names)):
         call = next((call for call in calls if call in known), None)
         pose = known.get(call, missing)
         taken.add(call)
@@ -202,6 +208,21 @@ def _folder(config: PrepareConfig) -> Listing:
         log.warning(word, source.path, len(lost), min(lost))
     about = f"{source.path.name}, one folder per person"
     return _listed(about, source, config, rows, used)
+
+
+def _identities(place: Path, names: list[str], above: str) -> list[str]:
+    # The people of pictures, by the folder below `above` that each lies in.
+    parts = [PurePosixPath(name).relative_to(above).parts for name in names]
+    alone = PurePosixPath(above).name or place.resolve().stem
+    found = [one[0] if len(one) > 1 else alone for one in parts]
+    people = sorted({*found})
+    if {*people} <= SPLITS:
+        problem = f"{', '.join(people)}: folders of a split, not of people"
+        raise BadInput(place, problem, f"give one of them, as {place / above / people[0]}")
+    if above or max(map(len, parts)) > 2:
+        shown = ", ".join(people[:3]) + ", ..." * (len(people) > 3)
+        log.warning("%s: the people are its folders %s", place / above, shown)
+    return found
 
 
 def _poses_beside(source: Source, names: list[str]) -> dict[str, poses.Pose]:

@@ -266,19 +266,20 @@ def read_targets(
     Raises ClickException if there is no usable pose.
     """
     path, files, targets = Path(pose), [pose], Targets([], [], [])
+    if str(pose) in demo.MOTIONS and not path.is_file():  # ./walk is a folder
+        return Targets([str(pose)] * demo.MOTION_FRAMES, [], [])
     if not (path.exists() or poses.split_name(str(pose))[1]):
-        if str(pose) in demo.MOTIONS:
-            return Targets([str(pose)] * demo.MOTION_FRAMES, [], [])
         remedy = f"check the path, or name a motion: {', '.join(demo.MOTIONS)}"
         raise BadInput(pose, "no such file", remedy)
     if path.is_dir():
         files = poses.visible(path, (".json", ".csv"))
         known = {file.stem.removesuffix("_keypoints") for file in files}
-        photos = poses.visible(path, poses.IMAGE_SUFFIXES)
-        files = sorted(files + [file for file in photos if file.stem not in known])
+        photos = poses.visible(path, poses.PICTURES)
+        files += [file for file in photos if file.stem not in known]
+        files.sort(key=poses.in_order)
     for file in files:
         try:
-            targets.found.append(poses.read_pose(file, find, person))
+            targets.found.append(read_target(file, find, person))
         except ClickException as error:
             targets.broken.append(error)
         else:
@@ -290,6 +291,14 @@ def read_targets(
         none = BadInput(path, "no poses in it", "put pose files or photos there")
         raise targets.broken[0] if len(targets.broken) == 1 else none
     return targets
+
+
+def read_target(file: str | Path, find: Callable | None, person: int | None) -> poses.Pose:
+    """Read one pose; a photo's from the pose file next to it, if there is one."""
+    if not (stored := beside(Path(file))):
+        return poses.read_pose(file, find, person)
+    size = poses.image_size(Path(file))
+    return poses.Pose(poses.read_pose(stored, None, person).at(size), size)
 
 
 def own_pose(
@@ -304,17 +313,15 @@ def own_pose(
     `given`, else NAME.json or NAME_keypoints.json next to the photo, else what `find` detects. Of
     several people in a file, number `person`, else the one that the `crop` shows most of.
     """
-    if given is None and photo:
-        beside = [photo.with_name(photo.stem + end) for end in ("_keypoints.json", ".json")]
-        given = next((file for file in beside if file.is_file()), None)
-    if given is not None:
-        own, note = read_own(given, picture.shape[:2], find, person, crop)
-        if not within(own, picture.shape[:2])[:, 2].any():
-            remedy = "check its coordinates, or whether it belongs to this photo"
-            raise BadInput(given, f"no joint is inside {photo or 'the photo'}", remedy)
-        if np.ptp(own[own[:, 2] > 0, :2], 0).max() < SMALLEST:
-            problem = f"all its joints lie within {SMALLEST} pixels"
-            raise BadInput(given, problem, "give a pose with more joints, or a larger photo")
+    found = None if given or not photo else beside(photo)
+    if given or found:
+        try:
+            own, note = read_own(given or found, picture.shape[:2], find, person, crop, photo)
+            check_own(own, picture.shape[:2], given or found, photo)
+        except ClickException as error:
+            if found:
+                error.message += f" (it was taken for the pose of {photo}; --source-pose overrides)"
+            raise
         return own, note
     if not find:
         return None, "no pose given for the person"
@@ -327,11 +334,34 @@ def own_pose(
     return own, "the person's pose: found by Keypoint R-CNN"
 
 
+def beside(photo: Path) -> Path | None:
+    """The pose file NAME_keypoints.json or NAME.json next to a photo, if there is one."""
+    if photo.suffix.lower() not in poses.PICTURES:
+        return None
+    files = (photo.with_name(photo.stem + end) for end in ("_keypoints.json", ".json"))
+    return next((file for file in files if file.is_file()), None)
+
+
+def check_own(own: np.ndarray, size: Size, name: object, photo: Path | None) -> None:
+    """Raise ClickException for a pose (25, 3) that shows nobody in a photo of this size."""
+    if not within(own, size)[:, 2].any():
+        remedy = "check its coordinates, or whether it belongs to this photo"
+        raise BadInput(name, f"no joint is inside {photo or 'the photo'}", remedy)
+    if np.ptp(own[own[:, 2] > 0, :2], 0).max() < SMALLEST:
+        problem = f"all its joints lie within {SMALLEST} pixels"
+        raise BadInput(name, problem, "give a pose with more joints, or a larger photo")
+
+
 def read_own(
-    file: str | Path, size: Size, find: Callable | None, person: int | None, crop: Crop | None
+    file: str | Path,
+    size: Size,
+    find: Callable | None,
+    person: int | None,
+    crop: Crop | None,
+    photo: Path | None,
 ) -> tuple[np.ndarray, str]:
     """A pose (25, 3) in pixels of a photo of this `size`, and `own_pose`'s note on it."""
-    pose = poses.read_pose(file, find, person, crop is not None)
+    pose = poses.read_pose(file, find, person, crop is not None, photo.name if photo else "")
     own, note = pose.at(size), f"the person's pose: {file}"
     if crop and not person:
         left, top, right, bottom = crop
@@ -474,6 +504,7 @@ class Model:
         crop = None if crop is None else as_crop(crop)
         if not isinstance(source_pose, str | Path | None):
             own = as_joints(source_pose, "source_pose")
+            check_own(own, picture.shape[:2], "source_pose", None)
         else:
             file = Path(photo) if isinstance(photo, str | Path) else None
             own, _ = own_pose(file, picture, source_pose, self.find, None, crop)
@@ -490,7 +521,10 @@ class Model:
 def as_targets(pose: str | Path | np.ndarray | Tensor, find: Callable | None) -> Targets:
     """The Targets of a pose as `Model` takes it."""
     if isinstance(pose, str | Path):
-        targets = read_targets(pose, find)
+        try:
+            targets = read_targets(pose, find)
+        except OSError as error:  # a text in a path's place
+            raise BadInput(f"pose {str(pose)[:40]!r}", error.strerror, "give a file") from None
         if targets.broken:
             raise targets.broken[0]
         return targets
@@ -509,13 +543,15 @@ def as_crop(crop: Crop | np.ndarray | Tensor) -> Crop:
 def as_joints(pose: np.ndarray | Tensor, name: str) -> np.ndarray:
     """The argument `name` as joints float32 (25, 3). Raises ClickException if it is none."""
     try:
+        pose = pose.detach().cpu() if isinstance(pose, Tensor) else pose
         joints = np.asarray(pose, np.float32).copy()
         good = joints.shape == (25, 3) and (abs(joints) <= poses.FARTHEST).all()
     except (TypeError, ValueError, RuntimeError):
         good = False
-    if not (good and (joints[:, 2] > 0).any()) or poses.in_one_place(joints):
-        problem = "not BODY_25 joints (25, 3), some known and not all in one place"
+    if not good or (abs(joints[:, :2]) <= 1).all():
+        problem = "not BODY_25 joints (25, 3) in pixels"
         raise BadInput(name, problem, "give x and y in pixels, and confidence")
+    poses.check_joints(joints, name)
     joints[:, 2] = joints[:, 2].clip(0, 1)
     return joints
 
@@ -531,7 +567,7 @@ def read_photo(photo: Photo) -> np.ndarray:
         problem = f"a tensor {photo.dtype} {tuple(photo.shape)}"
     elif isinstance(photo, Image.Image):
         try:
-            return poses.large_enough(poses.upright(photo), "photo")
+            return poses.large_enough(poses.upright(photo, convert=True), "photo")
         except (ValueError, OSError) as error:
             problem = f"a picture that can't be used ({error})"
     raise BadInput("photo", problem, remedy)
@@ -571,18 +607,23 @@ def finder(device: str, weights: str | None = None) -> Callable:
 def score(
     generated: Image.Image | Tensor | list,
     target: Image.Image | Tensor | list,
-    pose: Tensor | None = None,
-    names: Collection[str] = metrics.PIXEL_SCORES,
+    pose: np.ndarray | Tensor | None = None,
+    names: str | Collection[str] = metrics.PIXEL_SCORES,
 ) -> dict[str, float]:
     """The mean scores of pictures against their targets, by the names that `posegan score` prints.
 
     Pictures are PIL pictures or uint8 tensors (3, H, W), one or a list of equal size; `mask_ssim`
-    needs the targets' poses (B, 25, 3). Scores that need larger pictures are left out.
+    needs the targets' poses (B, 25, 3). Scores that need larger pictures are left out. Raises
+    ClickException for what are no such pictures, ValueError for what can't be scored.
     """
     sides = []
     for side in (generated, target):
-        side = side if isinstance(side, list | tuple) else [side]
-        pictures = np.stack([read_photo(one) for one in side])
-        sides.append(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-    found = metrics.scores(*sides, pose, names)
+        pictures = [read_photo(one) for one in (side if isinstance(side, list | tuple) else [side])]
+        if len({one.shape for one in pictures}) != 1:
+            raise BadInput("pictures", "none, or of several sizes", "give some of one size")
+        sides.append(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
+    pose = None if pose is None else torch.as_tensor(pose)
+    found = metrics.scores(*sides, pose, [names] if isinstance(names, str) else names)
+    if not found:
+        raise BadInput("names", "none can be computed", "give poses, or larger pictures")
     return {name: float(values.mean()) for name, values in found.items()}

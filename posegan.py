@@ -22,6 +22,7 @@ files        archives, outputs, file names
 recipes      the settings of a run, and their defaults
 """
 
+import itertools
 import logging
 import os
 import shlex
@@ -307,7 +308,8 @@ def train(ctx, resume, **settings) -> None:
     say(
         f"samples: {checkpoint.parent / 'samples'}",
         f"checkpoint: {checkpoint}",
-        f"next: posegan generate example walk --out {run}/walk.gif --checkpoint {model}",
+        f"next: posegan generate example walk --out {run}/walk.gif --checkpoint {model}"
+        + " --overwrite" * Path(config.run, "walk.gif").exists(),
         f"      posegan score --data {tested} --root {root} --checkpoint {model}",
     )
 
@@ -386,7 +388,8 @@ def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
     """
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     model = settings["model"] or recipes.RECIPE["model"]
-    settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{Path(model).stem}"
+    whose = Path(model).parent.name if Path(model).name == "latest.pt" else Path(model).stem
+    settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{whose}"
     if model in recipes.MODELS:
         return settings
     refuse(ctx, ("channels", "descriptor"), f"fixed by --model {model}")
@@ -395,7 +398,8 @@ def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
     path = checkpoints.BUILT_IN if model == "pretrained" else Path(model)
     if not path.is_file():
         known = f"{', '.join(recipes.MODELS)}, pretrained, FILE"
-        raise click.UsageError(f"--model {model}: no such file; choose from {known}")
+        problem = "a folder; give its latest.pt" if path.is_dir() else "no such file"
+        raise click.UsageError(f"--model {model}: {problem}; choose from {known}")
     shape = checkpoints.read_checkpoint(path)["config"]["shape"]
     options = {name: shape["options"].get(name) for name in ("channels", "descriptor")}
     return settings | options | {"model": shape["model"], "start": str(path)}
@@ -505,6 +509,8 @@ def generate(source, pose, data, root, count, **options) -> None:
 
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     """Write the people of SOURCE in each POSE; raises at the end if some files can't be used."""
+    if source == "example" and not Path(source).is_file():  # ./example is a folder
+        source = str(Path(__file__).with_name("examples") / "person.jpg")
     photos, broken = list_photos(source)
     from posegan import photo, poses
 
@@ -516,7 +522,12 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
         refuse(context, ("fps",), "there is no animation")
     if not all(one.found for one in targets):
         refuse(context, ("no_fit",), "motions are always fitted")
-    check_places([path for path, _ in places], [source, *pose], options)
+    if len(photos) > 1 and options["source_pose"]:
+        file, row = poses.split_name(options["source_pose"])
+        if row or file.lower().endswith(poses.PICTURES) or len(poses.read_poses(file, True)) == 1:
+            refuse(context, ("source_pose",), "it holds one pose, and SOURCE has several photos")
+    read = [source, *(one for one, target in zip(pose, targets) if target.found)]
+    check_places([path for path, _ in places], read, options)
     model = photo.Model(open_generator(options), find)
     if model.generator.trained["data"] == "demo":
         say("this model knows synthetic people only; for photos use another --checkpoint", err=True)
@@ -532,15 +543,11 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
 
 
 def list_photos(source: str) -> tuple[list[Path], list[click.ClickException]]:
-    """The photos of SOURCE (a file, a folder or the built-in example), and the errors of files in
-    the folder that can't be used.
-    """
+    """The photos of SOURCE, a file or a folder, and the errors of its files that can't be used."""
     from posegan import poses
 
     path = Path(source)
-    if source == "example" and not path.exists():
-        path = Path(__file__).with_name("examples") / "person.jpg"
-    files = poses.visible(path, poses.IMAGE_SUFFIXES) if path.is_dir() else [path]
+    files = poses.visible(path, poses.PICTURES) if path.is_dir() else [path]
     found, broken = [], []
     for file in files:
         try:
@@ -616,15 +623,14 @@ def check_places(paths: list[Path], inputs: list[str], options: dict) -> None:
     from posegan.poses import IMAGE_SUFFIXES, split_name
 
     taken: dict[str, Path] = {}
-    files = (split_name(name)[0] for name in inputs)
-    read = {file: IMAGE_SUFFIXES for file in files if Path(file).exists()}  # others are motions
+    read = {split_name(name)[0]: IMAGE_SUFFIXES for name in inputs}
     read |= {options[name]: () for name in ("checkpoint", "source_pose", "pose_weights")}
     for path in paths:
         # Many file systems ignore case in names.
         other = taken.setdefault(str(path).casefold(), path)
         if other is not path:
             remedy = "rename a pose or photo, or pass them one at a time"
-            raise BadInput(path, f"{other} has the same name", remedy)
+            raise BadInput(path, "two results would have this name", remedy)
         check_output(path, "--out", options["overwrite"], read)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise BadInput(path, "not a format that posegan writes", "use a name ending in .png")
@@ -759,6 +765,9 @@ def check_score_options(context: click.Context) -> None:
     from posegan.poses import IMAGE_SUFFIXES
 
     folders = [options[name] for name in ("generated", "target", "source", "reference")]
+    for one, other in itertools.combinations(filter(None, folders[:3]), 2):
+        if one.samefile(other):
+            raise click.UsageError(f"{one} and {other} are the same folder; give two")
     read = dict.fromkeys(folders, IMAGE_SUFFIXES) | {options["checkpoint"]: ()}
     read |= dict.fromkeys(options["poses"], (".json", ".csv"))
     if options["worst"]:

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 
 from posegan.files import BadInput, Source, check_file, replaced
 
@@ -21,10 +21,14 @@ log = logging.getLogger("posegan")
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 PNG_LEVEL = 3  # nearly three times as fast as Pillow's 6, for a tenth more bytes
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES += (".ppm", ".jfif")
+PICTURES = (*IMAGE_SUFFIXES, ".heic", ".heif", ".avif")  # Pillow can't read the last three
+LOSSY = 95  # quality of JPEG and WebP, where Pillow's 75 shows
 SMALLEST = 16  # pixels per side that a photo of a person needs
 UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
 CSV_HEADER = "name:keypoints_y:keypoints_x"
+SEEN = 0.3  # the score below which a detector has guessed a joint: MMPose's own threshold
 FARTHEST = 1e6  # pixels, for joints and picture sides: larger numbers are no pose
 
 
@@ -196,9 +200,15 @@ def stem(name: str) -> str:
 
 
 def visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of a folder with these suffixes, sorted, without hidden ones."""
+    """The files of a folder with these suffixes, without hidden ones: 2.json before 10.json."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in suffixes)
-    return sorted(file for file in files if not file.name.startswith("."))
+    return sorted((file for file in files if not file.name.startswith(".")), key=in_order)
+
+
+def in_order(path: Path) -> list:
+    """The key that sorts paths by the numbers in their names."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def read_image(source: Path | bytes, name: str) -> np.ndarray:
@@ -210,17 +220,34 @@ def read_image(source: Path | bytes, name: str) -> np.ndarray:
         return upright(image)
 
 
-def upright(image: Image.Image) -> np.ndarray:
-    """The pixels of an open picture, uint8 (H, W, 3). Raises ValueError or OSError."""
+def upright(image: Image.Image, convert: bool = False) -> np.ndarray:
+    """The pixels of an open picture, uint8 (H, W, 3); `convert` its colours to sRGB.
+
+    Raises ValueError or OSError.
+    """
     image.load()
     with suppress(Exception):  # EXIF may be damaged while the pixels are intact
         image = ImageOps.exif_transpose(image)
+    if convert and image.mode in ("RGB", "CMYK") and image.info.get("icc_profile"):
+        image = _in_srgb(image)
     return np.asarray(_to_rgb(image))
 
 
+def _in_srgb(image: Image.Image) -> Image.Image:
+    # Phones save wider colours, which look pale without their profile.
+    with suppress(ImageCms.PyCMSError, OSError):
+        profile = ImageCms.ImageCmsProfile(BytesIO(image.info["icc_profile"]))
+        if "sRGB" not in ImageCms.getProfileDescription(profile):
+            srgb = ImageCms.createProfile("sRGB")
+            return ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    return image
+
+
 def read_photo(file: Path) -> np.ndarray:
-    """A photo of a person, uint8 (H, W, 3). Raises ClickException, also for tiny pictures."""
-    return large_enough(read_image(file, str(file)), file)
+    """A photo of a person, uint8 (H, W, 3) in sRGB. Raises ClickException, also if it is tiny."""
+    with _opened(file, str(file)) as image:
+        picture = upright(image, convert=True)
+    return large_enough(picture, file)
 
 
 def large_enough(picture: np.ndarray, name: object) -> np.ndarray:
@@ -417,22 +444,26 @@ def read_pose(
     find: Callable[[list[np.ndarray]], np.ndarray] | None = None,
     person: int | None = None,
     chosen: bool = False,
+    called: str = "",
 ) -> Pose:
     """Read one pose, in the pixels of its own picture.
 
-    FILE:NAME selects one of several poses, `person` (from 1) one of several people; warns of
-    several, unless one is `chosen` later. A photo's pose is detected by `find`, which takes
-    pictures uint8 (H, W, 3) and returns poses (B, 25, 3), zeros for nobody. Raises ClickException
-    unless there is exactly one pose, showing more than a head.
+    FILE:NAME selects one of several poses, else `called`, the name of its picture; `person` (from
+    1) one of several people; warns of several, unless one is `chosen` later. A photo's pose is
+    detected by `find`, which takes pictures uint8 (H, W, 3) and returns poses (B, 25, 3), zeros for
+    nobody. Raises ClickException unless there is exactly one pose, showing more than a head.
     """
     file, name = split_name(str(path))
-    if find and not name and Path(file).suffix.lower() in IMAGE_SUFFIXES:
+    if find and not name and Path(file).suffix.lower() in PICTURES:
         picture = read_image(Path(file), file)
         pose = Pose(find([picture])[0], picture.shape[:2])
         if not pose.joints[:, 2].any():
             raise BadInput(path, "no person found in it", "give the pose as JSON")
     else:
-        pose = _choose_pose(read_poses(file, chosen or bool(person)), file, composed(name))
+        every = read_poses(file, chosen or bool(person))
+        alike = [one for one in every if called and stem(Path(one).name) == stem(called)]
+        only = alike[0] if len(alike) == 1 and not name else name
+        pose = _choose_pose(every, file, composed(only))
     if pose is MISSING:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows a person")
     if person and len(pose.people) > 1:
@@ -440,14 +471,19 @@ def read_pose(
             problem = f"{len(pose.people)} people in it, no person {person}"
             raise BadInput(path, problem, "choose another with --person")
         pose = replace(pose, joints=pose.people[person - 1])
-    known = pose.joints[:, 2] > 0
-    if not known.any():
-        raise BadInput(path, "all its joints are missing", "give a pose that has some")
-    if not np.delete(known, (0, NECK, 15, 16, 17, 18)).any():
-        raise BadInput(path, "shows only a head", "give a pose with shoulders, hips or limbs")
-    if in_one_place(pose.joints):
-        raise BadInput(path, "all its joints are in one place", "give a pose that shows a person")
+    check_joints(pose.joints, path)
     return pose
+
+
+def check_joints(joints: np.ndarray, name: object) -> None:
+    """Raise ClickException for joints (25, 3) that show no more than a head."""
+    known = joints[:, 2] > 0
+    if not known.any():
+        raise BadInput(name, "all its joints are missing", "give a pose that has some")
+    if not np.delete(known, (0, NECK, 15, 16, 17, 18)).any():
+        raise BadInput(name, "shows only a head", "give a pose with shoulders, hips or limbs")
+    if in_one_place(joints):
+        raise BadInput(name, "all its joints are in one place", "give a pose that shows a person")
 
 
 def in_one_place(joints: np.ndarray) -> bool:
@@ -526,20 +562,23 @@ def parse_json(data: bytes, file: Path | str, name: str) -> dict[str, Pose]:
         raise BadInput(file, "not valid JSON", "give OpenPose or COCO keypoints") from None
     poses: dict[str, Pose] = {}
     try:
+        order = _order(content, file)
         for called, people, size in _pictures(content, name):
-            people = [_joints(person, file) for person in people]
+            people = [_joints(person, file, order) for person in people if _points(person) != []]
             merge(poses, {called: _of_picture(people, size)}, file)
     except (TypeError, LookupError, AttributeError, ValueError, OverflowError):  # not its structure
-        remedy = "give people with pose_keypoints_2d, or annotations with keypoints and image_id"
+        remedy = "export OpenPose or COCO JSON, or what MMPose and Ultralytics write"
         raise BadInput(file, "neither OpenPose nor COCO keypoints", remedy) from None
     return poses
 
 
 def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict], tuple | None]]:
     # Each picture's name, its people as written, and its size if known.
-    name = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE)
+    name, canvas = re.sub(r"(_keypoints)?\.json$", "", name, flags=re.IGNORECASE), {}
+    if isinstance(content, list) and len(content) == 1 and "people" in content[0]:  # ComfyUI
+        content = content[0]
     if isinstance(content, dict):  # OpenPose, or MMPose with its metadata
-        content = content.get("people", content.get("instance_info", content))
+        canvas, content = content, content.get("people", content.get("instance_info", content))
     if isinstance(content, dict) or (content and "image_id" in content[0]):  # COCO, or its results
         whole = content if isinstance(content, dict) else {"annotations": content}
         images = {image["id"]: image for image in whole.get("images", ())}
@@ -549,37 +588,65 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
             raise ValueError
         people: dict = {}
         for person in whole["annotations"]:
-            people.setdefault(person["image_id"], []).append(person)
+            if "keypoints" in person:  # else a box of something else
+                people.setdefault(person["image_id"], []).append(person)
         for number, found in people.items():
             image = images.get(number, {})
-            size = int(image.get("height", 0)), int(image.get("width", 0))
-            if not 0 <= min(size) <= max(size) <= FARTHEST:
-                raise ValueError
-            yield str(image.get("file_name", number)), found, size if all(size) else None
+            yield str(image.get("file_name", number)), found, _size(image, "")
     elif content and "instances" in content[0]:  # MMPose on a video
         for frame in content:
             yield str(frame["frame_id"]), frame["instances"], None
     else:
-        yield name, content, None
+        yield name, content, _size(canvas, "canvas_")  # which ControlNet and DWPose write
 
 
-def _joints(person: dict, file: Path | str) -> np.ndarray:
+def _size(content: dict, prefix: str) -> tuple[int, int] | None:
+    size = tuple(int(content.get(prefix + side, 0)) for side in ("height", "width"))
+    if not 0 <= min(size) <= max(size) <= FARTHEST:
+        raise ValueError
+    return size if all(size) else None
+
+
+def _order(content: dict | list, file: Path | str) -> list[int] | None:
+    # Where COCO's 17 joints are among those of a file that names them.
+    if not isinstance(content, dict):
+        return None
+    kinds = content.get("categories") or [content.get("meta_info") or {}]
+    lists = (one.get("keypoints") or one.get("keypoint_id2name") for one in kinds)
+    names = next(filter(None, lists), [])
+    names = names.values() if isinstance(names, dict) else names
+    names = [re.sub("[ -]", "_", str(name)).lower() for name in names]
+    order = [names.index(JOINTS[place]) for place in COCO17 if JOINTS[place] in names]
+    if 0 < len(order) < len(COCO17):
+        raise BadInput(file, "its joints are not COCO's", "export COCO's 17 or OpenPose's")
+    return order or None
+
+
+def _points(person: dict) -> list | dict:
+    return person.get("pose_keypoints_2d", person.get("pose_keypoints", person.get("keypoints")))
+
+
+def _joints(person: dict, file: Path | str, order: list[int] | None) -> np.ndarray:
     # A person's x, y and confidence, flat or joint by joint, as BODY_25.
-    points = person.get("pose_keypoints_2d", person.get("pose_keypoints", person.get("keypoints")))
+    points, scores = _points(person), person.get("keypoint_scores") or person.get("scores")
     if isinstance(points, dict):  # Ultralytics: separate x, y and visible; missing is 0, 0
         sure = points.get("visible") or np.ones(len(points["x"]))
         found = np.any([points["x"], points["y"]], 0)
         points = np.column_stack([points["x"], points["y"], sure * found])
-    elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose
-        sure = person.get("keypoint_scores") or person.get("scores") or np.ones(len(points))
-        points = np.column_stack([points, sure])
+    elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose: guesses have a low score
+        sure = np.ones(len(points)) if scores is None else _numbers(scores)
+        points = np.column_stack([points, sure * (sure >= SEEN)])
+    elif points and scores and np.shape(points[0]) == (3,):
+        raise BadInput(file, "its joints are 3-D", "give the 2-D ones")
     joints = _numbers(points)
     if joints.shape[1:] not in ((), (3,)):
         raise TypeError
-    if joints.size not in (75, 54, 51):
+    if joints.size not in (75, 54, 51, 78, 399, 408):  # Halpe, whole bodies: COCO's come first
         problem = f"a person has {joints.size} numbers, 75, 54 or 51 are needed"
-        raise BadInput(file, problem, "write a missing joint as 0, 0, 0")
+        raise BadInput(file, problem, "export COCO's 17 joints or OpenPose's 18 or 25")
     joints = joints.reshape(-1, 3)
+    if order or len(joints) > 25:
+        joints = joints[order or slice(17)]
     if not (abs(joints) <= FARTHEST).all():
         problem = "a joint is not finite, or beyond a million pixels"
         raise BadInput(file, problem, "write a missing one as 0, 0, 0")
@@ -590,7 +657,7 @@ def _joints(person: dict, file: Path | str) -> np.ndarray:
 
 
 def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
-    # The largest confident person. Without a picture size, small numbers are fractions of it.
+    # The largest confident person. Numbers around 1 are fractions of the picture.
     def weight(joints: np.ndarray) -> float:
         points = joints[joints[:, 2] > 0, :2]
         return np.hypot(*np.ptp(points, 0)) * joints[:, 2].mean() if len(points) else -1.0
@@ -599,8 +666,10 @@ def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
         return MISSING
     joints = max(people, key=weight)
     points = joints[joints[:, 2] > 0, :2]
-    fractions = bool(not size and len(points) and (abs(points) <= 1).all())
-    if fractions and (points < 0).any():  # OpenPose's --keypoint_scale 4: [-1, 1]
+    # Some joints may lie outside the picture.
+    reach = abs(points).max(1)
+    fractions = bool(len(points) and reach.max() <= 2 and np.median(reach) <= 1)
+    if fractions and (points < 0).any(1).mean() > 0.25:  # OpenPose's --keypoint_scale 4: [-1, 1]
         for one in people:
             one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
     return Pose(joints, size, fractions, tuple(people))
@@ -673,7 +742,7 @@ def write_pictures(
 ) -> None:
     """Write pictures (B, H, W, 3) to one file each, or all to one looping animation."""
     made = [Image.fromarray(picture) for picture in pictures]
-    options = {"compress_level": PNG_LEVEL}
+    options = {"compress_level": PNG_LEVEL, "quality": LOSSY}
     if len(made) > len(paths):
         if paths[0].suffix.lower() == ".gif":
             # One palette for all frames, so that a still background does not flicker.

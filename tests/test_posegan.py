@@ -361,7 +361,9 @@ def test_names_that_differ_only_in_case_are_refused(trained, photo, pose_file, t
     if other.samefile(pose_file):
         pytest.skip("this file system takes both names for one")
     base = ["--checkpoint", trained, "--device", "cpu", "--out", tmp_path / "out"]
-    assert "has the same name; rename" in run("generate", photo, pose_file, other, *base, code=1)
+    assert "two results would have this name; rename" in run(
+        "generate", photo, pose_file, other, *base, code=1
+    )
 
 
 def test_a_preview_shows_pairs_with_their_poses(tmp_path, monkeypatch):
