@@ -116,7 +116,7 @@ def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
     rows, columns = knots.shape[-2:]
     way = constant((width / (columns - 1), height / (rows - 1)), knots.device)
     down, across = bicubic(rows, height, knots.device), bicubic(columns, width, knots.device)
-    with in_float32(knots):  # places in bfloat16 would be coarse
+    with in_float32(knots):  # bfloat16 is too coarse for positions
         return down @ (knots * way[:, None, None]) @ across.T
 
 
@@ -184,7 +184,7 @@ def parameters(draws: Tensor, names: Collection[str]) -> dict[str, Tensor]:
     return dict(zip(called, values.unbind(1)))
 
 
-# ------------------------------------------------------------------------------ what is done
+# ------------------------------------------------------------------------------ transformations
 
 
 class Geometry(NamedTuple):
@@ -277,7 +277,7 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
     if "flip" in names:
         flipped = (drawn["flipped"] > 0)[:, None, None]
         unflipped = (1 - drawn["flipped"])[:, None, None, None]
-        source, target = (x.flip(3).lerp_(x, unflipped) for x in (source, target))  # exactly
+        source, target = (x.flip(3).lerp_(x, unflipped) for x in (source, target))  # exact
         for name in ("source_pose", "target_pose"):
             batch[name] = flip_pose(batch[name], W).where(flipped, batch[name])
         if "target_parsing" in batch:  # which labels are left and right parts is unknown
@@ -356,7 +356,7 @@ def corrupt(
     even = samples % 2 == 0
     if kind == "occlusion":
         rows, columns = (round(size * strength**0.5) for size in (H, W))
-        # Near the middle, where the person is: a box in a corner hides nothing.
+        # Near the middle, where the person is: a box in a corner would hide nothing.
         spare = constant((H - rows, W - columns), source.device)
         corner = (spare * (numbers[:, :2] + 0.5) / 2).round()  # (B, 2)
         boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)

@@ -73,7 +73,7 @@ def _bands(
     outputs, the inputs they read and the weights (outputs, inputs), 1 in a uniform window.
     """
     taps, sigma = window
-    with torch.inference_mode(False):  # or training could not use them later
+    with torch.inference_mode(False):  # else training could not use them later
         places = torch.arange(length, dtype=torch.float64, device=device)
         count = length - taps + 1
         offsets = places - places[:count, None] - taps // 2  # (count, length)

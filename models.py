@@ -23,7 +23,7 @@ POSE_GAIN = 3.0  # of the pose vector over the descriptor; tuned on held-out dem
 PARTS = 16  # of clothing and body that GarmentNet distinguishes; about as many as parsers do
 
 
-# ------------------------------------------------------------------------------ what all share
+# ------------------------------------------------------------------------------ shared parts
 
 
 def check_size(height: int, width: int) -> None:

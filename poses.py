@@ -23,7 +23,7 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 PNG_LEVEL = 3  # nearly three times as fast as Pillow's 6, for a tenth more bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 SMALLEST = 16  # pixels per side that a photo of a person needs
-UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
+UNKNOWN_PART = 255  # in parsing maps: a pixel without a label
 CSV_HEADER = "name:keypoints_y:keypoints_x"
 FARTHEST = 1e6  # pixels, for joints and picture sides: larger numbers are no pose
 
@@ -280,7 +280,7 @@ def read_labels(source: bytes, name: str) -> np.ndarray:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
-    if image.mode.startswith("I"):  # 16 bits a pixel: scaled, as Pillow's convert would clip them
+    if image.mode.startswith("I"):  # 16 bits per pixel: scaled, as Pillow's convert would clip
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("pixels of more than 16 bits")
