@@ -684,7 +684,7 @@ def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict)
 @device_option
 @overwrite_option
 @click.option(
-    "--json", "json_file", type=FILE, help="Also write the scores, and each pair's, here."
+    "--json", "json_file", type=FILE, help="Also write all scores, and each pair's, to FILE."
 )
 @click.option(
     "--worst",
