@@ -1,7 +1,7 @@
-"""Augmentation and corruption of batches: images and their poses, moved together, on any device.
+"""Augmentation and corruption of batches: images together with their poses, on any device.
 
 Images are (B, 3, H, W) in [-1, 1]; poses are (B, 25, 3): x and y in pixels and a confidence, 0 for
-a missing joint. What a sample draws follows from (seed, step, sample) alone, whatever the batch.
+a missing joint. A sample's random draws depend on (seed, step, sample) alone, not on the batch.
 """
 
 from collections.abc import Collection
@@ -16,9 +16,9 @@ from torch import Tensor
 from posegan.poses import FLIP, JOINTS, LIMBS, UNKNOWN_PART
 from posegan.recipes import AUGMENTATIONS
 
-# RPT-GAN keeps the target of erasing whole; ours: of the others as well, so that the generator
-# learns to undo them, but for a flip, which the input does not reveal: it changes both alike.
-SHARES = {  # of the samples that an augmentation changes; the paper gives none
+# RPT-GAN erases from the source only. Ours: the others also change the source only, so that the
+# generator learns to undo them, except for a flip, which the input does not reveal: both change.
+SHARES = {  # of the samples that each augmentation changes; the paper gives none
     "shrinking": 0.3,
     "erasing": 0.5,
     "crop": 0.3,
@@ -26,10 +26,10 @@ SHARES = {  # of the samples that an augmentation changes; the paper gives none
     "flip": 0.5,
     "distortion": 0.5,
 }
-# What the samples that take part draw, uniformly: the augmentation, a name, from and to, and what
-# the others have. `shrunk` and `cropped` are parts of height and width, `area` one of the picture,
-# `aspect` the logarithm of height over width, `hue` in turns, `bent` the way to the next knot that
-# a knot moves at most; `x` and `y` share out the room that is left.
+# What augmented samples draw, uniformly: the augmentation, a name, the range, and the value of all
+# other samples. `shrunk` and `cropped` are fractions of height and width, `area` of the picture;
+# `aspect` is the logarithm of height over width; `hue` is in turns; `bent` is how far a knot moves
+# at most, as a fraction of the distance to the next; `x` and `y` distribute the spare room.
 PARAMETERS = (
     *(("shrinking", "shrunk", 0.6, 1.0, 1.0), ("shrinking", "shrinking_x", -1.0, 1.0, 0.0)),
     *(("shrinking", "shrinking_y", -1.0, 1.0, 0.0), ("erasing", "area", 0.02, 0.25, 0.0)),
@@ -42,24 +42,24 @@ PARAMETERS = (
 )
 KNOTS = (5, 4)  # rows and columns of the coarse grid
 GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue
-DRAWS = len(AUGMENTATIONS) + len(PARAMETERS)  # of a sample: who takes part, and how
-SPARE = 26  # that losses take, behind those of the knots
+DRAWS = len(AUGMENTATIONS) + len(PARAMETERS)  # per sample: which augmentations, and how
+SPARE = 26  # draws for the losses, after those of the knots
 POSE_MAPS = len(JOINTS) + len(LIMBS)
-POSE_NEAR = 8  # heights⁻¹: how sharply a place tells the joints around it
-# Of the pose maps: each joint, then each limb from joint to joint, and how wide it is.
+POSE_NEAR = 8  # heights⁻¹: how finely a position resolves the joints around it
+# The pose maps: each joint, then each limb from joint to joint, with their relative widths.
 STARTS, ENDS = zip(*((joint, joint) for joint in range(len(JOINTS))), *LIMBS)
 WIDTHS = (1.0,) * len(JOINTS) + (1.5,) * len(LIMBS)
 
 
 @cache
 def constant(values: tuple, device: torch.device) -> Tensor:
-    """A tensor of these numbers, made once per device: recreating it would synchronise."""
-    with torch.inference_mode(False):  # or training could not use it later
+    """A tensor of these numbers, cached per device: recreating it would synchronise."""
+    with torch.inference_mode(False):  # else training could not use it later
         return torch.tensor(values, device=device)
 
 
 def in_float32(tensor: Tensor) -> torch.autocast:
-    """Switches mixed precision off where the tensor is; it knows no meta device."""
+    """Switches mixed precision off on the tensor's device; autocast has no meta device."""
     return torch.autocast("cpu" if tensor.is_meta else tensor.device.type, enabled=False)
 
 
@@ -75,34 +75,34 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def sampling(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and origin (2,) that take pixels, x and y, to what `sample` wants."""
+    """Scale and origin (2,) that map pixels, x and y, to `sample`'s coordinates."""
     pairs = (2 / width, 2 / height), (1 / width - 1, 1 / height - 1)
     return tuple(constant(pair, device) for pair in pairs)
 
 
 def sample(images: Tensor, at: Tensor, padding: str = "border") -> Tensor:
-    """Images (B, C, H, W) at points (B, h, w, 2), -1 to 1 between the frame's edges, bilinearly."""
+    """Sample images (B, C, H, W) bilinearly at points (B, h, w, 2), -1 to 1 from edge to edge."""
     found = F.grid_sample(images.to(at.dtype), at, padding_mode=padding, align_corners=False)
     return found.to(images.dtype)  # (B, C, h, w)
 
 
 @cache
 def sampling_grid(height: int, width: int, device: torch.device) -> Tensor:
-    """Every pixel as `sample` wants it: (height, width, 2)."""
+    """Every pixel in `sample`'s coordinates: (height, width, 2)."""
     with torch.inference_mode(False):  # as constant()
         scale, origin = sampling(height, width, device)
         return torch.addcmul(origin, pixel_grid(height, width, device).permute(1, 2, 0), scale)
 
 
 def pointed(flow: Tensor) -> Tensor:
-    """Where a flow (B, 2, H, W) points, as `sample` wants it: (B, H, W, 2)."""
+    """Where a flow (B, 2, H, W) points, in `sample`'s coordinates: (B, H, W, 2)."""
     size = *flow.shape[-2:], flow.device
     return torch.addcmul(sampling_grid(*size), flow.permute(0, 2, 3, 1), sampling(*size)[0])
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
-    """Images (B, C, H, W) where a flow (B, 2, H, W) of dx, dy in pixels points, their border going
-    on without end: a flow of (1, 0) shows each pixel's right neighbour.
+    """Warp images (B, C, H, W) by a flow (B, 2, H, W) of dx, dy in pixels, replicating borders: a
+    flow of (1, 0) shows each pixel's right neighbour.
     """
     return sample(images, pointed(flow))
 
@@ -110,18 +110,19 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
 def smooth_flow(knots: Tensor, height: int, width: int) -> Tensor:
     """A flow (B, 2, height, width) through knots (B, 2, rows, columns), bicubic between them.
 
-    Knots move by that share of the way to the next; up to a quarter hardly ever folds a picture.
+    Knots are fractions of the distance to the next one; up to a quarter hardly ever folds a
+    picture.
     """
     rows, columns = knots.shape[-2:]
     way = constant((width / (columns - 1), height / (rows - 1)), knots.device)
     down, across = bicubic(rows, height, knots.device), bicubic(columns, width, knots.device)
-    with in_float32(knots):  # places in bfloat16 would be coarse
+    with in_float32(knots):  # bfloat16 is too coarse for positions
         return down @ (knots * way[:, None, None]) @ across.T
 
 
 @cache
 def bicubic(count: int, size: int, device: torch.device) -> Tensor:
-    """The matrix (size, count) that interpolates between points, the first and last included."""
+    """The matrix (size, count) that interpolates points bicubically, ends aligned."""
     with torch.inference_mode(False):  # as constant()
         points = torch.eye(count, device=device)[None, :, :, None]
         lines = F.interpolate(points, (size, 1), mode="bicubic", align_corners=True)
@@ -139,14 +140,14 @@ def flip_pose(pose: Tensor, width: int) -> Tensor:
 
 
 def mix(x: int | Tensor) -> int | Tensor:
-    """Scramble 32-bit numbers, in int64 or Python's: a bijection whose bits depend on all bits."""
+    """Hash 32-bit numbers, int64 tensors or ints: a bijection whose bits depend on all bits."""
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
     return x ^ (x >> 16)
 
 
 def uniforms(seed: int, step: int, samples: Tensor, count: int) -> Tensor:
-    """Numbers in [0, 1), (B, count) float32, by seed, step and sample (B,), on its device."""
+    """Random numbers in [0, 1), (B, count) float32, for seed, step and samples (B,)."""
     state = mix(mix(mix(seed & 0xFFFFFFFF) ^ (seed >> 32)) ^ step)
     state = mix(mix(samples + 1) ^ state)[:, None]  # (B, 1)
     places = torch.arange(1, count + 1, device=samples.device)
@@ -154,24 +155,24 @@ def uniforms(seed: int, step: int, samples: Tensor, count: int) -> Tensor:
 
 
 def as_knots(numbers: Tensor) -> Tensor:
-    """Uniform numbers (B, 2 * rows * columns) as KNOTS between -1 and 1: (B, 2, rows, columns)."""
+    """Uniform numbers (B, 2 * rows * columns) as KNOTS in [-1, 1]: (B, 2, rows, columns)."""
     return (2 * numbers - 1).unflatten(1, (2, *KNOTS))
 
 
 def draw(seed: int, step: int, samples: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-    """What a step's samples (B,) draw: `draws` (B, N) in [0, 1), for `augment` and for losses, and
-    `noise` (1, 3, H, W) in [-1, 1), of which each erased box shows its part.
+    """The random draws of a step's samples (B,): `draws` (B, N) in [0, 1), for `augment` and the
+    losses, and `noise` (1, 3, H, W) in [-1, 1), which erased boxes show.
     """
     H, W = size
     numbers = uniforms(seed, step, samples, DRAWS + 2 * KNOTS[0] * KNOTS[1] + SPARE)
-    rows = torch.arange(3 * H, device=samples.device) + 2**31  # no sample has these numbers
+    rows = torch.arange(3 * H, device=samples.device) + 2**31  # beyond all sample numbers
     noise = uniforms(seed, step, rows, W).view(1, 3, H, W) * 2 - 1
     return {"draws": numbers, "noise": noise}
 
 
 def parameters(draws: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-    """What the samples draw of PARAMETERS, (B,) each, by name; the others' where they don't take
-    part, or where the augmentation is not named.
+    """The samples' PARAMETERS, (B,) each, by name; the default if a sample is not augmented or the
+    augmentation is not named.
     """
     whose, called, low, high, others = zip(*PARAMETERS)
     spans = tuple(end - start for start, end in zip(low, high))
@@ -183,13 +184,13 @@ def parameters(draws: Tensor, names: Collection[str]) -> dict[str, Tensor]:
     return dict(zip(called, values.unbind(1)))
 
 
-# ------------------------------------------------------------------------------ what is done
+# ------------------------------------------------------------------------------ transformations
 
 
 class Geometry(NamedTuple):
-    """Where pictures are looked up, at `scale` * (place + flow) + `shift`.
+    """Where pictures are sampled: at `scale` * (position + flow) + `shift`.
 
-    A place is from -1 to 1 between the frame's edges, the flow (B, 2, H, W) in pixels.
+    Positions go from -1 to 1 from edge to edge; the flow (B, 2, H, W) is in pixels.
     """
 
     scale: Tensor | float = 1.0  # (B, 1, 1)
@@ -197,24 +198,24 @@ class Geometry(NamedTuple):
     flow: Tensor | None = None
 
     def zoomed(self, factor: Tensor, place: Tensor) -> "Geometry":
-        """Show a part `factor` (B,) of the frame as large as the frame, or for factors above 1 the
-        frame as a part; `place` (B, 2) in [-1, 1] says where the spare room goes.
+        """Enlarge a fraction `factor` (B,) of the frame to the whole frame, or shrink the frame if
+        it is above 1; `place` (B, 2) in [-1, 1] distributes the spare room.
         """
         factor = factor[:, None, None]
         shift = self.shift + self.scale * (1 - factor) * place[:, None]
         return self._replace(scale=self.scale * factor, shift=shift)
 
     def move(self, images: Tensor) -> Tensor:
-        """The pictures (B, 3, H, W); what lies outside is black."""
+        """Transform pictures (B, 3, H, W); black outside."""
         H, W = images.shape[-2:]
         at = sampling_grid(H, W, images.device) if self.flow is None else pointed(self.flow)
         at = self.scale * at.flatten(-3, -2) + self.shift  # (B, H * W, 2)
         return sample(images + 1, at.unflatten(1, (H, W)), "zeros").sub_(1)
 
     def move_pose(self, pose: Tensor, height: int, width: int) -> Tensor:
-        """Their poses (B, 25, 3); joints that leave the frame are missing.
+        """Transform poses (B, 25, 3) alike; joints that leave the frame become missing.
 
-        A joint at s comes to where t + flow(t) = s, found to 0.1 pixels for any flow without folds.
+        A joint at s moves to t with t + flow(t) = s, found to 0.1 pixels unless the flow folds.
         """
         scale, origin = sampling(height, width, pose.device)
         place = (torch.addcmul(origin, pose[..., :2], scale) - self.shift) / self.scale
@@ -240,8 +241,8 @@ def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
 def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
     """Brightness, contrast, saturation (factors (B,), 1: none) and hue (turns, 0: none) at once.
 
-    All are linear in red, green and blue but for the mean grey that contrast turns about: one 3x3
-    matrix and one offset a picture. Hue turns about the grey axis.
+    All are linear in red, green and blue, except for the mean grey that contrast scales about: one
+    3x3 matrix and one offset per picture. Hue rotates about the grey axis.
     """
     names = ("brightness", "contrast", "saturation", "hue")
     brightness, contrast, saturation, hue = (factors[name][:, None, None] for name in names)
@@ -253,7 +254,7 @@ def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
     linear = brightness * (turn @ (saturation * eye + (1 - saturation) * grey))
     mean = (linear @ (images.mean((2, 3)) + 1)[..., None]).squeeze(2) @ grey  # (B,), in [0, 2]
     linear = contrast * linear
-    # Of pictures in [0, 2] it is linear @ picture + (1 - contrast) * mean.
+    # For pictures in [0, 2]: linear @ picture + (1 - contrast) * mean.
     offset = linear.sum(2) + ((1 - factors["contrast"]) * mean - 1)[:, None]  # (B, 3)
     changed = (linear @ images.flatten(2)).add_(offset[..., None]).clamp_(-1, 1)  # (B, 3, H * W)
     return changed.view_as(images)
@@ -263,10 +264,10 @@ def recolour(images: Tensor, factors: dict[str, Tensor]) -> Tensor:
 
 
 def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """A batch (`source`, `target`, their `_pose`s, what `draw` gives) with the named AUGMENTATIONS.
+    """Apply the named AUGMENTATIONS to a batch (`source`, `target`, their poses, `draw`'s numbers).
 
-    All geometry is one look-up, all colour one matrix product; what is not named costs nothing. A
-    flip is a mirrored copy instead: exact, and all the target needs, which nothing else moves.
+    All geometry is one resampling, all colour one matrix product; what is not named costs nothing.
+    A flip is a mirrored copy instead: exact, and the target needs nothing else.
     """
     if not names:
         return batch
@@ -276,10 +277,10 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
     if "flip" in names:
         flipped = (drawn["flipped"] > 0)[:, None, None]
         unflipped = (1 - drawn["flipped"])[:, None, None, None]
-        source, target = (x.flip(3).lerp_(x, unflipped) for x in (source, target))  # exactly
+        source, target = (x.flip(3).lerp_(x, unflipped) for x in (source, target))  # exact
         for name in ("source_pose", "target_pose"):
             batch[name] = flip_pose(batch[name], W).where(flipped, batch[name])
-        if "target_parsing" in batch:  # which numbers are left and right parts, we can't know
+        if "target_parsing" in batch:  # which labels are left and right parts is unknown
             batch["target_parsing"] = batch["target_parsing"].masked_fill(flipped, UNKNOWN_PART)
     if "jitter" in names:
         source = recolour(source, drawn)
@@ -289,15 +290,16 @@ def augment(batch: dict[str, Tensor], names: Collection[str]) -> dict[str, Tenso
         batch["source_pose"] = geometry.move_pose(batch["source_pose"], H, W)
     if "erasing" in names:
         source = erase(source, boxes_of(drawn, H, W), batch["noise"])
-    # As they came: convolutions want channels last.
+    # Channels last, as they came: faster for convolutions.
     keep = {"memory_format": torch.channels_last}
     return batch | {"source": source.contiguous(**keep), "target": target.contiguous(**keep)}
 
 
 def geometry_of(batch: dict, drawn: dict[str, Tensor], names: Collection[str]) -> Geometry:
-    """The geometry of the named augmentations: cropped, then shrunk, then all of it distorted.
+    """The geometry of the named augmentations: crop, then shrink, then distort.
 
-    Of the whole source: around a crop, shrinking shows what that left out before it shows black.
+    It samples the whole source: around a crop, shrinking shows what the crop left out before it
+    shows black.
     """
     geometry = Geometry()
     for name, factor in (("crop", drawn["cropped"]), ("shrinking", 1 / drawn["shrunk"])):
@@ -311,7 +313,7 @@ def geometry_of(batch: dict, drawn: dict[str, Tensor], names: Collection[str]) -
 
 
 def boxes_of(drawn: dict[str, Tensor], height: int, width: int) -> Tensor:
-    """The boxes that `erase` takes, inside the picture; empty for samples that stay whole."""
+    """The boxes for `erase`, inside the picture; empty for samples that are not erased."""
     area = drawn["area"] * (height * width)
     rows = (area * drawn["aspect"].exp()).sqrt()
     columns = (area / rows.clamp(min=1)).clamp(max=width).floor()
@@ -323,14 +325,14 @@ def boxes_of(drawn: dict[str, Tensor], height: int, width: int) -> Tensor:
 
 # ------------------------------------------------------------------------------ corruption
 
-# What happens to a source at severities 1 to 5. Ours: the paper claims robustness against these
-# four and measures none.
+# Corruptions of a source at severities 1 to 5. Ours: the paper claims robustness against these
+# four but measures none.
 SEVERITIES = 5
 CORRUPTIONS = {
     "occlusion": (0.05, 0.1, 0.2, 0.35, 0.5),  # of the picture, under one box of noise
-    "scale": (0.9, 0.8, 0.7, 0.6, 0.5),  # of the picture is seen, by turns zoomed in and padded
-    "illumination": (0.8, 0.65, 0.5, 0.38, 0.28),  # of the light, by turns less and more of it
-    "distortion": (0.05, 0.1, 0.15, 0.2, 0.25),  # of the way to the next knot, at most
+    "scale": (0.9, 0.8, 0.7, 0.6, 0.5),  # zoom; alternately in and, with padding, out
+    "illumination": (0.8, 0.65, 0.5, 0.38, 0.28),  # brightness; alternately darker and brighter
+    "distortion": (0.05, 0.1, 0.15, 0.2, 0.25),  # of the distance to the next knot, at most
 }
 
 
@@ -342,9 +344,9 @@ def every_corruption() -> list[tuple[str, int]]:
 def corrupt(
     source: Tensor, pose: Tensor, kind: str, severity: int, samples: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Sources (B, 3, H, W) and their poses (B, 25, 3) under one of CORRUPTIONS, drawn by sample.
+    """Sources (B, 3, H, W) and their poses (B, 25, 3) under one of CORRUPTIONS, drawn per sample.
 
-    A higher severity is more of the same. Raises ValueError for other kinds and severities.
+    A higher severity is more of the same change. Raises ValueError for other kinds and severities.
     """
     if (kind, severity) not in every_corruption():
         raise ValueError(f"there is no corruption {kind!r} of severity {severity}")
@@ -354,7 +356,7 @@ def corrupt(
     even = samples % 2 == 0
     if kind == "occlusion":
         rows, columns = (round(size * strength**0.5) for size in (H, W))
-        # Near the middle, where the person is: a box in a corner hides nothing.
+        # Near the middle, where the person is: a box in a corner would hide nothing.
         spare = constant((H - rows, W - columns), source.device)
         corner = (spare * (numbers[:, :2] + 0.5) / 2).round()  # (B, 2)
         boxes = torch.cat([corner, corner + constant((rows, columns), source.device)], dim=1)
@@ -376,14 +378,14 @@ def corrupt(
 
 
 def offsets(points: Tensor, height: int, width: int, scale: int) -> tuple[Tensor, Tensor]:
-    """How far columns (B, N, w) and rows (B, N, h) at 1/scale are from points (B, N, 2)."""
+    """Distances of columns (B, N, w) and rows (B, N, h) at 1/scale from points (B, N, 2)."""
     points = (points + 0.5) / scale - 0.5  # pixel centres are at integers
     x, y = pixel_grid(height // scale, width // scale, points.device)
     return x[0] - points[..., :1], y[:, 0] - points[..., 1:]
 
 
 def heatmaps(pose: Tensor, height: int, width: int) -> Tensor:
-    """Gaussians around joints (B, 25, 3), of a 32nd of the height: (B, 25, height, width)."""
+    """Gaussians at joints (B, 25, 3), with σ height / 32: (B, 25, height, width)."""
     sharpness = -0.5 / (height / 32) ** 2
     x, y = (torch.exp(d.square() * sharpness) for d in offsets(pose[..., :2], height, width, 1))
     y = y * (pose[..., 2:] > 0)
@@ -391,14 +393,14 @@ def heatmaps(pose: Tensor, height: int, width: int) -> Tensor:
 
 
 def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
-    """The same around joints and limbs: (B, POSE_MAPS, height / scale, width / scale)."""
+    """Gaussians around joints and limbs: (B, POSE_MAPS, height / scale, width / scale)."""
     # A joint is a limb from itself to itself.
     ends = constant(STARTS + ENDS, pose.device)
     start, end = pose.index_select(1, ends).chunk(2, dim=1)  # (B, L, 3)
     there = (start[..., 2] > 0) & (end[..., 2] > 0)  # (B, L)
     along = (end - start)[..., :2] / scale  # (B, L, 2)
     x, y = offsets(start[..., :2], height, width, scale)  # (B, L, w), (B, L, h)
-    # How far along the limb its nearest point is, as a share: linear in x and y.
+    # The limb's nearest point, as a fraction of its length: linear in x and y.
     share = along / along.square().sum(-1, keepdim=True).clamp(min=1e-6)  # (B, L, 2)
     place = (y * share[..., 1:])[..., None] + (x * share[..., :1])[..., None, :]
     place = place.clamp_(0, 1)  # (B, L, h, w)
@@ -407,15 +409,15 @@ def pose_maps(pose: Tensor, height: int, width: int, scale: int = 1) -> Tensor:
     distance = dx.square_().add_(dy.square_())
     wide = tuple(-0.5 / (w * height / scale / 32) ** 2 for w in WIDTHS)
     sharpness = constant(wide, pose.device)[:, None, None]
-    # Far from all, e^-30 in place of numbers so small that a CPU takes ten times as long over them.
+    # Far away e^-30 instead of denormal numbers, which are ten times as slow on a CPU.
     return distance.mul_(sharpness).clamp_(min=-30).exp_().mul_(there[..., None, None])
 
 
 def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:
-    """Flatten poses (B, 25, 3) in pixels to (B, 75): x and y in [-1, 1] and a flag of presence.
+    """Flatten poses (B, 25, 3) in pixels to (B, 75): x and y in [-1, 1] and a presence flag.
 
-    RPT-GAN says no more than "pose vector". Ours: normalised, as raw pixels would drown features of
-    order 1, and flagged, as a missing joint must not look like one in the corner.
+    RPT-GAN only says "pose vector". Ours: normalised, as raw pixels would drown features of order
+    1, and flagged, as a missing joint must not look like one in the corner.
     """
     present = (pose[..., 2:] > 0).to(pose.dtype)  # (B, 25, 1)
     scale, origin = sampling(height, width, pose.device)
@@ -424,9 +426,9 @@ def pose_vector(pose: Tensor, height: int, width: int) -> Tensor:
 
 
 def pose_from_places(pose: Tensor, height: int, width: int, scale: int) -> Tensor:
-    """The pose vector as each place sees it: (B, 75, height / scale, width / scale).
+    """The pose vector relative to each position: (B, 75, height / scale, width / scale).
 
-    Each joint's x and y less the place's own, squeezed to [-1, 1], and a flag of presence.
+    Each joint's x and y minus the position's, squashed to [-1, 1], and a presence flag.
     """
     present = (pose[..., 2:] > 0).to(pose.dtype)  # (B, 25, 1)
     near = POSE_NEAR * scale / height

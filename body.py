@@ -1,5 +1,5 @@
-"""The body in a picture: its parts by the skeleton, how they are carried from pose to pose, its
-outline, and what is behind it.
+"""The body in a picture: its parts from the skeleton, warping them from pose to pose, its outline,
+and the background behind it.
 """
 
 from functools import partial
@@ -15,18 +15,19 @@ from posegan import poses
 from posegan.augment import pixel_grid, warp
 from posegan.poses import metre
 
-EDGE_ROWS = 512  # at which the person's outline is looked for
-SURE, UNSURE = 0.2, 1.45  # of a part's radius: inside it is the body, outside it is not
-ROUNDS = 3  # in which the colours of the person and of the background are told apart
-STILL = 0.25  # in pixels of the model: what moves less stays the photograph
+EDGE_ROWS = 512  # image height at which the person's outline is found
+SURE, UNSURE = 0.2, 1.45  # of a part's radius: surely body within the first, not beyond the second
+ROUNDS = 3  # of separating the person's colours from the background's
+STILL = 0.25  # pixels of the model: what moves less keeps the photo's pixels
 
 
 # ------------------------------------------------------------------------------ the body's parts
 
 
-# Lines with a radius: from and to a joint, metres, nearness; of two parts the nearer one is seen.
-# The head, hands and feet have lines of their own; their joints say whether they are there. Of two
-# legs or arms that cross nothing tells the nearer one: always the right one, so that none flickers.
+# Each part is a line with a radius: start and end joint, radius in metres, nearness; of two
+# overlapping parts the nearer is seen. Head, hands and feet get lines of their own; their joints
+# only tell whether they are present. Which of two crossing legs or arms is nearer is unknown: it is
+# always the right one, so that nothing flickers.
 PARTS = {
     "head": (1, 0, 0.15, 1),
     "torso": (1, 8, 0.2, 0),
@@ -50,12 +51,12 @@ FACE = [0, 15, 16, 17, 18]
 
 
 class Skeleton(NamedTuple):
-    """The lines of the parts of poses, in pixels."""
+    """The lines of the body parts in poses, in pixels."""
 
     lines: Tensor  # (B, P, 2, 2): start and end, x and y
-    there: Tensor  # (B, P)
-    across: Tensor  # (B,): the shoulders' width across the torso, its sign the side of the left
-    unit: Tensor  # (B,): pixels a metre
+    there: Tensor  # (B, P): 1 if present, else 0
+    across: Tensor  # (B,): shoulder width across the torso; the sign tells the left shoulder's side
+    unit: Tensor  # (B,): pixels per metre
 
 
 def skeleton(pose: np.ndarray) -> Skeleton:
@@ -67,14 +68,14 @@ def skeleton(pose: np.ndarray) -> Skeleton:
     there = known[:, STARTS] & known[:, ENDS]
     there[:, HEAD] = known[:, 1] & known[:, FACE].any(1)
     there[:, FEET] = known[:, STARTS][:, FEET]
-    # The head reaches from between neck and face to beyond the face.
+    # The head extends from between neck and face to beyond the face.
     seen = known[:, FACE, None].double()
     face = (points[:, FACE] * seen).sum(1) / seen.sum(1).clamp(min=1)
     up = face - start[:, HEAD]
     start[:, HEAD] += 0.35 * up
     end[:, HEAD] = face + 0.04 * unit[:, None] * F.normalize(up, dim=1, eps=1e-6)
     start[:, HANDS], end[:, HANDS] = end[:, HANDS], 1.3 * end[:, HANDS] - 0.3 * start[:, HANDS]
-    # A foot without toes goes on where the shin led.
+    # A foot without toes continues the shin.
     knees, toes, down = [13, 10], [19, 22], torch.tensor([0.0, 1.0])
     shin = torch.where(known[:, knees, None], start[:, FEET] - points[:, knees], down)
     toe = start[:, FEET] + 0.07 * unit[:, None, None] * F.normalize(shin, dim=2, eps=1e-6)
@@ -89,13 +90,13 @@ def skeleton(pose: np.ndarray) -> Skeleton:
 
 
 def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
-    """How far each pixel is from each part, in its radii: (B, P, H, W); 9 where it is missing."""
+    """Each pixel's distance from each part, in the part's radii: (B, P, H, W); 9 if missing."""
     H, W = size
     x, y = torch.arange(W).float(), torch.arange(H).float()
     start, end = body.lines[:, :, 0, :, None, None], body.lines[:, :, 1, :, None, None]
     along = end - start  # (B, P, 2, 1, 1)
     square = along.square().sum(2).clamp(min=1e-6)  # (B, P, 1, 1)
-    # Along and across the line, each a sum of what columns and rows give: nothing large is made.
+    # Along and across the line, each a sum of a column and a row term, without large temporaries.
     dx, dy = (along / square[:, :, None]).unbind(2)
     x, y = x - start[:, :, 0], y[:, None] - start[:, :, 1]  # (B, P, 1, W), (B, P, H, 1)
     place, across = x * dx + y * dy, y * dx - x * dy  # (B, P, H, W)
@@ -106,7 +107,7 @@ def distances(body: Skeleton, size: tuple[int, int]) -> Tensor:
 
 
 def shares(distance: Tensor) -> Tensor:
-    """To which part each pixel belongs, (B, P, H, W), summing to 1."""
+    """How much each pixel belongs to each part: (B, P, H, W), summing to 1."""
     inside = ((1.25 - distance) / 0.35).clamp_(0, 1)
     inside *= 4 * torch.tensor(NEARNESS)[:, None, None]
     return inside.sub_(6 * distance.square()).softmax(1)
@@ -120,19 +121,20 @@ def outline(distance: Tensor, inner: float = 0.95, outer: float = 1.35) -> Tenso
 
 
 class Carried(NamedTuple):
-    """How the skeleton carries the source into target poses, at the model's size."""
+    """How the skeleton warps the source into target poses, at the model's size."""
 
     flow: Tensor  # (B, 2, H, W) in pixels
-    known: Tensor  # (B, 1, H, W) in [0, 1]: the same part of the body is seen there in the source
-    body: Tensor  # (B, 1, H, W) in [0, 1]: the target's outline, generously
+    known: Tensor  # (B, 1, H, W) in [0, 1]: the source shows the same body part there
+    body: Tensor  # (B, 1, H, W) in [0, 1]: the target's outline, generous
     core: Tensor  # (B, 1, H, W) in [0, 1]: the same, narrow
     still: Tensor  # (B, 1, H, W) in [0, 1]: nothing moves here
 
 
 def carry(own: np.ndarray | None, moved: np.ndarray, size: tuple[int, int]) -> Carried:
-    """Carry the body of a pose (25, 3) into poses (B, 25, 3): each part turned, moved and scaled.
+    """Warp the body of a pose (25, 3) into poses (B, 25, 3): each part rotated, moved and scaled.
 
-    Poses are in pixels of `size` (height, width). Without a pose nothing is known, all is body.
+    Poses are in pixels of `size` (height, width). Without a pose, nothing is known and everything
+    counts as body.
     """
     if own is None:
         nothing = torch.zeros(len(moved), 1, *size)
@@ -149,33 +151,33 @@ def carry(own: np.ndarray | None, moved: np.ndarray, size: tuple[int, int]) -> C
     seen, inside = warp(seen, flow).split([len(PARTS), 1], 1)
     same = torch.minimum(whose, seen).sum(1, keepdim=True)
     length = flow.square().sum(1, keepdim=True)
-    # What sticks out of the outlines, as a shoe does, moves with the part beside it.
+    # What sticks out of the outlines, such as a shoe, moves with the nearest part.
     still = torch.maximum((1 - (body - before).abs()) * same, 1 - torch.maximum(body, before))
     still = still * (-length / STILL**2).exp()
     return Carried(flow, same * inside * some, body, outline(to_target, 0.6, 1.0), still)
 
 
 def _flow(share: Tensor, source: Skeleton, target: Skeleton, size: tuple[int, int]) -> Tensor:
-    """Where pixels come from, (B, 2, H, W): each part's way, weighed by its share (B, P, H, W)."""
+    """The flow (B, 2, H, W): each part's motion, weighted by its share (B, P, H, W)."""
     ratio = (source.unit / target.unit.clamp(min=1e-6))[:, None]  # (B, 1)
     before, after = (body.lines[:, :, 1] - body.lines[:, :, 0] for body in (source, target))
     long, short = before.norm(dim=2), after.norm(dim=2)  # (B, P)
-    # A part seen end on is not stretched without end.
+    # Limits the stretching of foreshortened parts.
     along = long / torch.maximum(short, 0.35 * long / ratio.clamp(min=1e-6)).clamp(min=1e-3)
-    # The torso turns: its width is that of the shoulders, mirrored where they change sides.
+    # The torso turns: its width follows the shoulders', mirrored if they change sides.
     across = ratio.expand_as(short).clone()
     wide = target.across.sign() * target.across.abs().clamp(min=1e-6)  # (B,)
     turned = torch.where(wide == 0, wide, source.across / wide)
     turned = turned.sign() * turned.abs().clamp(0.6 * ratio[:, 0], 1.6 * ratio[:, 0])
     across[:, TORSO] = torch.where(turned == 0, ratio[:, 0], turned)
-    # A part's map: points times turn (B, P, 2, 2) plus shift (B, P, 2).
+    # A part's affine map: points times turn (B, P, 2, 2) plus shift (B, P, 2).
     u, v = (F.normalize(line, dim=2, eps=1e-6) for line in (before, after))  # (B, P, 2)
     aside = torch.tensor([[0.0, 1.0], [-1.0, 0.0]])  # a quarter turn
     turn = (along[..., None] * u)[..., None] * v[:, :, None]
     turn = turn + (across[..., None] * (u @ aside))[..., None] * (v @ aside)[:, :, None]
     shift = source.lines[:, :, 0] - (turn @ target.lines[:, :, 0, :, None])[..., 0]
     weights = torch.cat([turn.flatten(2), shift], 2)  # (B, P, 6)
-    # A sum of maps is a map: of each pixel (B, 6, H, W).
+    # A weighted sum of affine maps is affine: one per pixel (B, 6, H, W).
     sums = (weights.transpose(1, 2) @ share.flatten(2)).unflatten(2, size)
     x, y = pixel_grid(*size, share.device)
     came = sums[:, [0, 2]] * x + sums[:, [1, 3]] * y + sums[:, 4:]
@@ -186,10 +188,10 @@ def _flow(share: Tensor, source: Skeleton, target: Skeleton, size: tuple[int, in
 
 
 def matte(photo: np.ndarray, pose: np.ndarray) -> Tensor:
-    """How far each pixel of a photo uint8 (H, W, 3) is the person: (1, 1, H, W) in [0, 1].
+    """The person's alpha matte in a photo uint8 (H, W, 3): (1, 1, H, W) in [0, 1].
 
-    The skeleton says where the person is for sure, and where not; between them the colours decide,
-    and a guided filter (He et al., ECCV 2010) takes the edges from the photograph.
+    The skeleton tells where the person surely is and is not; in between, colours decide, and a
+    guided filter (He et al., ECCV 2010) aligns the edges with the photo's.
     """
     H, W = photo.shape[:2]
     size = (min(H, EDGE_ROWS), max(1, round(W * min(1, EDGE_ROWS / H))))
@@ -210,8 +212,8 @@ def matte(photo: np.ndarray, pose: np.ndarray) -> Tensor:
 
 
 def surroundings(person: Tensor, pose: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Of a person's matte (1, 1, H, W): the same with a margin, and what the person may cover,
-    beyond which nothing of the edge is left that would run into the filled background.
+    """From a person's matte (1, 1, H, W): the same with a margin, and the hole to fill, wide enough
+    that no trace of the person's edge bleeds into the filled background.
     """
     H, W = person.shape[2:]
     spread = 2 * max(1, round(H / 100)) + 1
@@ -224,7 +226,7 @@ def surroundings(person: Tensor, pose: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def _likelihood(colours: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
-    """The share of the person among the pixels of a colour: (1, 1, H, W) in [0, 1]."""
+    """Each pixel's probability of being the person, from its colour: (1, 1, H, W) in [0, 1]."""
     bins = 12
     place = (colours * (bins - 1e-3)).long()
     place = (place[:, 0] * bins + place[:, 1]) * bins + place[:, 2]  # (1, H, W)
@@ -238,7 +240,7 @@ def _likelihood(colours: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
 
 
 def guided(guide: Tensor, values: Tensor, radius: int, smooth: float) -> Tensor:
-    """He's guided filter: values (1, 1, H, W) get the edges of the guide (1, 3, H, W)."""
+    """He's guided filter: values (1, 1, H, W) take on the edges of the guide (1, 3, H, W)."""
 
     def mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
@@ -255,10 +257,10 @@ def guided(guide: Tensor, values: Tensor, radius: int, smooth: float) -> Tensor:
 
 
 def filled(image: Tensor, known: Tensor, level: int = 0) -> Tensor:
-    """Images (B, C, H, W), where they are not `known` (B, 1, H, W) in [0, 1] filled from around.
+    """Images (B, C, H, W), filled in from around where `known` (B, 1, H, W) in [0, 1] is low.
 
-    Push and pull: means of ever larger pieces of what is known, the smallest that knows something
-    first. The pieces are wide, as what is behind a standing person goes on to the left and right.
+    Push-pull: averages known pixels over ever larger blocks and uses the smallest block that has
+    some. Blocks are wide, as the background of a standing person continues to the left and right.
     """
     H, W = image.shape[2:]
     if max(H, W) < 2:

@@ -1,4 +1,4 @@
-"""Draws the built-in demo people: bodies, clothes, light and background, with exact joints."""
+"""Draws the synthetic demo people: bodies, clothes, light and background, with exact joints."""
 
 import math
 import sys
@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFilter
 
 IDENTITIES = 400
 POSES = 12
-MOTION_FRAMES = 24  # of one round
+MOTION_FRAMES = 24  # of one cycle
 
-_OVERSAMPLING = 2  # each way; the edges of the body are averaged from these samples
+_OVERSAMPLING = 2  # each way, to antialias the edges of the body
 
 _SKIN = "f6d3bd edc0a0 e0ac86 c98f66 a9714b 8a5637 6b4129 4f2f20"
 _HAIR = "17130f 2a1b12 3b2416 573620 7a4c29 a5713a d0a35c e2c48a 8e3b1f 8c8a88 d8d4cc"
@@ -23,11 +23,11 @@ _TOPS = (
 )
 _BOTTOMS = "1f2a44 2f4a78 54779f 23252b 3d4149 6b6f74 8c7a5b b9a27c 5a4332 47523a 6d2f3c dcd6c8"
 _SHOES = "1b1b1f f2f2ee 7a4a2b b5382f 2d4f8c 55585f e6b84c 3c2a20"
-# Walls and grounds of near brightness: the person is what differs between two pictures.
+# Walls and grounds of similar brightness, so that two pictures differ mainly in the person.
 _WALLS = "cacdcf cfccc7 c9cdc9 cfc9c7 c6ccd1 d1cfcb cdcecf cdc9cf c9cecc ced1d1 cfcbc8 cfcfc8"
 _GROUNDS = "afaeab adaeb0 b3b0ab abafad b1ada9 b6b4b1 acadae adb1ab b3b1af"
 
-# Where the second colour of a cloth shows, by the place around and up the body, in periods.
+# Where a fabric shows its second colour, by the position around and up the body, in periods.
 _PATTERNS = {
     "plain": lambda around, up: np.zeros(len(up), bool),
     "horizontal": lambda around, up: up % 1 < 0.5,
@@ -37,9 +37,9 @@ _PATTERNS = {
     "block": lambda around, up: up < -1.3,
     "print": lambda around, up: around**2 + (up + 0.7) ** 2 < 0.45,
 }
-_COVERED = {"trousers": 2.2, "shorts": 0.8, "skirt": 0.6, "dress": 0.6}  # thighs' lengths of cloth
+_COVERED = {"trousers": 2.2, "shorts": 0.8, "skirt": 0.6, "dress": 0.6}  # cloth length in thighs
 
-# Of a hair style: its radius, its line above the brow, its slant; what falls: ends and radii.
+# Hair styles: radius, line above the brow, slant; and for falling hair its ends and radii.
 _HAIR_STYLES = {
     "short": (0.102, -0.002, 0.3, None),
     "crop": (0.097, -0.002, 0, None),
@@ -51,8 +51,8 @@ _HAIR_STYLES = {
     "bun": (0.102, -0.002, 0, ((0, 0.1, -0.075), (0, 0.105, -0.075), (0.05, 0.05))),
 }
 
-# Angles in degrees. An arm: forwards, sideways, turned outwards, elbow. A leg: forwards,
-# sideways, knee, toes down. The spine: forwards, turned, sideways. Right limb before left limb.
+# Angles in degrees. Arm: forwards, sideways, turned outwards, elbow. Leg: forwards, sideways, knee,
+# toes down. Spine: forwards, turned, sideways. Right limbs come before left ones.
 _RELAXED = ((2, 9, -15, 14), (2, 9, -15, 14), (0, 4, 3, 0), (0, 4, 3, 0), (1, 0, 0))
 _STANCES = (
     _RELAXED,
@@ -78,7 +78,7 @@ _STANCES = (
 
 @dataclass(frozen=True)
 class _Fabric:
-    """A cloth: its pattern, two colours (3,) in [0, 1], and the pattern's period in metres."""
+    """A fabric: its pattern, two colours (3,) in [0, 1], and the pattern's period in metres."""
 
     kind: str
     base: np.ndarray
@@ -86,14 +86,14 @@ class _Fabric:
     period: float
 
     def paint(self, u: np.ndarray, torso: bool = False, drop: float = 0.0) -> np.ndarray:
-        """Colours (N, 3) at points (N, 3) of a body part, `drop` metres higher in the cloth."""
+        """Colours (N, 3) at points (N, 3) of a body part, `drop` metres higher in the fabric."""
         around = np.arctan2(u[:, 0], u[:, 2]) * (0.14 if torso else 0.06)
         mark = _PATTERNS[self.kind](around / self.period, (u[:, 1] + drop) / self.period)
         return np.where(mark[:, None], self.accent, self.base)
 
 
 class _Looks:
-    """All that stays with a person from picture to picture; lengths in metres or as factors."""
+    """What stays the same in all pictures of a person; lengths in metres or as factors."""
 
     def __init__(self, seed: int, identity: int):
         rng = np.random.default_rng([seed, identity, 0])
@@ -115,15 +115,15 @@ class _Looks:
         self.hair = hairs[rng.integers(len(hairs) if tone < 4 else 4)]
         self.hair_style = str(rng.choice(styles.split()))
         self.beard = not feminine and rng.random() < 0.3
-        self.sleeves = rng.choice([2.0, 0.62, 0.2], p=[0.45, 0.45, 0.1])  # upper arms' lengths
+        self.sleeves = rng.choice([2.0, 0.62, 0.2], p=[0.45, 0.45, 0.1])  # length, in upper arms
         self.shoes = shoes[rng.integers(len(shoes))]
 
 
 @dataclass
 class _Part:
-    """Two spheres and the cone about them, in the part's frame, which may be flattened.
+    """Two spheres and the cone around them, in the part's own frame, which may be flattened.
 
-    Its points `u` (N, 3) are metres from the start along the frame's axes, before flattening.
+    Points `u` (N, 3) are in metres from the start along the frame's axes, before flattening.
     """
 
     start: np.ndarray
@@ -135,16 +135,16 @@ class _Part:
     keep: Callable | None = None  # points u -> bool (N,)
 
     def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """The least and the greatest coordinates (3,) of any of its points."""
+        """The smallest and largest coordinates (3,) of the part's points."""
         scaled = self.frame * (self.flat[0], 1, self.flat[1])
         reach = max(self.radii) * np.linalg.norm(scaled, axis=1)
         return np.minimum(self.start, self.end) - reach, np.maximum(self.start, self.end) + reach
 
     def meet(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is seen at x, y (H, W): depth z (H, W), -inf for nothing, points u, normals (.., 3).
+        """What is visible at x, y (H, W): depth z (H, W), -inf for none, points u, normals (.., 3).
 
-        Seen along z, a part is the union of the spheres about its axis. Unflattened, the one that
-        reaches nearest to the viewer stands at a place (0 start, 1 end) that has a closed form.
+        Seen along z, a part is the union of the spheres along its axis. Unflattened, the position
+        (0 start, 1 end) of the one nearest to the viewer has a closed form.
         """
         to_own = self.frame.T / np.array([[self.flat[0]], [1.0], [self.flat[1]]])
         to_own = to_own.astype(np.float32)
@@ -153,11 +153,11 @@ class _Part:
         ray = ray / stretch
         ahead = axis @ ray
         aside = axis - ahead * ray
-        # An axis that points at the viewer within the cone's own slope would show one sphere only.
+        # If the axis points at the viewer within the cone's slope, only one sphere would be seen.
         limit = 0.95 * np.linalg.norm(aside)
         grow = np.clip(self.radii[1] - self.radii[0], -limit, limit)
         curve = max(aside @ aside - grow**2, 1e-8)
-        zero = np.stack([x, y, np.zeros_like(x)], -1) - self.start  # the rays' points of depth 0
+        zero = np.stack([x, y, np.zeros_like(x)], -1) - self.start  # the rays' points at depth 0
         origin = zero.astype(np.float32) @ to_own.T  # (H, W, 3)
         along = origin @ ray
         level = self.radii[0] ** 2 - np.einsum("hwi,hwi->hw", origin, origin) + along * along
@@ -198,7 +198,7 @@ def _fabric(rng: np.random.Generator, palette: str, weights: dict[str, float]) -
 def _stance(rng: np.random.Generator, skirt: bool) -> list[np.ndarray]:
     """Draw the angles of two arms, two legs and a spine, as in `_STANCES`."""
     amount = rng.uniform(0.75, 1.08)
-    stances = _STANCES[:5] + _STANCES[: -1 if skirt else None]  # standing, walking twice as often
+    stances = _STANCES[:5] + _STANCES[: -1 if skirt else None]  # standing and walking count twice
     chosen = stances[rng.integers(len(stances))]
     angles = [
         np.array(rest) + amount * (np.array(aim) - rest) + rng.normal(0, 3, len(rest))
@@ -214,8 +214,8 @@ def _stance(rng: np.random.Generator, skirt: bool) -> list[np.ndarray]:
 class _Body:
     """A person's skeleton, turned by `yaw` degrees; the head turns by `look` and nods by `nod`.
 
-    Its `joints` (25, 3) are in metres, y up from the ground, z to the viewer. `frames` are its
-    parts' (3, 3), a limb's by the joint that it begins at.
+    Its `joints` (25, 3) are in metres, y up from the ground, z towards the viewer. `frames` holds
+    the parts' frames (3, 3), limbs by the joint where they begin.
     """
 
     def __init__(self, looks: _Looks, angles: list, yaw: float, look: float, nod: float):
@@ -250,7 +250,7 @@ class _Body:
         pelvis, first, start = self.frames["pelvis"], *((12, 19) if side > 0 else (9, 22))
         thigh = _turned(pelvis, (0, -forwards), (2, side * sideways), (1, side * 6))
         shin = _turned(thigh, (0, knee))
-        # The foot keeps its own angle to the ground, whatever hip and knee do.
+        # The foot's angle to the ground does not depend on hip and knee.
         foot = _turned(shin, (0, toes + forwards - knee), (2, -side * sideways * 0.8))
         hip = self.height * (pelvis @ (side * 0.08 * broad, -0.01, 0))
         ankle = self._hang(first, hip, ((thigh, 0.425), (shin, 0.415)))
@@ -259,7 +259,7 @@ class _Body:
         self.frames[first + 2] = foot
 
     def _hang(self, first: int, place: np.ndarray, bones: tuple) -> np.ndarray:
-        # A joint at a place, and the bones (frame, length) that hang from it; gives their end.
+        # Sets a joint and the bones (frame, length) that hang from it; returns their end.
         for joint, (frame, length) in enumerate(bones, first):
             self.joints[joint], self.frames[joint] = place, frame
             place = place + self.height * (frame @ (0, -length, 0))
@@ -268,7 +268,7 @@ class _Body:
 
 
 def _pose(looks: _Looks, rng: np.random.Generator, yaw: float) -> _Body:
-    """Draw a posture for a person who is turned by about `yaw` degrees."""
+    """Draw a random posture for a person turned by about `yaw` degrees."""
     angles = _stance(rng, looks.cut in ("skirt", "dress"))
     return _Body(looks, angles, yaw + rng.normal(0, 3), rng.normal(0, 16), rng.normal(3, 5))
 
@@ -281,7 +281,7 @@ def _painted(colour: np.ndarray | Callable, u: np.ndarray) -> np.ndarray:
 
 
 def _to(end: float, cloth: Callable, below: np.ndarray | Callable) -> Callable:
-    """A limb's colours: cloth down to a height in its frame, then what is `below`."""
+    """A limb's colours: cloth down to the height `end` in its frame, then `below`."""
     return lambda u: np.where(u[:, 1:2] > end, cloth(u), _painted(below, u))
 
 
@@ -406,7 +406,7 @@ def _face(looks: _Looks, u: np.ndarray) -> np.ndarray:
 
 
 def _draw(parts: list[_Part], camera: tuple, size: tuple[int, int]) -> tuple:
-    """Draw the parts: depth (H, W) in metres, -inf for nothing; colours and normals (H, W, 3)."""
+    """Draw the parts: depth (H, W) in metres, -inf for none; colours and normals (H, W, 3)."""
     (scale, left, top), (height, width) = camera, size
     x = ((np.arange(width) + 0.5) / height - left) / scale
     y = (top - (np.arange(height) + 0.5) / height) / scale
@@ -428,13 +428,13 @@ def _draw(parts: list[_Part], camera: tuple, size: tuple[int, int]) -> tuple:
 
 
 def _shade(depth, colour, normal, metre: float, rng: np.random.Generator) -> np.ndarray:
-    """Light what `_draw` gives: RGBA (H, W, 4) in [0, 1], colours times alpha."""
+    """Light `_draw`'s output: RGBA (H, W, 4) in [0, 1], premultiplied by alpha."""
     side = rng.choice([-1, 1]) * rng.uniform(0.25, 0.8)
     light = np.array([side, rng.uniform(0.5, 0.9), rng.uniform(0.6, 1.0)])
     light /= np.linalg.norm(light)
     lit = np.maximum(normal @ light.astype(np.float32) * 0.7 + 0.3, 0)
     bright = 0.5 + 0.085 * normal[..., 1] + 0.5 * lit - 0.16 * (1 - normal[..., 2]) ** 2
-    # What lies behind its surroundings, as the trunk beside an arm, is darker.
+    # What lies behind its surroundings, such as the trunk beside an arm, is darker.
     levels = np.clip(depth * 200 + 128, 0, 255).astype(np.uint8)
     blurred = Image.fromarray(levels).filter(ImageFilter.BoxBlur(0.045 * metre))
     bright *= 1 - np.clip((np.asarray(blurred, np.float32) - levels) * 0.015, 0, 0.35)
@@ -443,7 +443,7 @@ def _shade(depth, colour, normal, metre: float, rng: np.random.Generator) -> np.
 
 
 def _background(rng: np.random.Generator, size: tuple, feet: np.ndarray, metre: float):
-    """A wall with soft shapes above a ground, which the feet (N, 2) shade: (H, W, 3) in [0, 1]."""
+    """A wall with soft shapes, and ground with a shadow at the feet (N, 2): (H, W, 3) in [0, 1]."""
     height, width = size
     walls, grounds = (_colours(palette) * 255 for palette in (_WALLS, _GROUNDS))
     wall, ground = walls[rng.integers(len(walls))], grounds[rng.integers(len(grounds))]
@@ -466,8 +466,8 @@ def _background(rng: np.random.Generator, size: tuple, feet: np.ndarray, metre: 
 
 
 def _framed(parts: list, looks: _Looks, rng: np.random.Generator, ratio: float) -> tuple:
-    """A camera: frame heights per metre, and where the world's origin falls (x, y), in these. The
-    person fills the frame as a detector's box would.
+    """A camera: frame heights per metre, and the image of the world's origin (x, y), in frame
+    heights. The person fills the frame as in a detector's box.
     """
     lows, highs = zip(*(part.box() for part in parts))
     low, high = np.min(lows, 0)[:2], np.max(highs, 0)[:2]
@@ -481,10 +481,10 @@ def _framed(parts: list, looks: _Looks, rng: np.random.Generator, ratio: float) 
 
 
 def _scene(seed: int, identity: int, pose: int, size: tuple[int, int]):
-    """Draw a person apart from the place: RGBA, background (each (H, W, .)), joints (25, 2)."""
+    """Draw person and background separately: RGBA, background (H, W, .) each, joints (25, 2)."""
     looks = _Looks(seed, identity)
     rng = np.random.default_rng([seed, identity, pose + 1])
-    # Steps that spread over the circle: each picture of a person shows another side.
+    # Steps that spread over the circle, so that each picture of a person shows another side.
     yaw = 360 * (identity * 0.755 + pose * 0.57) + rng.uniform(-40, 40)
     body = _pose(looks, rng, yaw)
     tilt = _turned(np.eye(3), (0, rng.uniform(2, 12)))  # the camera looks down
@@ -505,9 +505,10 @@ def _scene(seed: int, identity: int, pose: int, size: tuple[int, int]):
 def person(seed: int, identity: int, pose: int, size=(128, 64)) -> tuple[np.ndarray, np.ndarray]:
     """Draw a person: image uint8 (H, W, 3) and BODY_25 joints float32 (25, 3) in its pixels.
 
-    The looks follow from `seed` and `identity`; posture, view, light and place also from `pose`
-    (all three are at least 0). `size` is (height, width); another size of the same shape is the
-    same picture, larger. A joint outside the frame is (0, 0, 0), any other has confidence 1.
+    `seed` and `identity` determine the looks; with `pose`, also posture, view, light and
+    background (all three are at least 0). `size` is (height, width); another size of the same
+    aspect ratio gives the same picture, scaled. A joint outside the frame is (0, 0, 0), all others
+    have confidence 1.
     """
     drawn, background, points = _scene(seed, identity, pose, size)
     image = drawn[..., :3] + background * (1 - drawn[..., 3:])
@@ -520,9 +521,9 @@ def person(seed: int, identity: int, pose: int, size=(128, 64)) -> tuple[np.ndar
 
 
 def motion(name: str, yaw: float = 0.0) -> np.ndarray:
-    """A motion of MOTIONS as MOTION_FRAMES poses (N, 25, 3) of one round, in metres.
+    """One cycle of a motion in MOTIONS as MOTION_FRAMES poses (N, 25, 3), in metres.
 
-    x is 0 between the hips, y downwards from the ground. The body is 1.76 m tall, turned by `yaw`
+    x is 0 between the hips, y points down from the ground. The body is 1.76 m tall, turned by `yaw`
     degrees (90: to the right of the picture), and seen from far away.
     """
     looks = _Looks(0, 0)
@@ -537,11 +538,11 @@ def motion(name: str, yaw: float = 0.0) -> np.ndarray:
 
 
 def _motions(phase: float) -> dict[str, tuple]:
-    """All motions at a phase in radians; they begin and end alike. Each is the angles as in
-    _STANCES, the turn in degrees, and the height above the ground in metres.
+    """All motions at a phase in radians; they loop. Each gives the angles as in _STANCES, the turn
+    in degrees, and the height above the ground in metres.
     """
     s, up = math.sin(phase), (1 - math.cos(phase)) / 2
-    # The elbows bend on the way, which keeps the hands near the body.
+    # The elbows bend on the way up, to keep the hands near the body.
     out = math.sin(math.pi * min(0.5, up))
     walking = [(22 * side, 8, -15, 18 + 9 * side) for side in (-s, s)]
     running = [(40 * side, 14, -20, 94 + 12 * side) for side in (-s, s)]
@@ -563,7 +564,7 @@ def _motions(phase: float) -> dict[str, tuple]:
 
 
 def _strides(phase: float, swing: float, lift: float, toes: float) -> list[tuple]:
-    # Two legs that swing by so many degrees, their knees bent on the way forwards.
+    # Two legs that swing by these degrees, with the knee bent on the way forwards.
     legs = [(math.sin(at), max(0.0, math.cos(at))) for at in (phase, phase + math.pi)]
     return [(swing * s, 1.5, 7 + lift * c**1.5, toes * max(0.0, -s) - 8) for s, c in legs]
 
@@ -571,7 +572,7 @@ def _strides(phase: float, swing: float, lift: float, toes: float) -> list[tuple
 MOTIONS = tuple(_motions(0.0))
 
 
-if __name__ == "__main__":  # one of several programs that draw, to stdout: its share of places
+if __name__ == "__main__":  # one of several processes that draw: writes its share to stdout
     seed, height, width, poses, *share = map(int, sys.argv[1:])
     for place in range(*share):
         for array in person(seed, *divmod(place, poses), (height, width)):

@@ -67,7 +67,7 @@ class LiteFeatures(nn.Module):
                 module.__class__ = SamePadding
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = image * (127.5 / 128) + 0.5 / 128  # grey levels less 127, over 128
+        x = image * (127.5 / 128) + 0.5 / 128  # (grey level - 127) / 128
         x = F.relu6(self.network._bn0(self.network._conv_stem(x)))
         found = []
         for number, block in enumerate(self.network._blocks):
@@ -178,7 +178,7 @@ def read_state_dict(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
-    except Exception:  # zip, pickle, EOF and runtime errors: whatever the bytes provoke
+    except Exception:  # zip, pickle, EOF, runtime errors: anything that bad bytes provoke
         problem = "damaged, or not a PyTorch file of plain tensors"
         remedy = "use another copy, or the run's previous.pt"
         raise BadInput(path, problem, remedy) from None
@@ -238,7 +238,7 @@ def inception_2015(state: dict) -> nn.Module:
 
 
 def inception_imagenet(state: dict) -> nn.Module:
-    """torchvision's `inception_v3`, with which GFLA and the papers since compute FID.
+    """torchvision's `inception_v3`, with which GFLA and later papers compute FID.
 
     Takes [0, 1]; `transform_input` makes each channel x * s / .5 + (m - .5) / .5, with ImageNet's
     mean m and deviation s, as GFLA's program does. Returns the pooled features (B, 2048).

@@ -29,7 +29,7 @@ UNTOLD_SHARE = 0.3  # of the training sources whose pose is withheld from `flow`
 def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
     """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
     with augment.in_float32(target):  # bfloat16 is too coarse for variances
-        # Rows first, and black is 0.
+        # Rows first, with black at 0.
         x, y = (image.float().permute(2, 0, 1, 3) + 1 for image in (generated, target))
         return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0).mean()
 
@@ -226,7 +226,7 @@ def judge_residual(networks: Networks, batch: dict, image: Tensor, made: None) -
 
 
 def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) -> Judged:
-    """The losses of `flow`, each described in EXPERIMENTS.md's table of weights."""
+    """The losses of `flow`, which EXPERIMENTS.md's table of weights describes."""
     source, target = batch["source"], batch["target"]
     of_discriminator, terms = judge_patches(networks, batch, image, made)
     if "target_parsing" in batch:

@@ -18,22 +18,22 @@ from posegan.augment import POSE_MAPS, warp
 from posegan.features import features_of
 from posegan.poses import JOINTS
 
-IMAGENET_ROWS = 256  # the height at which the paper shows its images to ResNet-50
-POSE_GAIN = 3.0  # of the pose vector over the descriptor; found on demo people held out
-PARTS = 16  # of clothing and body that GarmentNet tells apart; about as many as parsers do
+IMAGENET_ROWS = 256  # the image height at which the paper runs ResNet-50
+POSE_GAIN = 3.0  # of the pose vector over the descriptor; tuned on held-out demo people
+PARTS = 16  # of clothing and body that GarmentNet distinguishes; about as many as parsers do
 
 
-# ------------------------------------------------------------------------------ what all share
+# ------------------------------------------------------------------------------ shared parts
 
 
 def check_size(height: int, width: int) -> None:
-    """Raise ValueError for sizes that the networks can't halve four times."""
+    """Raise ValueError for sizes that can't be halved four times."""
     if height % 16 or width % 16:
         raise ValueError(f"height and width must be multiples of 16, not {height}x{width}")
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm without a count of its batches, which nobody reads."""
+    """Batch norm without num_batches_tracked, which is not needed."""
     norm = nn.BatchNorm2d(channels)
     norm.num_batches_tracked = None
     return norm
@@ -45,7 +45,7 @@ def normed(layer: nn.Module) -> nn.Sequential:
 
 
 def convolution(before: int, after: int) -> nn.Sequential:
-    """A convolution, normed; the size stays."""
+    """A convolution that keeps the size, normed."""
     return normed(nn.Conv2d(before, after, 3, padding=1, bias=False))
 
 
@@ -56,7 +56,7 @@ def down(before: int, after: int) -> nn.Sequential:
 
 def up(before: int, after: int) -> nn.Sequential:
     """A transposed convolution that doubles the map, and batch norm."""
-    # A kernel of 3 would paint a checkerboard: it reaches every other pixel more often.
+    # A kernel of 3 would paint a checkerboard, as it covers every other pixel more often.
     layer = nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)
     return nn.Sequential(layer, batch_norm(after))
 
@@ -65,12 +65,13 @@ def up(before: int, after: int) -> nn.Sequential:
 
 
 class Descriptor(nn.Module):
-    """RPT-GAN's image descriptor: the maps of an ImageNet network, or `pooled` the last one's mean.
+    """RPT-GAN's image descriptor: an ImageNet network's maps, or, if `pooled`, the last one's mean.
 
-    (B, 3, H, W) in [-1, 1] to four maps (B, widths[i], h / 4 / 2**i, w / 4 / 2**i), of an image of
-    h x w, or to (B, widths[-1]). Frozen, as in the paper, it passes no gradients, keeps its batch
-    statistics and sees 256 rows, pooled of a narrow image padded to a square; ours: maps are of its
-    own aspect, as black columns double the cost. Trained along, it sees the image's own size.
+    (B, 3, H, W) in [-1, 1] to four maps (B, widths[i], h / 4 / 2**i, w / 4 / 2**i), where it sees
+    the image at h x w, or to (B, widths[-1]). Frozen, as in the paper, it passes no gradients,
+    keeps its batch statistics and sees 256 rows; pooled, it pads narrow images to a square. Ours:
+    maps keep the image's aspect ratio, as black columns double the cost. If trained with the
+    generator, it sees the image's own size.
     """
 
     def __init__(self, network: str, frozen: bool, pooled: bool = False):
@@ -79,15 +80,15 @@ class Descriptor(nn.Module):
         self.features = features_of(network)()
         self.widths = self.features.widths
         for block in self.features.modules() if not frozen else ():
-            # Ours: fifty random layers tell colours apart badly. Blocks whose shortcut is the
-            # identity begin as it, which leaves a dozen layers for the first steps.
+            # Ours: fifty random layers hardly distinguish colours. Blocks with an identity shortcut
+            # start as the identity, which leaves a dozen layers for the first steps.
             if hasattr(block, "bn3") and block.downsample is None:
                 nn.init.zeros_(block.bn3.weight)
         self.requires_grad_(not frozen)
         self.train()
 
     def train(self, mode: bool = True) -> "Descriptor":
-        """Set training mode, except that frozen batch norm never follows the batches it sees."""
+        """Set training mode, except that frozen batch norm keeps its statistics."""
         return super().train(mode and not self.frozen)
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
@@ -103,10 +104,10 @@ class Descriptor(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """RPT-GAN's block: a convolution halves the map, a transposed one doubles it, the input added.
+    """RPT-GAN's block: a convolution halves the map, a transposed one doubles it, plus the input.
 
-    (B, C, H, W) to the same, H and W even. Ours: it begins as the identity, so that nine blocks
-    learn as soon as one.
+    (B, C, H, W) to the same, H and W even. Ours: it starts as the identity, so that nine blocks
+    learn as fast as one.
     """
 
     def __init__(self, channels: int):
@@ -122,8 +123,9 @@ class ResidualBlock(nn.Module):
 class Join(nn.Module):
     """Concatenate the descriptor (B, N) and the pose vector (B, M) to (B, N + M).
 
-    Ours: batch-normalised, the pose with POSE_GAIN times the descriptor's total deviation. 2,048
-    entries outweigh 75: as they are, the generator draws one mean person in one mean pose for long.
+    Ours: both batch-normalised, the pose scaled to POSE_GAIN times the descriptor's total
+    deviation. Otherwise 2,048 entries outweigh 75, and for a long time the generator draws one mean
+    person in one mean pose.
     """
 
     def __init__(self, entries: int, pose_entries: int):
@@ -137,10 +139,10 @@ class Join(nn.Module):
 
 
 def opening(entries: int, channels: int, rows: int, aspect: float) -> nn.Sequential:
-    """Transposed convolutions that open a vector (B, N, 1, 1) to a map of `rows` rows.
+    """Transposed convolutions that expand a vector (B, N, 1, 1) to a map with `rows` rows.
 
     The first author's widths, 512 at 4 rows ... 64 at 64 and 128. Ours: the first kernel has the
-    image's aspect where his is square and squeezed later.
+    image's aspect ratio; his is square and the map is squeezed later.
     """
     doublings = min(max(round(math.log2(rows / 4)), 0), 5)
     widths = [channels * times for times in (8, 6, 4, 2, 1, 1)[: doublings + 1]]
@@ -150,10 +152,11 @@ def opening(entries: int, channels: int, rows: int, aspect: float) -> nn.Sequent
 
 
 class OpenedVector(nn.Module):
-    """The literal reading of RPT-GAN: descriptor and pose, both vectors, opened to a map.
+    """RPT-GAN read literally: descriptor and pose, both vectors, expanded to a map.
 
     A descriptor (B, N) and poses (B, 25, 3) to (B, 4C, H / scale, W / scale), as in the author's
-    snippets; ours: the 7x7 convolution before the resize, for its reach at a quarter of the cost.
+    snippets. Ours: the 7x7 convolution comes before the resize, for the same reach at a quarter of
+    the cost.
     """
 
     def __init__(self, entries: int, height: int, width: int, widths: list[int]):
@@ -176,16 +179,16 @@ class OpenedVector(nn.Module):
 
 
 class JoinedMaps(nn.Module):
-    """Ours: the descriptor's maps, joined with the pose at every place.
+    """Ours: the descriptor's maps, joined with the pose at every position.
 
-    Maps at four scales and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). Each place sees the
-    pose from where it is: fused at the bottleneck, coordinates give wrong poses (PG2).
+    Maps at four scales and poses (B, 25, 3) to (B, 4C, H / scale, W / scale). Each position gets
+    the pose relative to itself: coordinates fused at the bottleneck give wrong poses (PG2).
     """
 
     def __init__(self, maps: tuple[int, ...], height: int, width: int, scale: int, channels: int):
         super().__init__()
         self.size = height, width, scale
-        # Normalised, as the maps of an ImageNet network differ in size a hundredfold.
+        # Normalised, as an ImageNet network's maps differ in magnitude a hundredfold.
         self.maps = nn.ModuleList(
             nn.Sequential(nn.Conv2d(entries, channels, 1, bias=False), batch_norm(channels))
             for entries in maps
@@ -211,14 +214,14 @@ class JoinedMaps(nn.Module):
 class ResidualGenerator(nn.Module):
     """The generator of RPT-GAN: descriptor and pose vector in, the person in that pose out.
 
-    source (B, 3, H, W) and target_pose (B, 25, 3) to (B, 3, H, W); the source pose is accepted and
-    not used, as in the paper. Raises ValueError for sizes that are no multiples of 16.
+    source (B, 3, H, W) and target_pose (B, 25, 3) to (B, 3, H, W); the source pose is accepted but
+    not used, as in the paper. Raises ValueError for sizes that are not multiples of 16.
 
-    The paper gives the parts, the first author's snippets widths (the narrowest is `channels`) and
-    order. `descriptor` is "vector", the literal reading, or "map": the paper also says that the
-    blocks pass colour, texture and background on, which no pooled vector holds. Ours: batch norm,
-    as instance norm takes from every picture its colours; a third stride-2 convolution at 256 rows,
-    so that the blocks work at 32 rows as they do for 128; kernels of 3 and 4 in the blocks.
+    The paper gives the parts; the first author's snippets give widths (the narrowest is `channels`)
+    and order. `descriptor` is "vector", the literal reading, or "map": the paper also says that the
+    blocks pass on colour, texture and background, which no pooled vector holds. Ours: batch norm,
+    as instance norm removes each picture's colours; a third stride-2 convolution at 256 rows, so
+    that the blocks work at 32 rows, as for 128; kernels of 3 and 4 in the blocks.
     """
 
     def __init__(
@@ -250,7 +253,7 @@ class ResidualGenerator(nn.Module):
         self.image = nn.Conv2d(widths[-1], 3, 7, padding=3, padding_mode="reflect")
 
     def draw(self, described: Tensor | list[Tensor], target_pose: Tensor) -> Tensor:
-        """The picture (B, 3, H, W) in another pose, of what the descriptor gives of a source."""
+        """The picture (B, 3, H, W) in another pose, from the descriptor's output for a source."""
         x = self.blocks(self.joined(described, target_pose))  # (B, 256, H/4, W/4) at 128 rows
         return torch.tanh(self.image(self.up(x)))  # (B, 3, H, W)
 
@@ -261,9 +264,10 @@ class ResidualGenerator(nn.Module):
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm, in float32: the quickest on a CPU, where group norm in bfloat16 takes tenfold.
+    """Instance norm as group norm in float32, the fastest way on a CPU.
 
-    PyTorch's own instance norm in float32 is up to three times slower.
+    There group norm in bfloat16 takes ten times as long, and PyTorch's own instance norm in float32
+    up to three times.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -275,7 +279,7 @@ class Discriminator(nn.Module):
     """RPT-GAN's discriminator: Conv-ReLU-Pool, then logits of real/fake (B,) and identity (B, N).
 
     Widths, instance norm and the slope of the leaky ReLU are the first author's. Ours: kernels of
-    3, average pooling (max pooling hides most of the image from the gradient), and a last pool to
+    3, average pooling (max pooling hides most of the image from the gradient), and final pooling to
     4 rows, so that the fully connected part fits every size.
     """
 
@@ -309,10 +313,10 @@ class Discriminator(nn.Module):
 class UNetGenerator(nn.Module):
     """pix2pix's generator (Isola et al., CVPR 2017): the first row of RPT-GAN's Table 1.
 
-    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W): a U-Net over the
+    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W): a U-Net on the
     source and both poses' heat maps, which halves them until the smaller side is 1, at most eight
-    times. Raises ValueError for sizes that are no multiples of 16. Ours: no dropout, as we want one
-    picture for one pose, and sizes that can't be halved so often are padded with zeros.
+    times. Raises ValueError for sizes that are not multiples of 16. Ours: no dropout, for one
+    picture per pose, and zero padding of sizes that can't be halved that often.
     """
 
     def __init__(self, height: int, width: int, channels: int = 64):
@@ -327,7 +331,7 @@ class UNetGenerator(nn.Module):
         for level, (a, b) in enumerate(pairwise(before)):
             layers = [nn.LeakyReLU(0.2)] if level else []
             layers.append(nn.Conv2d(a, b, 4, stride=2, padding=1))
-            # A map of one pixel has no variance to normalise by.
+            # A one-pixel map has no variance to normalise by.
             norm = 0 < level < levels - 1
             self.down.append(nn.Sequential(*layers, batch_norm(b) if norm else nn.Identity()))
         for level in reversed(range(levels)):
@@ -365,12 +369,12 @@ def twice(maps: Tensor) -> Tensor:
 
 
 def joined(*maps: Tensor) -> Tensor:
-    """Maps (B, C, H, W) as one, channels last, which look-ups are not: else all would be copied."""
+    """Concatenate maps (B, C, H, W) in channels-last format, which sampled maps are not in."""
     return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
 
 
 class RefiningBlock(nn.Module):
-    """Two convolutions whose result is added: (B, C, H, W) to the same; begins as the identity."""
+    """A residual block of two convolutions, (B, C, H, W) to the same; starts as the identity."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -389,7 +393,7 @@ def halving(channels: int) -> nn.Sequential:
 
 
 class Features(NamedTuple):
-    """Features of one picture or pose at three scales; a pose has none at 1/2."""
+    """Features of a picture or pose at three scales; a pose has none at 1/2."""
 
     half: Tensor | None  # (B, C/2, H/2, W/2)
     quarter: Tensor  # (B, C, H/4, W/4)
@@ -397,7 +401,7 @@ class Features(NamedTuple):
 
 
 class SourceEncoder(nn.Module):
-    """The source and the maps of its pose to Features; the pose may be all missing."""
+    """The source and the maps of its pose to Features; the whole pose may be missing."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -427,20 +431,20 @@ class PoseEncoder(nn.Module):
 
 
 class Correspondence(NamedTuple):
-    """Where the target finds the source, at 1/8, 1/4, 1/2 of the size, and flows at 1 as well."""
+    """Where the target finds the source, at 1/8, 1/4 and 1/2 of the size; flows also at 1."""
 
-    attention: Tensor  # (B, h * w, h * w): each target place's shares in the source's, at 1/8
+    attention: Tensor  # (B, h * w, h * w): target positions' weights on source positions, at 1/8
     flows: tuple[Tensor, ...]  # (B, 2, H/s, W/s), in pixels of that scale
-    visibilities: tuple[Tensor, ...]  # (B, 1, H/s, W/s) in [0, 1]: does the source show it?
+    visibilities: tuple[Tensor, ...]  # (B, 1, H/s, W/s) in [0, 1]: whether the source shows it
 
 
 class PoseFlow(nn.Module):
-    """PFL's pose flow, learned without correspondences: Features of source and target pose in.
+    """PFL's pose flow, learned without correspondences, from Features of source and target pose.
 
-    Ours: at 1/8 every place of the target looks at all of the source, and "nowhere". Where it looks
-    on average is the flow, what it does not give to nowhere the visibility; so gradients reach
-    farther than the one pixel of a bilinear look-up. At 1/4 and 1/2 convolutions over the features,
-    warped by the flow so far, add what is missing to both.
+    Ours: at 1/8 every target position attends to all source positions and to "nowhere". The mean
+    attended position gives the flow, the attention not on "nowhere" the visibility; so gradients
+    reach farther than the one pixel of bilinear sampling. At 1/4 and 1/2, convolutions on features
+    warped by the flow so far refine both.
     """
 
     def __init__(self, channels: int):
@@ -461,7 +465,7 @@ class PoseFlow(nn.Module):
 
     def forward(self, source: Features, pose: Features) -> Correspondence:
         query, key = self.query(pose.eighth), self.key(source.eighth)
-        # In bfloat16 a flow of 64 pixels would know only every second half pixel.
+        # In bfloat16 a flow of 64 pixels would be coarser than half a pixel.
         with augment.in_float32(query):
             attention, flow, visibility = self.look(query.float(), key.float())
         flows, visibilities = [flow], [visibility]
@@ -494,11 +498,11 @@ class PoseFlow(nn.Module):
 
 
 class GarmentNet(nn.Module):
-    """PFL's coarse network: where clothing and body parts go and how they look there.
+    """PFL's coarse network: where clothing and body parts go, and how they look there.
 
-    Gives features (B, 3C/2, H/4, W/4), of which `draw` makes a coarse picture, and the logits of
-    the target's part layout (B, PARTS, H/8, W/8), where each part shows the mean of the source's
-    features over it. Ours: without a parser both layouts are learned as the pictures ask for.
+    Returns features (B, 3C/2, H/4, W/4), from which `draw` makes a coarse picture, and the logits
+    of the target's part layout (B, PARTS, H/8, W/8); each part gets the mean of the source's
+    features over it. Ours: without a parser, both layouts are learned from the images alone.
     """
 
     def __init__(self, channels: int):
@@ -531,14 +535,14 @@ class GarmentNet(nn.Module):
         return self.at_quarter(joined(twice(x), pose.quarter, moved)), layout
 
     def draw(self, features: Tensor) -> Tensor:
-        """The coarse picture (B, 3, H/4, W/4) of its features, which only training asks for."""
+        """The coarse picture (B, 3, H/4, W/4) of its features, needed in training only."""
         return torch.tanh(self.picture(features))
 
 
 class SynthesisNet(nn.Module):
     """PFL's fine network: GarmentNet's features and the aligned source to the picture.
 
-    Gives `painted`, `warped` and `trust` of Synthesis; no decoder invents a source's texture.
+    Returns Synthesis's `painted`, `warped` and `trust`; no decoder can invent a source's texture.
     """
 
     def __init__(self, channels: int):
@@ -562,19 +566,19 @@ class SynthesisNet(nn.Module):
 
 
 class Synthesis(NamedTuple):
-    """What the flow generator makes, with all it made on the way."""
+    """The flow generator's output, with all intermediate results."""
 
     image: Tensor  # (B, 3, H, W) in [-1, 1]
     garment: Tensor  # (B, 3C/2, H/4, W/4), GarmentNet's features
-    painted: Tensor  # (B, 3, H, W), SynthesisNet's own
-    warped: Tensor  # (B, 3, H, W), the source moved by the flow
-    trust: Tensor  # (B, 1, H, W) in [0, 1]: the image is the warped source there, else painted
+    painted: Tensor  # (B, 3, H, W), SynthesisNet's own picture
+    warped: Tensor  # (B, 3, H, W), the source warped by the flow
+    trust: Tensor  # (B, 1, H, W) in [0, 1]: weight of the warped source against the painted image
     layout: Tensor  # (B, PARTS, H/8, W/8), logits
     found: Correspondence
 
 
 def painting(image: Tensor) -> Synthesis:
-    """The Synthesis of a picture (B, 3, H, W) that is painted wholly, without any flow."""
+    """The Synthesis of a picture (B, 3, H, W) that is wholly painted, without a flow."""
     still, nothing = torch.zeros_like(image[:, :2]), torch.zeros_like(image[:, :1])
     found = Correspondence(still, (still,) * 4, (nothing,) * 3)
     return Synthesis(image, image, image, image, nothing, nothing, found)
@@ -583,9 +587,9 @@ def painting(image: Tensor) -> Synthesis:
 class FlowGenerator(nn.Module):
     """The generator of Pose Flow Learning: flow, GarmentNet, SynthesisNet.
 
-    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W); the latter may be
-    left out. Raises ValueError for sizes that are no multiples of 16. The paper gives the parts;
-    every size and width is ours. `channels` is the width at a quarter of the size.
+    source (B, 3, H, W), target_pose and source_pose (B, 25, 3) to (B, 3, H, W); source_pose is
+    optional. Raises ValueError for sizes that are not multiples of 16. The paper gives the parts;
+    all sizes and widths are ours. `channels` is the width at a quarter of the size.
     """
 
     def __init__(self, height: int, width: int, channels: int = 64):
@@ -603,7 +607,7 @@ class FlowGenerator(nn.Module):
     def correspondence(
         self, source: Tensor, target_maps: Tensor, source_maps: Tensor
     ) -> tuple[Features, Features, Correspondence]:
-        """Features of source and target pose, and the flow; one source for all is read once."""
+        """Features of source and target pose, and the flow; a shared source is encoded once."""
         features, pose = self.source_encoder(source, source_maps), self.pose_encoder(target_maps)
         features = Features(*(x.expand(len(target_maps), -1, -1, -1) for x in features))
         return features, pose, self.pose_flow(features, pose)
@@ -611,7 +615,7 @@ class FlowGenerator(nn.Module):
     def synthesise_from(
         self, source: Tensor, target_maps: Tensor, source_maps: Tensor
     ) -> Synthesis:
-        """The picture with the flow, the visibility and the rest that explain it."""
+        """The picture, with the flow, the visibility and the other intermediate results."""
         features, pose, found = self.correspondence(source, target_maps, source_maps)
         source = source.expand(len(target_maps), -1, -1, -1)
         garment, layout = self.garment_net(features, pose, found)
@@ -622,7 +626,7 @@ class FlowGenerator(nn.Module):
     def synthesise(
         self, source: Tensor, target_pose: Tensor, source_pose: Tensor | None = None
     ) -> Synthesis:
-        """`synthesise_from` poses; source and source_pose may be one for all target poses."""
+        """`synthesise_from` for poses; all target poses may share one source and source_pose."""
         if source_pose is None:
             source_pose = torch.zeros_like(target_pose[: len(source)])
         return self.synthesise_from(source, *map(self.maps, (target_pose, source_pose)))
@@ -634,10 +638,10 @@ class FlowGenerator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges patches of an image beside its source and both poses: (B, 1, H/8, W/8) logits.
+    """Judges patches of an image, given its source and both poses: logits (B, 1, H/8, W/8).
 
     pix2pix's, with spectral normalisation. Ours: the poses join at a quarter of the size, where
-    their maps (B, 2 * POSE_MAPS, H/4, W/4) are small. Gives its features as well, for matching.
+    their maps (B, 2 * POSE_MAPS, H/4, W/4) are small. Also returns its features, for matching.
     """
 
     def __init__(self, channels: int = 64):
@@ -658,13 +662,13 @@ class PatchDiscriminator(nn.Module):
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Judges an image by frozen features of it, beside those of its source and both poses' maps.
+    """Judges an image by its frozen features, given those of its source and both poses' maps.
 
-    Projected GANs (Sauer et al., NeurIPS 2021): features are mixed across channels and scales by
-    random convolutions that never change, and a small head judges each scale. Ours: the heads are
-    told the source and the poses; features have unit length before they are mixed. Takes features
-    of several images as `mix` gives them, of the source that all have, and maps
-    (B, 2 * POSE_MAPS, H/4, W/4); gives logits (B, 1, h, w) per image and scale.
+    Projected GANs (Sauer et al., NeurIPS 2021): fixed random convolutions mix features across
+    channels and scales, and a small head judges each scale. Ours: the heads are conditioned on
+    source and poses; features have unit length before mixing. Takes `mix`'s features of several
+    images and of their common source, and maps (B, 2 * POSE_MAPS, H/4, W/4); returns logits
+    (B, 1, h, w) per image and scale.
     """
 
     def __init__(self, widths: tuple[int, ...], channels: int = 64):
@@ -677,7 +681,7 @@ class ProjectedDiscriminator(nn.Module):
             for layer, kept in ((mixing, self.across_channels), (spreading, self.across_scales)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
                 kept.append(layer.requires_grad_(False))
-            # The coarsest maps have no place to halve.
+            # The coarsest maps are too small to halve.
             kernel, stride = (4, 2) if place < 2 else (3, 1)
             head = nn.Sequential(
                 spectral_norm(nn.Conv2d(2 * channels + 2 * POSE_MAPS, channels, 3, padding=1)),
@@ -689,7 +693,7 @@ class ProjectedDiscriminator(nn.Module):
             self.heads.append(head)
 
     def mix(self, features: list[Tensor]) -> list[Tensor]:
-        """Unit features mixed across channels, and from the coarsest scale to the finest."""
+        """Mix unit features across channels, and from the coarsest scale to the finest."""
         mixed: list[Tensor] = []
         scales = zip(features, self.across_channels, self.across_scales)
         for found, across, spread in reversed(list(scales)):
@@ -706,7 +710,7 @@ class ProjectedDiscriminator(nn.Module):
         for place, (head, beside) in enumerate(zip(self.heads, source)):
             if maps.shape[-2:] != beside.shape[-2:]:
                 maps = F.adaptive_avg_pool2d(maps, beside.shape[-2:])
-            # What all images have passes the first convolution once.
+            # What all images share passes through the first convolution once.
             of_image, of_told = head[0].weight.tensor_split([beside.shape[1]], dim=1)
             told = torch.cat([beside, maps.to(beside.dtype)], dim=1)
             told = F.conv2d(told, of_told, head[0].bias, padding=1)

@@ -65,7 +65,7 @@ class Prepared:
     labels: np.ndarray  # int64 (N,): class numbers of the training people, -1 for all others
     identities: int  # the number of those classes
     description: dict  # the content of dataset.json
-    parsing: np.ndarray | None = None  # uint8 (N, H, W): part numbers, UNKNOWN_PART where unknown
+    parsing: np.ndarray | None = None  # uint8 (N, H, W): part labels, or UNKNOWN_PART
     starts: tuple[int, ...] = (0,)  # if several sets are mixed, the first picture of each
     shares: tuple[float, ...] = (1.0,)  # and its share in training
 

@@ -69,7 +69,7 @@ class Frame(NamedTuple):
     def cut(self, photo: np.ndarray) -> np.ndarray:
         """What the model sees of a photo uint8 (H, W, 3), with its edges replicated outwards."""
         rows, columns = self.window(photo.shape[:2])
-        # The model's pixels that the window covers, at least one.
+        # How many of the model's pixels the window covers, at least one, and the rest as padding.
         sides = []
         for part, start, length in zip((rows, columns), (self.top, self.left), self.size):
             first, end = (round((at - start) / self.scale) for at in (part.start, part.stop))
@@ -203,7 +203,7 @@ class Shot:
         parts = made.image, made.painted, made.found.flows[3], made.trust
         image, painted, flow, trust = (one.float().cpu() for one in parts)
         carried = carry(self.seen, moved, size)
-        # What is painted continues the colours of what is carried beside it, without a seam.
+        # Adapts the painting's colours to the photo's next to it, so that no seam shows.
         source = pairs.normalise(self.source).expand_as(image)
         seam = warp(source, carried.flow) - image
         painted = (painted + filled(seam, carried.known) + 1) * 127.5

@@ -276,13 +276,14 @@ def train(ctx, resume, **settings) -> None:
     """Train a model on a prepared data set, by default on synthetic people.
 
     Ctrl-C stops after the current step and saves; --resume continues. A CUDA device is used if
-    available. Several GPUs: torchrun --nproc_per_node=8 --no-python -- posegan train ...
+    available, several GPUs with torchrun.
 
     \b
     posegan train
     posegan train --data market1501
     posegan train --data market1501 --resume
     posegan train --data mine --model pretrained
+    torchrun --nproc_per_node=8 --no-python -- posegan train --data market1501
     """
     settings = with_run_and_model(ctx, settings)
     check_run(Path(settings["run"]), resume)
@@ -689,7 +690,7 @@ def write_results(made: Iterator, places: list[tuple[Path, int]], options: dict)
 @device_option
 @overwrite_option
 @click.option(
-    "--json", "json_file", type=FILE, help="Also write the scores, and each pair's, here."
+    "--json", "json_file", type=FILE, help="Also write all scores, and each pair's, to FILE."
 )
 @click.option(
     "--worst",

@@ -26,7 +26,7 @@ IMAGE_SUFFIXES += (".ppm", ".jfif")
 PICTURES = (*IMAGE_SUFFIXES, ".heic", ".heif", ".avif")  # Pillow can't read the last three
 LOSSY = 95  # quality of JPEG and WebP, where Pillow's 75 shows
 SMALLEST = 16  # pixels per side that a photo of a person needs
-UNKNOWN_PART = 255  # in parsing maps: nothing is known of this pixel
+UNKNOWN_PART = 255  # in parsing maps: a pixel without a label
 CSV_HEADER = "name:keypoints_y:keypoints_x"
 SEEN = 0.3  # the score below which a detector has guessed a joint: MMPose's own threshold
 FARTHEST = 1e6  # pixels, for joints and picture sides: larger numbers are no pose
@@ -307,7 +307,7 @@ def read_labels(source: bytes, name: str) -> np.ndarray:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range")
-    if image.mode.startswith("I"):  # 16 bits a pixel: scaled, as Pillow's convert would clip them
+    if image.mode.startswith("I"):  # 16 bits per pixel: scaled, as Pillow's convert would clip
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("pixels of more than 16 bits")

@@ -75,7 +75,7 @@ class Result(NamedTuple):
     scorer: "metrics.Scorer"
     baselines: "dict[str, metrics.Scorer]"
     each: dict[str, list]  # names and scores of each pair
-    extremes: list[tuple]  # the worst and the best pairs, worst first: score, names, pictures
+    extremes: list[tuple]  # worst and best pairs, worst first: score, names, pictures
 
 
 def open_model(

@@ -200,7 +200,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
 
 
-# ------------------------------------------------------------------------------ what is printed
+# ------------------------------------------------------------------------------ printing
 
 
 def silent_process() -> bool:
