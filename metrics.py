@@ -70,7 +70,7 @@ def _band(window: tuple, length: int, dtype: torch.dtype, device: torch.device) 
     of all inputs, 1 in a uniform window.
     """
     taps, sigma = window
-    with torch.inference_mode(False):  # or training could not use it later
+    with torch.inference_mode(False):  # else training could not use it later
         places = torch.arange(length, dtype=torch.float64, device=device)
         offsets = places - places[: length - taps + 1, None] - taps // 2
         weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else 1.0

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
     from posegan import pairs, photo
 
+EXAMPLE = Path(__file__).with_name("examples") / "person.jpg"
 PICTURES_WAITING = 16  # to be written, at most
 SCORED_AT_THE_END = 200  # test pairs: enough to tell a model from the baselines after training
 
@@ -301,8 +302,7 @@ def train(ctx, resume, **settings) -> None:
         return
     run, root, model = (shlex.quote(str(path)) for path in (config.run, config.root, checkpoint))
     if not ended:
-        command = f"posegan train --run {run} --resume"
-        say(f"{checkpoint}: stopped; continue with {command}", err=True)
+        say(f"{checkpoint}: stopped; continue with posegan train --run {run} --resume", err=True)
         ctx.exit(130)
     show_first_scores(config, prepared, checkpoint)
     tested = prepared.path.name  # the first of several data sets
@@ -511,7 +511,7 @@ def generate(source, pose, data, root, count, **options) -> None:
 def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     """Write the people of SOURCE in each POSE; raises at the end if some files can't be used."""
     if source == "example" and not Path(source).is_file():  # ./example is a folder
-        source = str(Path(__file__).with_name("examples") / "person.jpg")
+        source = str(EXAMPLE)
     photos, broken = list_photos(source)
     from posegan import photo, poses
 

@@ -278,6 +278,43 @@ def test_people_with_one_picture_each_make_no_pairs_and_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def with_poses(names: list[str]) -> dict:
+    files = {f"{name}.png": encoded(picture()) for name in names}
+    return files | {f"{name}.json": openpose(body()) for name in names}
+
+
+def test_folders_of_a_split_are_not_people(tmp_path):
+    files = [f"{part}/{p}/{i}" for part in ("train", "test") for p in "ab" for i in range(2)]
+    source = tree(tmp_path / "in", with_poses(files))
+    with fails(
+        "in: test, train: folders of a split, not of people; give one of them, as .*in/test"
+    ):
+        prepared_folder(source, tmp_path / "out")
+    prepared = prepared_folder(source / "test", tmp_path / "out")
+    assert {*prepared.identity} == {"a", "b"}
+
+
+def test_which_folders_are_taken_for_people_is_told_where_it_may_surprise(tmp_path, caplog):
+    files = [f"{p}/{view}/{i}" for p in "ab" for view in ("front", "back") for i in range(2)]
+    source = tree(tmp_path / "in", with_poses(files))
+    prepared_folder(source, tmp_path / "out")
+    assert "in: the people are its folders a, b" in caplog.text
+    shutil.rmtree(source / "b")
+    caplog.clear()
+    prepared_folder(source, tmp_path / "other")
+    assert "in/a: the people are its folders back, front" in caplog.text
+
+
+@pytest.mark.parametrize("above", ["./", "/home/me/in/", "C:\\in\\", "https://host/in/"])
+def test_poses_of_another_machine_find_their_pictures(tmp_path, above):
+    names = [f"{person}/{shot}.png" for person in ("al", "bo") for shot in range(2)]
+    source = tree(tmp_path / "in", {name: encoded(picture(size=(256, 256))) for name in names})
+    called = [above + name.replace("/", "\\" if "\\" in above else "/") for name in names]
+    given = write(tmp_path / "p.json", coco(dict.fromkeys(called, body(200, 100, 20)), (256, 256)))
+    prepared = prepared_folder(source, tmp_path, poses=(str(given),))
+    assert (prepared.poses[..., 2] > 0).any(1).all()
+
+
 @pytest.mark.parametrize("form", ["coco", "csv", "folder"])
 def test_own_folders_take_poses_from_one_file_or_another_folder(tmp_path, form, caplog):
     pose = np.rint(body(200, 100, 20))

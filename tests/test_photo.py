@@ -7,17 +7,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import body, coco, csv_of, encoded, fails, openpose, picture, write
+import torch.nn.functional as F
+from conftest import body, coco, csv_of, encoded, fails, openpose, picture, tree, write
 from PIL import Image
 
 import posegan
 from posegan import body as shapes
 from posegan import demo, features, metrics, models, photo, poses, reid
-from posegan.posegan import list_photos
+from posegan.posegan import EXAMPLE
 
 SIZE = (64, 32)
 
@@ -36,8 +38,7 @@ def someone(
 
 
 def example() -> tuple[np.ndarray, np.ndarray]:
-    file = list_photos("example")[0][0]
-    return poses.read_photo(file), poses.read_pose(file.with_suffix(".json")).joints
+    return poses.read_photo(EXAMPLE), poses.read_pose(EXAMPLE.with_suffix(".json")).joints
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -326,12 +327,64 @@ def test_a_crop_chooses_of_several_people(tmp_path, caplog):
         assert np.allclose(own, body(90, 30, 8), atol=1e-4)
 
 
+def test_a_photos_stored_pose_serves_it_as_a_target_too(tmp_path):
+    for name, size in (("a.png", (90, 60)), ("b.png", (180, 120))):
+        Image.fromarray(picture(size=size)).save(tmp_path / name)
+    write(tmp_path / "b.json", openpose(body(150, 60, 20)))
+    (found,) = photo.read_targets(tmp_path / "b.png").found
+    assert np.allclose(found.at((180, 120)), body(150, 60, 20), atol=1e-3)
+    assert np.allclose(found.at((90, 60))[:, :2], body(75, 29.75, 9.75)[:, :2], atol=1e-3)
+    own, _ = photo.own_pose(tmp_path / "b.png", picture(size=(180, 120)))
+    assert np.allclose(own, body(150, 60, 20), atol=1e-3)
+    write(tmp_path / "b.json", "{}")
+    with fails(r"b.json: neither .*taken for the pose of .*b.png; --source-pose overrides"):
+        photo.own_pose(tmp_path / "b.png", picture(size=(180, 120)))
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path):
+    tree(tmp_path, {f"{number}.json": openpose(body()) for number in range(12)})
+    assert photo.read_targets(tmp_path).names == [str(number) for number in range(12)]
+
+
+def test_of_a_file_of_many_poses_each_photo_gets_its_own(tmp_path):
+    given = write(tmp_path / "all.json", coco({"x/a.jpg": body(), "b.png": body(80)}, (128, 64)))
+    for name, height in (("a.png", 100), ("b.jpg", 80)):
+        own, _ = photo.own_pose(tmp_path / name, picture(size=(128, 64)), given)
+        assert np.allclose(own[2], body(height)[2], atol=1e-3)
+    with fails("all.json: 2 poses; choose one"):
+        photo.own_pose(tmp_path / "c.png", picture(size=(128, 64)), given)
+
+
+@pytest.mark.parametrize("harm", ["fractions", "far", "one place", "head"])
+def test_joints_of_programs_are_checked_as_those_of_files(harm):
+    joints = body().copy()
+    if harm == "fractions":
+        joints[:, :2] /= (64, 128)
+    elif harm == "far":
+        joints[:, :2] += 500
+    elif harm == "one place":
+        joints[:, :2] = 20 + joints[:, :2] * 1e-3
+    else:
+        joints[2:15] = joints[19:] = 0
+    model = photo.Model(SimpleNamespace(height=128, width=64))
+    with fails("^source_pose: "):
+        model(torch.zeros(3, 128, 64, dtype=torch.uint8), "walk", source_pose=joints)
+
+
+def test_the_margin_of_a_person_is_that_of_whole_windows():
+    person = torch.rand(1, 1, 150, 60)
+    around, _ = shapes.surroundings(person, body(120, 30, 10))
+    whole = F.max_pool2d(person, 5, 1, 2)
+    whole = F.avg_pool2d(whole, 5, 1, 2, count_include_pad=False)
+    assert torch.allclose(around, whole, atol=1e-6)
+
+
 def test_a_pose_of_a_picture_of_another_shape_is_told(tmp_path):
     picture = someone()[0]
     for size, told in ((picture.shape[:2], False), (picture.shape[1::-1], True)):
         given = write(tmp_path / "a.json", coco({"a": body()}, size))
         note = photo.own_pose(None, picture, given)[1]
-        assert ("a picture {}x{}, not {}x{} (".format(*size, *picture.shape) in note) == told
+        assert ("a picture of {}x{}, not {}x{} (".format(*size, *picture.shape) in note) == told
 
 
 def test_a_pose_of_a_lying_picture_is_not_made_slim():
@@ -382,11 +435,12 @@ def test_targets_that_are_none_say_so(tmp_path):
         photo.read_targets(tmp_path)
 
 
-def test_a_motion_of_the_working_folders_own_goes_first(tmp_path, monkeypatch):
+def test_a_folder_called_like_a_motion_is_named_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert not photo.read_targets("walk").found
     write(tmp_path / "walk" / "a.json", openpose(body()))
-    assert photo.read_targets("walk").names == ["a"]
+    assert not photo.read_targets("walk").found  # as the folder of the last run's results
+    assert photo.read_targets("./walk").names == ["a"]
 
 
 # ------------------------------------------------------------------------------ re-identification
@@ -462,7 +516,7 @@ def test_the_names_for_python_are_there_wherever_posegan_is_imported(tmp_path):
 
 
 def test_the_example_is_small_and_shows_a_person():
-    files = list(list_photos("example")[0][0].parent.iterdir())
+    files = list(EXAMPLE.parent.iterdir())
     assert sum(file.stat().st_size for file in files) < 100_000
     image, own = example()
     assert photo.within(own, image.shape[:2])[:, 2].sum() >= 18
@@ -520,7 +574,7 @@ JOINTS = np.ones((25, 3)) * np.arange(1, 26)[:, None]
     "given", [JOINTS[:17], JOINTS * np.nan, JOINTS * 0, JOINTS * 1e9, JOINTS * 0 + 9, "x", [1]]
 )
 def test_what_are_no_joints_is_one_line(given):
-    with fails("pose: not BODY_25 joints"):
+    with fails("pose: (not BODY_25 joints|all its joints are in one place)"):
         photo.as_joints(given, "pose")
 
 

@@ -20,7 +20,7 @@ from conftest import (
     tree,
     write,
 )
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from posegan import demo, poses
 
@@ -96,6 +96,31 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(kind):
     assert np.array_equal(
         image, np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None].repeat(3, 2)
     )
+
+
+def test_a_photos_colours_become_srgb_and_a_datas_stay(tmp_path):
+    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = picture(size=(32, 32))
+    for name, profile in (("damaged", b"no profile"), ("lab", wide), ("srgb", srgb)):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(pixels).save(path, icc_profile=profile)
+        assert np.array_equal(poses.read_photo(path), pixels), name
+    path = tmp_path / "turned.png"
+    Image.fromarray(pixels).save(path, icc_profile=turned_profile(srgb))
+    assert np.array_equal(poses.read_image(path, "turned"), pixels)
+    assert np.abs(poses.read_photo(path).astype(int) - pixels[..., [1, 0, 2]]).max() <= 2
+
+
+def turned_profile(srgb: bytes) -> bytes:
+    """sRGB with red and green exchanged, under another name."""
+    content = bytearray(srgb.replace(b"sRGB", b"sGRB").replace(b"s\0R\0G\0B", b"s\0G\0R\0B"))
+    tags = {}
+    for place in range(132, 132 + 12 * int.from_bytes(content[128:132], "big"), 12):
+        tags[bytes(content[place : place + 4])] = place + 4
+    red, green = (slice(tags[name], tags[name] + 8) for name in (b"rXYZ", b"gXYZ"))
+    content[red], content[green] = content[green], content[red]
+    return bytes(content)
 
 
 def test_grey_palette_and_bilevel_pictures_become_rgb():
@@ -260,6 +285,9 @@ def test_keypoint_scale_fractions_are_scaled_to_the_picture(tmp_path, low):
     read = poses.read_pose(path, person=2)
     assert np.allclose(read.at((128, 64)), pose, atol=1e-4)
     assert np.allclose(read.at((255, 127))[:, :2], pose[:, :2] * 2, atol=1e-3)
+    scaled[4, :2] = (-0.1, 1.2) if low == 0 else (-1.1, 1.1)  # outside the picture
+    read = poses.read_pose(write(tmp_path / "b.json", openpose(scaled)))
+    assert np.allclose(read.at((128, 64))[5:], pose[5:], atol=1e-4)
 
 
 def detected(pose: np.ndarray, kind: str) -> str:
@@ -302,6 +330,49 @@ def test_what_detectors_write_gives_the_same_joints(tmp_path, kind):
     assert np.allclose(read.at((128, 64)), pose, atol=1e-3)
 
 
+def test_a_joint_that_a_detector_only_guessed_is_missing(tmp_path):
+    joints = body()[list(poses.COCO17)].astype(float)
+    scores = [0.9] * 11 + [0.03] * 6
+    person = {"keypoints": joints[:, :2].tolist(), "keypoint_scores": scores}
+    read = poses.read_pose(write(tmp_path / "a.json", json.dumps([person]))).joints
+    assert not read[9:15].any()
+    assert (read[[0, 2, 5], 2] > 0.8).all()
+    person["keypoints"] = joints.tolist()
+    with fails("b.json: its joints are 3-D; give the 2-D ones"):
+        poses.read_pose(write(tmp_path / "b.json", json.dumps([person])))
+
+
+@pytest.mark.parametrize("more", [0, 9, 116, 119])
+def test_coco_joints_come_in_the_order_that_the_file_names(tmp_path, more):
+    """As annotators write them: mirrored names, boxes of other things, joints of whole bodies."""
+    content = json.loads(coco({"a": body()}, (128, 64)))
+    place, names = list(poses.COCO17), [poses.JOINTS[joint] for joint in poses.COCO17]
+    wanted = poses.read_pose(write(tmp_path / "a.json", json.dumps(content))).joints
+    order = [place.index(poses.FLIP[joint]) for joint in place]
+    person = content["annotations"][0]
+    joints = np.reshape(person["keypoints"], (17, 3))
+    person["keypoints"] = [*joints[order].ravel().tolist(), *[1] * 3 * more]
+    content["annotations"].append({"image_id": 0, "bbox": [1, 2, 3, 4]})
+    listed = [names[one].replace("_", " ").title() for one in order] + ["toe"] * more
+    content["categories"] = [{"name": "bag"}, {"name": "person", "keypoints": listed}]
+    read = poses.read_pose(write(tmp_path / "b.json", json.dumps(content))).joints
+    assert np.array_equal(read, wanted)
+    content["categories"][1]["keypoints"][4] = "thorax"
+    with fails("c.json: its joints are not COCO's; export COCO's 17"):
+        poses.read_pose(write(tmp_path / "c.json", json.dumps(content)))
+
+
+def test_openpose_files_of_other_programs_know_their_canvas(tmp_path):
+    content = json.loads(openpose(body()))
+    content["people"].append({"pose_keypoints_2d": []})  # of whom only hands were found
+    for number, written in enumerate((content, [content])):
+        content |= {"canvas_height": 256, "canvas_width": 128}
+        path = write(tmp_path / f"{number}.json", json.dumps(written))
+        pose = poses.read_pose(path)
+        assert (pose.size, len(pose.people)) == ((256, 128), 1)
+        assert np.allclose(pose.at((512, 256))[:, :2], body()[:, :2] * 2 + 0.5, atol=1e-3)
+
+
 def test_openpose_of_18_and_25_joints_and_the_csv_agree(tmp_path):
     pose = poses.from_coco18(body().round()[list(poses.COCO18)])
     pose[:, 2] = pose[:, 2] > 0
@@ -332,11 +403,11 @@ def test_one_of_several_people_is_chosen(tmp_path):
 BAD_JSON = {
     "not valid JSON; give": "{people",
     "no people in it; give": json.dumps({"people": []}),
-    "a person has 24 numbers, 75, 54 or 51 are needed; write": openpose(np.ones((8, 3))),
+    "a person has 24 numbers, 75, 54 or 51 are needed; export": openpose(np.ones((8, 3))),
     "a joint is not finite, or beyond": openpose(np.full((25, 3), np.nan)),
     "all its joints are missing; give": openpose(np.zeros((25, 3))),
     "shows only a head; give": openpose(body() * (np.arange(25) < 2)[:, None]),
-    "neither OpenPose nor COCO keypoints; give": json.dumps({"people": [[1, 2]]}),
+    "neither OpenPose nor COCO keypoints; export": json.dumps({"people": [[1, 2]]}),
     "neither OpenPose nor COCO keypoints;": json.dumps({"people": [{"pose_keypoints_2d": 3}]}),
     "neither OpenPose nor COCO key": openpose(body()).replace("[{", "[{}, {"),
     "neither OpenPose nor COCO": json.dumps({"people": [{"pose_keypoints": ["a"] * 75}]}),
