@@ -450,8 +450,8 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     "--source-pose",
     type=PATH,
     metavar="FILE",
-    help="The person's pose in SOURCE.  [default: NAME.json or NAME_keypoints.json next to "
-    "SOURCE, else found by Keypoint R-CNN]",
+    help="The pose of the person in SOURCE, or a file of many, named like their photos.  [default: "
+    "NAME.json or NAME_keypoints.json next to SOURCE, else found by Keypoint R-CNN]",
 )
 @click.option(
     "--crop",
