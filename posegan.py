@@ -22,7 +22,6 @@ files        archives, outputs, file names
 recipes      the settings of a run, and their defaults
 """
 
-import itertools
 import logging
 import os
 import shlex
@@ -766,9 +765,8 @@ def check_score_options(context: click.Context) -> None:
     from posegan.poses import IMAGE_SUFFIXES
 
     folders = [options[name] for name in ("generated", "target", "source", "reference")]
-    for one, other in itertools.combinations(filter(None, folders[:3]), 2):
-        if one.samefile(other):
-            raise click.UsageError(f"{one} and {other} are the same folder; give two")
+    if options["generated"] and folders[0].samefile(folders[1]):
+        say("--generated and --target are the same folder", err=True)
     read = dict.fromkeys(folders, IMAGE_SUFFIXES) | {options["checkpoint"]: ()}
     read |= dict.fromkeys(options["poses"], (".json", ".csv"))
     if options["worst"]:

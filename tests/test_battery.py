@@ -226,11 +226,13 @@ JSON_PLACES = {
     "prepare": ("posed", "pose.json", {"poses.csv": "pose.json"}),
     "beside": ("prepare", "people/bo/1.json", {}),
 }
+# What is no pose file, or shows nobody, as pictures of a data set may.
+NOBODY = ("fifo", "folder", "link", "coco nothing", "list", "no points", "detected")
 JSON_CASES = {
     f"{place}-{way}": Case(command, harmed(file, harm), Path(file).name, changes)
     for place, (command, file, changes) in JSON_PLACES.items()
     for way, harm in BAD_JSON.items()
-    if not (place == "beside" and way in ("fifo", "folder", "link", "coco nothing", "list"))
+    if not (place == "beside" and way in NOBODY)
 }
 
 

@@ -189,8 +189,6 @@ LINES = [
     *((f"{FOLDERS} --worst {n}", 2, "'--worst'") for n in ("0", "101", BIG)),
     (f"{FOLDERS} --scores beauty", 2, "beauty: choose from"),
     (f"{FOLDERS} --scores ssim_gfla", 1, "ssim_gfla is unavailable"),
-    ("score --generated real --target real/../real", 2, "the same folder; give two"),
-    (f"{FOLDERS} --source made", 2, "made and made are the same folder"),
     (f"{FOLDERS} --json made", 2, "'made' is a directory"),
     (f"{FOLDERS} --json worst.png --worst 2", 1, "would overwrite worst.png; choose another"),
     ("score --generated none --target real", 2, "'none' does not exist"),
