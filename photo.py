@@ -579,29 +579,30 @@ def load(checkpoint: str | Path | None = None, device: str = "auto") -> Model:
     Raises ClickException if there is none, or for a device that this machine lacks.
     """
     path = checkpoints.default_checkpoint() if checkpoint is None else Path(checkpoint)
-    return Model(checkpoints.load_generator(path, checkpoints.pick_device(device)), finder(device))
+    return Model(checkpoints.load_generator(path, checkpoints.pick_device(device)), Finder(device))
 
 
-def finder(device: str, weights: str | None = None) -> Callable:
+class Finder:
     """A person detector for photos, Keypoint R-CNN, whose weights are downloaded on first use.
 
     Raises ClickException if `weights` is given and does not hold its weights.
     """
-    find = partial(features.find_poses, weights=weights, device=checkpoints.pick_device(device))
-    failed: list[ClickException] = []
-    if weights:
-        find([])
 
-    def find_once(images: list[np.ndarray]) -> np.ndarray:
-        if failed:  # try the download only once
-            raise failed[0]
+    def __init__(self, device: str, weights: str | None = None):
+        device = checkpoints.pick_device(device)
+        self.find = partial(features.find_poses, weights=weights, device=device)
+        self.failed: ClickException | None = None
+        if weights:
+            self.find([])
+
+    def __call__(self, images: list[np.ndarray]) -> np.ndarray:
+        if self.failed:  # try the download only once
+            raise self.failed
         try:
-            return find(images)
+            return self.find(images)
         except ClickException as error:
-            failed.append(error)
+            self.failed = error
             raise
-
-    return find_once
 
 
 def score(

@@ -514,7 +514,7 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     photos, broken = list_photos(source)
     from posegan import photo, poses
 
-    find = photo.finder(options["device"], options["pose_weights"])
+    find = photo.Finder(options["device"], options["pose_weights"])
     targets = [photo.read_targets(one, find, options["person"]) for one in pose]
     places = output_paths(photos, targets, options)
     context = click.get_current_context()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pickle
 import re
 import subprocess
 import sys
@@ -609,6 +610,12 @@ def test_what_is_no_box_is_one_line(crop):
         photo.as_crop(crop)
 
 
+def test_a_model_can_be_sent_to_another_process(model):
+    sent = pickle.loads(pickle.dumps(photo.Model(model.generator, photo.Finder("cpu"))))
+    given = EXAMPLE, EXAMPLE.with_suffix(".json")
+    assert np.array_equal(sent(*given), model(*given))
+
+
 def test_weights_that_cant_be_fetched_are_asked_for_once(monkeypatch):
     asked = []
 
@@ -617,7 +624,7 @@ def test_weights_that_cant_be_fetched_are_asked_for_once(monkeypatch):
         raise poses.BadInput("weights", "can't be fetched", "give them")
 
     monkeypatch.setattr(features, "find_poses", fetch)
-    find = photo.finder("cpu")
+    find = photo.Finder("cpu")
     for _ in range(3):
         with fails("weights: can't be fetched"):
             find([picture()])
