@@ -30,8 +30,9 @@ TEST_PAIRS = 12_000  # at most: the published choice
 DEMO_TEST_PAIRS = 1_000
 TEST_SHARE = 0.1  # of the people, if no split is published
 PREVIEW_PAIRS = 16
-SPLITS = {"train", "val", "valid", "test", "query", "gallery", "bounding_box_train"}
-SPLITS |= {"bounding_box_test"}  # the folders of others' data sets, which are no people
+# The folders of others' data sets, which are no people.
+SPLITS = {"train", "val", "valid", "test", "query", "gallery"}
+SPLITS |= {"bounding_box_train", "bounding_box_test"}
 FEWEST_JOINTS = 4  # joints a pose needs to be paired, if no rule is published
 # Height, width; all others are 256x256. The demo's is the smallest size at which people are
 # recognisable, and a CPU trains on it in minutes.
@@ -216,9 +217,10 @@ def _identities(place: Path, names: list[str], above: str) -> list[str]:
     alone = PurePosixPath(above).name or place.resolve().stem
     found = [one[0] if len(one) > 1 else alone for one in parts]
     people = sorted({*found})
-    if {*people} <= SPLITS:
+    if max(map(len, parts)) > 1 and {one.lower() for one in people} <= SPLITS:
         problem = f"{', '.join(people)}: folders of a split, not of people"
-        raise BadInput(place, problem, f"give one of them, as {place / above / people[0]}")
+        remedy = f"give one of them, as {place / above / people[0]}"
+        raise BadInput(place, problem, remedy if place.is_dir() else "unpack it; give one of them")
     if above or max(map(len, parts)) > 2:
         shown = ", ".join(people[:3]) + ", ..." * (len(people) > 3)
         log.warning("%s: the people are its folders %s", place / above, shown)

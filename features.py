@@ -180,7 +180,7 @@ def read_state_dict(path: Path) -> dict:
         raise BadInput(path, f"can't be read ({error.strerror})", "check the file") from None
     except Exception:  # zip, pickle, EOF, runtime errors: anything that bad bytes provoke
         problem = "damaged, or not a PyTorch file of plain tensors"
-        remedy = "use another copy, or the run's previous.pt"
+        remedy = "use another copy; of a run, its previous.pt"
         raise BadInput(path, problem, remedy) from None
     if not isinstance(state, dict):
         raise BadInput(path, "not a state dict", "save a model's state_dict()")

@@ -22,7 +22,8 @@ from posegan.features import find_poses, inception_2015, inception_imagenet, pat
 from posegan.poses import COCO17, COCO18, JOINTS, MID_HIP, NECK
 
 LEVELS = 255.0  # the range of an image, in grey levels
-CPU_PIXELS = 2**16  # pixels scored at once: what fits in the cache
+BLOCK = 24  # outputs per matrix product: few enough that little is multiplied by zero
+CPU_PIXELS = 2**14  # pixels scored at once: what fits in the cache
 ACCELERATOR_PIXELS = 2**20  # the same elsewhere: bounds the memory to about 1 GB
 SMALLEST_RANGE = 1e-2  # grey levels; the data range assigned to a constant image
 INCEPTION_SIZE = 299
@@ -65,17 +66,23 @@ SMALLEST_SIDES = {  # pixels per side: the window must fit, for MS-SSIM at the f
 
 
 @cache
-def _band(window: tuple, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A window (taps, sigma) slid along `length` pixels, as a matrix: for every output the weights
-    of all inputs, 1 in a uniform window.
+def _bands(
+    window: tuple, length: int, block: int, dtype: torch.dtype, device: torch.device
+) -> list[tuple[slice, Tensor]]:
+    """A window (taps, sigma) slid along `length` pixels, as matrix products: for every `block`
+    outputs, the inputs they read and the weights (outputs, inputs), 1 in a uniform window.
     """
     taps, sigma = window
-    with torch.inference_mode(False):  # else training could not use it later
+    with torch.inference_mode(False):  # else training could not use them later
         places = torch.arange(length, dtype=torch.float64, device=device)
-        offsets = places - places[: length - taps + 1, None] - taps // 2
+        count = length - taps + 1
+        offsets = places - places[:count, None] - taps // 2  # (count, length)
         weights = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else 1.0
         band = weights * (offsets.abs() <= taps // 2)
-        return (band / band[0].sum() if sigma else band).to(dtype)
+        band = (band / band[0].sum() if sigma else band).to(dtype)
+        spans = [(start, min(start + block, count)) for start in range(0, count, block)]
+        inputs = [slice(start, end + taps - 1) for start, end in spans]
+        return [(read, band[slice(*span), read].contiguous()) for span, read in zip(spans, inputs)]
 
 
 def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
@@ -85,11 +92,16 @@ def _sums(x: Tensor, y: Tensor, recipe: Recipe) -> Tensor:
     difference need four planes where x and y need five, and make SSIM(x, x) exactly 1.
     """
     H, W = x.shape[0], x.shape[3]
-    rows, columns = (_band(recipe[:2], size, x.dtype, x.device) for size in (H, W))
+    # One product on accelerators, and with gradients, which overlapping blocks slow down.
+    whole = torch.is_grad_enabled() or x.device.type != "cpu"
+    block = max(H, W) if whole else BLOCK
+    rows, columns = (_bands(recipe[:2], size, block, x.dtype, x.device) for size in (H, W))
     total, difference = x + y, x - y
     planes = torch.stack([total, difference, total.square(), difference.square()], dim=1)
-    narrow = planes.view(-1, W) @ columns.T  # (H * 4 * B * 3, W')
-    sums = rows @ narrow.view(H, -1)  # (H', 4 * B * 3 * W')
+    lines = planes.reshape(-1, W)  # (H * 4 * B * 3, W)
+    narrow = torch.cat([lines[:, inputs] @ band.T for inputs, band in columns], dim=1)
+    heights = narrow.view(H, -1)  # (H, 4 * B * 3 * W')
+    sums = torch.cat([band @ heights[inputs] for inputs, band in rows])
     return sums.view(len(sums), 2, 2, *x.shape[1:3], narrow.shape[1])
 
 

@@ -434,7 +434,7 @@ def in_batches(pictures: "Collection[Path | np.ndarray]") -> "Iterator[Tensor]":
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in poses.visible(folder, poses.PICTURES):
+    for path in poses.visible(folder, poses.IMAGE_SUFFIXES):
         first = files.setdefault(poses.stem(path.name), path)
         if first != path:
             problem = f"{first.name} and {path.name} have the same name"

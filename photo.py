@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -266,8 +266,8 @@ def read_targets(
     Raises ClickException if there is no usable pose.
     """
     path, files, targets = Path(pose), [pose], Targets([], [], [])
-    if str(pose) in demo.MOTIONS and not path.is_file():  # ./walk is a folder
-        return Targets([str(pose)] * demo.MOTION_FRAMES, [], [])
+    if pose in demo.MOTIONS and not path.is_file():  # ./walk is a folder, and so is Path("walk")
+        return Targets([pose] * demo.MOTION_FRAMES, [], [])
     if not (path.exists() or poses.split_name(str(pose))[1]):
         remedy = f"check the path, or name a motion: {', '.join(demo.MOTIONS)}"
         raise BadInput(pose, "no such file", remedy)
@@ -298,7 +298,19 @@ def read_target(file: str | Path, find: Callable | None, person: int | None) -> 
     if not (stored := beside(Path(file))):
         return poses.read_pose(file, find, person)
     size = poses.image_size(Path(file))
-    return poses.Pose(poses.read_pose(stored, None, person).at(size), size)
+    with found_for(Path(file)):
+        return poses.Pose(poses.read_pose(stored, None, person, False, str(file)).at(size), size)
+
+
+@contextmanager
+def found_for(photo: Path | None) -> Iterator[None]:
+    """Make errors say that a file was taken for the pose of a photo, unless there is none."""
+    try:
+        yield
+    except ClickException as error:
+        if photo:
+            error.message += f" (taken for the pose of {photo}; rename it if it is not)"
+        raise
 
 
 def own_pose(
@@ -315,13 +327,9 @@ def own_pose(
     """
     found = None if given or not photo else beside(photo)
     if given or found:
-        try:
+        with found_for(photo if found else None):
             own, note = read_own(given or found, picture.shape[:2], find, person, crop, photo)
             check_own(own, picture.shape[:2], given or found, photo)
-        except ClickException as error:
-            if found:
-                error.message += f" (it was taken for the pose of {photo}; --source-pose overrides)"
-            raise
         return own, note
     if not find:
         return None, "no pose given for the person"
@@ -556,10 +564,12 @@ def as_joints(pose: np.ndarray | Tensor, name: str) -> np.ndarray:
     return joints
 
 
-def read_photo(photo: Photo) -> np.ndarray:
-    """A photo as `Model` takes it, as uint8 (H, W, 3). Raises ClickException for anything else."""
+def read_photo(photo: Photo, convert: bool = True) -> np.ndarray:
+    """A photo as `Model` takes it, as uint8 (H, W, 3), `convert`ed to sRGB. Raises ClickException
+    for anything else.
+    """
     if isinstance(photo, str | Path):
-        return poses.read_photo(Path(photo))
+        return poses.read_photo(Path(photo), convert)
     problem, remedy = type(photo).__name__, "give a file, a PIL picture or a uint8 tensor (3, H, W)"
     if isinstance(photo, Tensor):
         if photo.dtype == torch.uint8 and photo.ndim == 3 and len(photo) == 3:
@@ -567,7 +577,7 @@ def read_photo(photo: Photo) -> np.ndarray:
         problem = f"a tensor {photo.dtype} {tuple(photo.shape)}"
     elif isinstance(photo, Image.Image):
         try:
-            return poses.large_enough(poses.upright(photo, convert=True), "photo")
+            return poses.large_enough(poses.upright(photo, convert), "photo")
         except (ValueError, OSError) as error:
             problem = f"a picture that can't be used ({error})"
     raise BadInput("photo", problem, remedy)
@@ -619,11 +629,13 @@ def score(
     """
     sides = []
     for side in (generated, target):
-        pictures = [read_photo(one) for one in (side if isinstance(side, list | tuple) else [side])]
+        side = side if isinstance(side, list | tuple) else [side]
+        pictures = [read_photo(one, convert=False) for one in side]  # scores are of what is stored
         if len({one.shape for one in pictures}) != 1:
             raise BadInput("pictures", "none, or of several sizes", "give some of one size")
         sides.append(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
-    pose = None if pose is None else torch.as_tensor(pose)
+    with suppress(TypeError):  # else it has no shape, which is told
+        pose = None if pose is None else torch.as_tensor(pose)
     found = metrics.scores(*sides, pose, [names] if isinstance(names, str) else names)
     if not found:
         raise BadInput("names", "none can be computed", "give poses, or larger pictures")

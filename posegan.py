@@ -388,7 +388,8 @@ def with_run_and_model(ctx: click.Context, settings: dict) -> dict:
     """
     names = [part.partition(":")[0] for part in settings["data"].split(",")]
     model = settings["model"] or recipes.RECIPE["model"]
-    whose = Path(model).parent.name if Path(model).name == "latest.pt" else Path(model).stem
+    own = Path(model).name == "latest.pt"
+    whose = Path(model).absolute().parent.name if own else Path(model).stem
     settings["run"] = settings["run"] or f"runs/{'+'.join(names)}-{whose}"
     if model in recipes.MODELS:
         return settings
@@ -477,9 +478,10 @@ def generate(source, pose, data, root, count, **options) -> None:
     """Show the person of SOURCE in each POSE.
 
     SOURCE is a photo, a folder of photos, or "example". POSE is a motion (walk, run, turn, wave,
-    stretch, sit), a pose file (OpenPose, COCO or a detector's JSON; a keypoint CSV, where FILE:NAME
-    selects a row), another photo, whose pose is detected, or a folder of these. Poses from other
-    pictures are fitted to the person's size and place; a motion or a folder is fitted as a whole.
+    stretch, sit; a folder of that name is ./walk), a pose file (OpenPose, COCO or a detector's
+    JSON; a keypoint CSV, where FILE:NAME selects a row), another photo, whose pose is detected, or
+    a folder of these. Poses from other pictures are fitted to the person's size and place; a motion
+    or a folder is fitted as a whole.
 
     With --data, the training people of a prepared data set are shown in new poses and written to
     --out in Market-1501's layout, with a manifest.csv; run it again to continue.
@@ -520,7 +522,7 @@ def move_people(source: str, pose: tuple[str, ...], options: dict) -> None:
     context = click.get_current_context()
     if all(count == 1 for _, count in places):
         refuse(context, ("fps",), "there is no animation")
-    if not all(one.found for one in targets):
+    if not any(one.found for one in targets):
         refuse(context, ("no_fit",), "motions are always fitted")
     if len(photos) > 1 and options["source_pose"]:
         file, row = poses.split_name(options["source_pose"])

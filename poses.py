@@ -211,43 +211,39 @@ def in_order(path: Path) -> list:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
-def read_image(source: Path | bytes, name: str) -> np.ndarray:
-    """Read a picture of any kind, upright, as uint8 (H, W, 3); RGBA is composed over white.
+def read_image(source: Path | bytes, name: str, convert: bool = False) -> np.ndarray:
+    """Read a picture of any kind, upright, as uint8 (H, W, 3); RGBA is composed over white, colours
+    are as stored, or with `convert` sRGB's.
 
     Raises ClickException, which calls the picture `name`, if it can't be read.
     """
     with _opened(source, name) as image:
-        return upright(image)
+        return upright(image, convert)
 
 
 def upright(image: Image.Image, convert: bool = False) -> np.ndarray:
-    """The pixels of an open picture, uint8 (H, W, 3); `convert` its colours to sRGB.
-
-    Raises ValueError or OSError.
-    """
+    """What `read_image` makes of an open picture. Raises ValueError or OSError."""
     image.load()
     with suppress(Exception):  # EXIF may be damaged while the pixels are intact
         image = ImageOps.exif_transpose(image)
-    if convert and image.mode in ("RGB", "CMYK") and image.info.get("icc_profile"):
-        image = _in_srgb(image)
-    return np.asarray(_to_rgb(image))
+    profile = image.info.get("icc_profile") if convert else None
+    image = image if profile and image.mode == "CMYK" else _to_rgb(image)
+    return np.asarray(_to_rgb(_in_srgb(image, profile) if profile else image))
 
 
-def _in_srgb(image: Image.Image) -> Image.Image:
+def _in_srgb(image: Image.Image, content: bytes) -> Image.Image:
     # Phones save wider colours, which look pale without their profile.
     with suppress(ImageCms.PyCMSError, OSError):
-        profile = ImageCms.ImageCmsProfile(BytesIO(image.info["icc_profile"]))
+        profile = ImageCms.ImageCmsProfile(BytesIO(content))
         if "sRGB" not in ImageCms.getProfileDescription(profile):
             srgb = ImageCms.createProfile("sRGB")
             return ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
     return image
 
 
-def read_photo(file: Path) -> np.ndarray:
+def read_photo(file: Path, convert: bool = True) -> np.ndarray:
     """A photo of a person, uint8 (H, W, 3) in sRGB. Raises ClickException, also if it is tiny."""
-    with _opened(file, str(file)) as image:
-        picture = upright(image, convert=True)
-    return large_enough(picture, file)
+    return large_enough(read_image(file, str(file), convert), file)
 
 
 def large_enough(picture: np.ndarray, name: object) -> np.ndarray:
@@ -461,9 +457,10 @@ def read_pose(
             raise BadInput(path, "no person found in it", "give the pose as JSON")
     else:
         every = read_poses(file, chosen or bool(person))
-        alike = [one for one in every if called and stem(Path(one).name) == stem(called)]
-        only = alike[0] if len(alike) == 1 and not name else name
-        pose = _choose_pose(every, file, composed(only))
+        if called and not name and len(every) > 1:
+            alike = [one for one in every if stem(Path(one).name) == stem(called)]
+            name = alike[0] if len(alike) == 1 else "" if alike else called
+        pose = _choose_pose(every, file, composed(name))
     if pose is MISSING:
         raise BadInput(path, "no people in it", "give the pose of a picture that shows a person")
     if person and len(pose.people) > 1:
@@ -601,7 +598,7 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
 
 
 def _size(content: dict, prefix: str) -> tuple[int, int] | None:
-    size = tuple(int(content.get(prefix + side, 0)) for side in ("height", "width"))
+    size = tuple(int(content.get(prefix + side) or 0) for side in ("height", "width"))
     if not 0 <= min(size) <= max(size) <= FARTHEST:
         raise ValueError
     return size if all(size) else None
@@ -614,12 +611,14 @@ def _order(content: dict | list, file: Path | str) -> list[int] | None:
     kinds = content.get("categories") or [content.get("meta_info") or {}]
     lists = (one.get("keypoints") or one.get("keypoint_id2name") for one in kinds)
     names = next(filter(None, lists), [])
-    names = names.values() if isinstance(names, dict) else names
+    names = [names[key] for key in sorted(names, key=int)] if isinstance(names, dict) else names
     names = [re.sub("[ -]", "_", str(name)).lower() for name in names]
     order = [names.index(JOINTS[place]) for place in COCO17 if JOINTS[place] in names]
-    if 0 < len(order) < len(COCO17):
+    if names == [*JOINTS] or len(order) < 2:  # OpenPose's, or under unknown names
+        return None
+    if len(order) < len(COCO17):
         raise BadInput(file, "its joints are not COCO's", "export COCO's 17 or OpenPose's")
-    return order or None
+    return order
 
 
 def _points(person: dict) -> list | dict:
@@ -634,9 +633,9 @@ def _joints(person: dict, file: Path | str, order: list[int] | None) -> np.ndarr
         found = np.any([points["x"], points["y"]], 0)
         points = np.column_stack([points["x"], points["y"], sure * found])
     elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose: guesses have a low score
-        sure = np.ones(len(points)) if scores is None else _numbers(scores)
+        sure = _numbers(scores) if scores else np.ones(len(points))
         points = np.column_stack([points, sure * (sure >= SEEN)])
-    elif points and scores and np.shape(points[0]) == (3,):
+    elif points and scores and np.shape(points[0]) == (3,) and {p[2] for p in points} - {0, 1, 2}:
         raise BadInput(file, "its joints are 3-D", "give the 2-D ones")
     joints = _numbers(points)
     if joints.shape[1:] not in ((), (3,)):
@@ -669,7 +668,9 @@ def _of_picture(people: list[np.ndarray], size: tuple[int, int] | None) -> Pose:
     # Some joints may lie outside the picture.
     reach = abs(points).max(1)
     fractions = bool(len(points) and reach.max() <= 2 and np.median(reach) <= 1)
-    if fractions and (points < 0).any(1).mean() > 0.25:  # OpenPose's --keypoint_scale 4: [-1, 1]
+    # OpenPose's --keypoint_scale 4 is [-1, 1], where no joint lies outside.
+    outside = 0.25 if size or (fractions and reach.max() > 1) else 0.0
+    if fractions and (points < 0).any(1).mean() > outside:
         for one in people:
             one[:, :2] = (one[:, :2] + 1) / 2 * (one[:, 2:] > 0)
     return Pose(joints, size, fractions, tuple(people))

@@ -154,7 +154,8 @@ def answering(handler: Callable[[int, dict], None]) -> Iterator[None]:
         yield
     finally:
         for number, was in before.items():
-            signal.signal(number, was)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # else the process is ending
+                signal.signal(number, was)
 
 
 @contextlib.contextmanager
@@ -162,8 +163,8 @@ def stoppable() -> Iterator[None]:
     """Let a command clean up after a signal, undisturbed by a second one."""
 
     def stop(number: int, before: dict) -> None:
-        while before:  # ignore all further signals: the process is ending
-            signal.signal(before.popitem()[0], signal.SIG_IGN)
+        for one in before:  # ignore all further signals: the process is ending
+            signal.signal(one, signal.SIG_IGN)
         raise KeyboardInterrupt(number)
 
     try:

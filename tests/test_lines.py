@@ -240,7 +240,7 @@ LINES = [
     ("generate photo.png pose.json --checkpoint none.pt", 1, "none.pt: no such file"),
     ("generate photo.png walk walk --out x.png", 2, "need a folder"),
     ("generate made walk --source-pose pose.json", 2, "it holds one pose, and SOURCE has several"),
-    ("generate photo.png walk --no-fit", 2, "--no-fit: motions are always fitted"),
+    ("generate photo.png walk wave --no-fit", 2, "--no-fit: motions are always fitted"),
     (f"generate {'x' * 300} walk", 1, "File name too long"),
     ("other", 2, "No such command 'other'"),
     ("--other", 2, "No such option"),

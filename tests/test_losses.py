@@ -28,15 +28,15 @@ def test_similarity_reads_no_value_back_and_builds_nothing_twice():
     images = torch.empty(2, 3, 32, 48, device="meta", requires_grad=True)
     losses.similarity_loss(images, images.detach()).backward()
     assert images.grad.shape == images.shape
-    metrics._band.cache_clear()
+    metrics._bands.cache_clear()
     a = some_images(32, 48).requires_grad_()
     with torch.inference_mode():
         losses.similarity_loss(some_images(32, 48), some_images(32, 48))
     for _ in range(2):
         losses.similarity_loss(a, some_images(32, 48).flip(0)).backward()
     assert a.grad.abs().sum() > 0
-    found = metrics._band.cache_info()
-    assert (found.misses, found.hits) == (2, 4)  # one of the height, one of the width
+    found = metrics._bands.cache_info()
+    assert (found.misses, found.hits) == (4, 2)  # two sizes: whole for gradients, in blocks without
 
 
 def test_fog_costs_its_missing_gradients_and_an_edge_may_lie_a_little_off():

@@ -292,6 +292,9 @@ def test_folders_of_a_split_are_not_people(tmp_path):
         prepared_folder(source, tmp_path / "out")
     prepared = prepared_folder(source / "test", tmp_path / "out")
     assert {*prepared.identity} == {"a", "b"}
+    with fails("train: only one person, a"):
+        shutil.rmtree(source / "train" / "b")
+        prepared_folder(source / "train", tmp_path / "other")
 
 
 def test_which_folders_are_taken_for_people_is_told_where_it_may_surprise(tmp_path, caplog):

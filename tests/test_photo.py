@@ -338,7 +338,7 @@ def test_a_photos_stored_pose_serves_it_as_a_target_too(tmp_path):
     own, _ = photo.own_pose(tmp_path / "b.png", picture(size=(180, 120)))
     assert np.allclose(own, body(150, 60, 20), atol=1e-3)
     write(tmp_path / "b.json", "{}")
-    with fails(r"b.json: neither .*taken for the pose of .*b.png; --source-pose overrides"):
+    with fails(r"b.json: neither .*taken for the pose of .*b.png; rename it if it is not"):
         photo.own_pose(tmp_path / "b.png", picture(size=(180, 120)))
 
 
@@ -352,7 +352,7 @@ def test_of_a_file_of_many_poses_each_photo_gets_its_own(tmp_path):
     for name, height in (("a.png", 100), ("b.jpg", 80)):
         own, _ = photo.own_pose(tmp_path / name, picture(size=(128, 64)), given)
         assert np.allclose(own[2], body(height)[2], atol=1e-3)
-    with fails("all.json: 2 poses; choose one"):
+    with fails("all.json: no pose called c.png; choose one"):
         photo.own_pose(tmp_path / "c.png", picture(size=(128, 64)), given)
 
 

@@ -110,6 +110,8 @@ def test_a_photos_colours_become_srgb_and_a_datas_stay(tmp_path):
     Image.fromarray(pixels).save(path, icc_profile=turned_profile(srgb))
     assert np.array_equal(poses.read_image(path, "turned"), pixels)
     assert np.abs(poses.read_photo(path).astype(int) - pixels[..., [1, 0, 2]]).max() <= 2
+    Image.fromarray(pixels).convert("RGBA").save(path, icc_profile=turned_profile(srgb))
+    assert np.abs(poses.read_photo(path).astype(int) - pixels[..., [1, 0, 2]]).max() <= 2
 
 
 def turned_profile(srgb: bytes) -> bytes:
@@ -290,6 +292,15 @@ def test_keypoint_scale_fractions_are_scaled_to_the_picture(tmp_path, low):
     assert np.allclose(read.at((128, 64))[5:], pose[5:], atol=1e-4)
 
 
+def test_a_person_in_a_corner_is_scaled_from_minus_one_too(tmp_path):
+    pose = body(40, 45, 61)
+    scaled = pose.copy()
+    scaled[:, :2] = scaled[:, :2] / (63, 127) * 2 - 1
+    assert 0 < (scaled[:, :2] < 0).any(1).mean() < 0.25
+    read = poses.read_pose(write(tmp_path / "a.json", openpose(scaled)))
+    assert np.allclose(read.at((128, 64)), pose, atol=1e-4)
+
+
 def detected(pose: np.ndarray, kind: str) -> str:
     """One person's COCO-17 joints as programs of detectors write them."""
     joints = pose[list(poses.COCO17)].astype(float)
@@ -357,9 +368,22 @@ def test_coco_joints_come_in_the_order_that_the_file_names(tmp_path, more):
     content["categories"] = [{"name": "bag"}, {"name": "person", "keypoints": listed}]
     read = poses.read_pose(write(tmp_path / "b.json", json.dumps(content))).joints
     assert np.array_equal(read, wanted)
+    listed = {str(number): name for number, name in enumerate(listed)}
+    other = {"meta_info": {"keypoint_id2name": listed}, "instance_info": [person]}
+    read = poses.read_pose(write(tmp_path / "m.json", json.dumps(other, sort_keys=True))).joints
+    assert np.array_equal(read, wanted)
     content["categories"][1]["keypoints"][4] = "thorax"
     with fails("c.json: its joints are not COCO's; export COCO's 17"):
         poses.read_pose(write(tmp_path / "c.json", json.dumps(content)))
+
+
+@pytest.mark.parametrize("names", [poses.JOINTS, ("Nose", "Neck", "RShoulder", "RElbow")])
+def test_openposes_own_names_change_nothing(tmp_path, names):
+    content = json.loads(coco({"a": body()}, (128, 64)))
+    content["annotations"][0]["keypoints"] = body().ravel().tolist()
+    content["categories"] = [{"keypoints": names}]
+    read = poses.read_pose(write(tmp_path / "a.json", json.dumps(content)))
+    assert np.allclose(read.joints, body())
 
 
 def test_openpose_files_of_other_programs_know_their_canvas(tmp_path):
