@@ -205,7 +205,6 @@ BAD_JSON = {
     "coco height": annotated(height=-64),
     "coco tall": annotated(height=10**30),
     "coco infinite": annotated(height=float("inf")),
-    "coco null": annotated(width=None),
     "coco word size": annotated(width="wide"),
     "coco images": '{"images": [1], "annotations": []}',
     "coco nothing": '{"annotations": []}',
