@@ -479,9 +479,9 @@ def generate(source, pose, data, root, count, **options) -> None:
 
     SOURCE is a photo, a folder of photos, or "example". POSE is a motion (walk, run, turn, wave,
     stretch, sit; a folder of that name is ./walk), a pose file (OpenPose, COCO or a detector's
-    JSON; a keypoint CSV, where FILE:NAME selects a row), another photo, whose pose is detected, or
-    a folder of these. Poses from other pictures are fitted to the person's size and place; a motion
-    or a folder is fitted as a whole.
+    JSON; a keypoint CSV, where FILE:NAME selects a row), another photo, whose pose is next to it
+    or detected, or a folder of these. Poses from other pictures are fitted to the person's size and
+    place; a motion or a folder is fitted as a whole.
 
     With --data, the training people of a prepared data set are shown in new poses and written to
     --out in Market-1501's layout, with a manifest.csv; run it again to continue.

@@ -242,7 +242,7 @@ def _in_srgb(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def read_photo(file: Path, convert: bool = True) -> np.ndarray:
-    """A photo of a person, uint8 (H, W, 3) in sRGB. Raises ClickException, also if it is tiny."""
+    """A photo of a person by `read_image`. Raises ClickException, also if it is tiny."""
     return large_enough(read_image(file, str(file), convert), file)
 
 
