@@ -20,6 +20,7 @@ TOLD, LABEL, KNOTS = -26, -25, -24  # indices of the losses' random draws
 DEFORMED_EVERY = 10  # one step in so many deforms its sources, to teach the flow
 DOWN_AND_ACROSS = (-1.0, 0.0, 1.0, 0.0, -1.0, 1.0, 0.0, 0.0)  # two kernels of 2x2
 HIDDEN_PRICE = 0.35  # mean absolute error above which a position counts as hidden; images span 2
+NEAR = 0.65  # value of a limb's map that a pixel of the person has at least: about mask-SSIM's
 UNTOLD_SHARE = 0.3  # of the training sources whose pose is withheld from `flow`
 
 
@@ -27,11 +28,20 @@ UNTOLD_SHARE = 0.3  # of the training sources whose pose is withheld from `flow`
 
 
 def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
-    """One minus the mean SSIM of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
+    """One minus the SSIM (B,) of images (B, 3, H, W) in [-1, 1], by the recipe `wang`."""
     with augment.in_float32(target):  # bfloat16 is too coarse for variances
         # Rows first, with black at 0.
         x, y = (image.float().permute(2, 0, 1, 3) + 1 for image in (generated, target))
-        return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0).mean()
+        return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0)
+
+
+def similarity_losses(generated: Tensor, target: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean `similarity_loss` of whole images, and of the person alone, on black: of what is
+    near the limbs of the target pose, whose maps are (B, POSE_MAPS, h, w).
+    """
+    near = F.interpolate(maps[:, len(JOINTS) :].amax(1, keepdim=True), target.shape[2:]) > NEAR
+    both = (torch.cat([x, x.where(near, -1)]) for x in (generated, target))
+    return similarity_loss(*both).view(2, -1).mean(1).unbind()
 
 
 def gradients(maps: Tensor) -> Tensor:
@@ -51,6 +61,20 @@ def gradient_loss(generated: Tensor, target: Tensor) -> Tensor:
     sizes = gradients(torch.cat([generated.float(), target])).abs()
     found, wanted = F.avg_pool2d(sizes, 8, 4).chunk(2)
     return 2 * F.l1_loss(found, wanted)
+
+
+def contrast_loss(generated: Tensor, target: Tensor) -> Tensor:
+    """How much the contrast of images (B, 3, H, W) differs from their targets'.
+
+    The absolute difference of standard deviations, by channel, in windows of up to 32x32. Absolute
+    error and SSIM reward pictures paler than any real one; this does not.
+    """
+    side = min(32, *target.shape[2:])
+    with augment.in_float32(target):
+        images = torch.cat([generated.float(), target])
+        windows = images.unfold(2, side, side // 2).unfold(3, side, side // 2)
+        found, wanted = windows.std((4, 5), correction=0).chunk(2)
+        return F.l1_loss(found, wanted)
 
 
 def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> Tensor:
@@ -222,7 +246,8 @@ def judge_residual(networks: Networks, batch: dict, image: Tensor, made: None) -
     if networks.features is None:
         return judge_identity(networks, batch, image, made)
     of_discriminator, terms = judge_patches(networks, batch, image, made)
-    return of_discriminator, terms | {"similarity": similarity_loss(image, batch["target"])}
+    similarity = similarity_loss(image, batch["target"]).mean()
+    return of_discriminator, terms | {"similarity": similarity}
 
 
 def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) -> Judged:
@@ -234,9 +259,12 @@ def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) 
     if batch["step"] % DEFORMED_EVERY == 0:  # an extra flow estimate: rare, but weighted up
         terms["deformation"] = DEFORMED_EVERY * deformation_error(networks.generator, batch)
     coarse = networks.generator.garment_net.draw(made.garment).float()
+    similarity, person = similarity_losses(image, target, batch["maps"][:, POSE_MAPS:])
     return of_discriminator, terms | {
-        "similarity": similarity_loss(image, target),
+        "similarity": similarity,
+        "person": person,
         "gradients": gradient_loss(image, target),
+        "contrast": contrast_loss(image, target),
         "coarse": F.l1_loss(coarse, F.avg_pool2d(target, 4)),
         "photometric": photometric_loss(source, target, made.found),
         "smoothness": smoothness_loss(made.found),

@@ -9,8 +9,8 @@ from posegan import augment, losses, metrics, models
 def test_similarity_is_one_minus_ssim():
     a, b = some_images(32, 48), some_images(32, 48).flip(0)
     expected = 1 - metrics.scores(a, b)["ssim_wang"].mean().item()
-    assert losses.similarity_loss(a, b).item() == pytest.approx(expected, abs=1e-5)
-    assert losses.similarity_loss(a, a).item() == 0
+    assert losses.similarity_loss(a, b).mean().item() == pytest.approx(expected, abs=1e-5)
+    assert losses.similarity_loss(a, a).tolist() == [0] * len(a)
 
 
 def test_similarity_has_the_gradients_of_finite_differences():
@@ -23,17 +23,38 @@ def test_similarity_has_the_gradients_of_finite_differences():
     assert torch.autograd.gradcheck(ssim, (a + 1, b + 1))
 
 
+def test_only_what_is_near_the_limbs_counts_as_the_person():
+    H, W = 64, 32
+    pose = torch.zeros(1, 25, 3)
+    pose[0, [2, 3]] = torch.tensor([[8.0, 10.0, 1.0], [8.0, 50.0, 1.0]])  # an upper arm
+    maps = augment.pose_maps(pose, H, W, 4)
+    image, other = some_images(H, W)[:1], some_images(H, W)[:1].flip(3)
+    beside, on = image.clone(), image.clone()
+    beside[..., 16:], on[..., 4:8] = other[..., 16:], other[..., 4:8]
+    whole, person = losses.similarity_losses(beside, image, maps)
+    assert whole.item() == pytest.approx(losses.similarity_loss(beside, image).item(), abs=1e-6)
+    assert person.item() == 0
+    near = maps[:, 25:].amax(1, keepdim=True) > losses.NEAR
+    near = near.repeat_interleave(4, 2).repeat_interleave(4, 3).float()
+    alone = losses.similarity_loss(*((one + 1) * near - 1 for one in (on, image))).item()
+    person = losses.similarity_losses(on, image, maps)[1].item()
+    assert person == pytest.approx(alone, abs=1e-6)
+    assert person > 0.01
+    nobody = augment.pose_maps(torch.zeros(1, 25, 3), H, W, 4)
+    assert losses.similarity_losses(other, image, nobody)[1].item() == 0
+
+
 def test_similarity_reads_no_value_back_and_builds_nothing_twice():
     """On the meta device, where there are no values, and in training after scoring."""
     images = torch.empty(2, 3, 32, 48, device="meta", requires_grad=True)
-    losses.similarity_loss(images, images.detach()).backward()
+    losses.similarity_loss(images, images.detach()).mean().backward()
     assert images.grad.shape == images.shape
     metrics._bands.cache_clear()
     a = some_images(32, 48).requires_grad_()
     with torch.inference_mode():
         losses.similarity_loss(some_images(32, 48), some_images(32, 48))
     for _ in range(2):
-        losses.similarity_loss(a, some_images(32, 48).flip(0)).backward()
+        losses.similarity_loss(a, some_images(32, 48).flip(0)).mean().backward()
     assert a.grad.abs().sum() > 0
     found = metrics._bands.cache_info()
     assert (found.misses, found.hits) == (4, 2)  # two sizes: whole for gradients, in blocks without
@@ -50,6 +71,18 @@ def test_fog_costs_its_missing_gradients_and_an_edge_may_lie_a_little_off():
     assert losses.gradient_loss(image.roll(2, 3), image).item() == pytest.approx(0, abs=1e-6)
     loss = losses.gradient_loss(fog + 0.1 * image, image)
     assert loss.item() == pytest.approx(0.225, abs=1e-6)
+
+
+def test_a_pale_picture_costs_its_missing_contrast_whatever_its_colours():
+    image = torch.tensor([-0.5, 0.5]).repeat(1, 3, 64, 24)  # a standard deviation of 0.5
+    pale = 0.4 * image + 0.2
+    assert losses.contrast_loss(pale, image).item() == pytest.approx(0.3, abs=1e-5)
+    assert losses.contrast_loss(image.roll(1, 3) - 0.1, image).item() == pytest.approx(0, abs=1e-5)
+    small = image[:, :, :16, :16]
+    assert losses.contrast_loss(0.4 * small, small).item() == pytest.approx(0.3, abs=1e-5)
+    flat = torch.zeros_like(image).requires_grad_()
+    losses.contrast_loss(flat, image).backward()
+    assert flat.grad.isfinite().all()
 
 
 def test_losses_are_computed_in_float32_whatever_the_networks_compute_in():
