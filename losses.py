@@ -35,12 +35,9 @@ def similarity_loss(generated: Tensor, target: Tensor) -> Tensor:
         return 1 - metrics.similarity(x, y, metrics.RECIPES["wang"], data_range=2.0)
 
 
-def similarity_losses(generated: Tensor, target: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean `similarity_loss` of whole images, and of the person alone, on black: of what is
-    near the limbs of the target pose, whose maps are (B, POSE_MAPS, h, w).
-    """
-    near = F.interpolate(maps[:, len(JOINTS) :].amax(1, keepdim=True), target.shape[2:]) > NEAR
-    both = (torch.cat([x, x.where(near, -1)]) for x in (generated, target))
+def similarity_losses(generated: Tensor, target: Tensor, person: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean `similarity_loss` of whole images, and of the `person` (B, 1, H, W) on black."""
+    both = (torch.cat([x, x.masked_fill(~person, -1)]) for x in (generated, target))
     return similarity_loss(*both).view(2, -1).mean(1).unbind()
 
 
@@ -63,12 +60,14 @@ def gradient_loss(generated: Tensor, target: Tensor) -> Tensor:
     return 2 * F.l1_loss(found, wanted)
 
 
-def contrast_loss(generated: Tensor, target: Tensor) -> Tensor:
-    """How much the contrast of images (B, 3, H, W) differs from their targets'.
+def contrast_loss(generated: Tensor, target: Tensor, person: Tensor) -> Tensor:
+    """How much the contrast of images (B, 3, H, W) differs from their targets', but for the person
+    (B, 1, H, W).
 
-    The absolute difference of standard deviations, by channel, in windows of up to 32x32. Absolute
-    error and SSIM reward pictures paler than any real one; this does not.
+    The absolute difference of standard deviations, by channel, in windows of up to 32x32. Nobody
+    can know the background; absolute error and SSIM reward a paler one than any real.
     """
+    generated = target.where(person, generated)
     side = min(32, *target.shape[2:])
     with augment.in_float32(target):
         images = torch.cat([generated.float(), target])
@@ -94,7 +93,7 @@ def photometric_loss(source: Tensor, target: Tensor, found: Correspondence) -> T
 def smoothness_loss(found: Correspondence) -> Tensor:
     """Mean absolute difference of neighbouring flows at 1/8, 1/4 and 1/2, in pixels of each."""
     sizes = [gradients(flow).abs().mean() for flow in found.flows[:3]]
-    return 2 * torch.stack(sizes).sum() / 3
+    return 2 * torch.stack(sizes).mean()
 
 
 def deformation_error(generator: models.FlowGenerator, batch: dict) -> Tensor:
@@ -110,12 +109,12 @@ def deformation_error(generator: models.FlowGenerator, batch: dict) -> Tensor:
     moved = augment.Geometry(flow=truth).move_pose(batch["source_pose"], H, W)
     known = batch["maps"][:, :POSE_MAPS]  # of the source's pose
     found = generator.correspondence(batch["source"], generator.maps(moved), known)[2]
-    error = 0
+    errors = []
     for scale, flow in zip((8, 4, 2), found.flows):
         body = pose_maps(moved, H, W, scale)[:, len(JOINTS) :].amax(1)  # (B, H/s, W/s)
         distance = (scale * flow - F.avg_pool2d(truth, scale)).square().sum(1).add(1e-4).sqrt()
-        error = error + (distance * body).sum((1, 2)) / body.sum((1, 2)).clamp(min=1)
-    return error.mean() / 3
+        errors.append((distance * body).sum((1, 2)) / body.sum((1, 2)).clamp(min=1))
+    return torch.stack(errors).mean()
 
 
 def layout_loss(layout: Tensor, parsing: Tensor) -> Tensor:
@@ -182,7 +181,7 @@ def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
 
 def synthesise_all(generator: models.FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
     """The image of a batch and its Synthesis; some source poses are withheld, as users may."""
-    told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE)[:, None, None, None]
+    told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE).view(-1, 1, 1, 1)
     of_source, of_target = batch["maps"].chunk(2, dim=1)  # (B, POSE_MAPS, H/4, W/4)
     made = generator.synthesise_from(batch["source"], of_target, of_source * told)
     return made.image, made
@@ -259,12 +258,14 @@ def judge_flow(networks: Networks, batch: dict, image: Tensor, made: Synthesis) 
     if batch["step"] % DEFORMED_EVERY == 0:  # an extra flow estimate: rare, but weighted up
         terms["deformation"] = DEFORMED_EVERY * deformation_error(networks.generator, batch)
     coarse = networks.generator.garment_net.draw(made.garment).float()
-    similarity, person = similarity_losses(image, target, batch["maps"][:, POSE_MAPS:])
+    limbs = batch["maps"][:, POSE_MAPS + len(JOINTS) :].amax(1, keepdim=True)  # (B, 1, H/4, W/4)
+    near = F.interpolate(limbs, image.shape[2:]) > NEAR
+    similarity, person = similarity_losses(image, target, near)
     return of_discriminator, terms | {
         "similarity": similarity,
         "person": person,
         "gradients": gradient_loss(image, target),
-        "contrast": contrast_loss(image, target),
+        "contrast": contrast_loss(image, target, near),
         "coarse": F.l1_loss(coarse, F.avg_pool2d(target, 4)),
         "photometric": photometric_loss(source, target, made.found),
         "smoothness": smoothness_loss(made.found),

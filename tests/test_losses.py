@@ -23,25 +23,19 @@ def test_similarity_has_the_gradients_of_finite_differences():
     assert torch.autograd.gradcheck(ssim, (a + 1, b + 1))
 
 
-def test_only_what_is_near_the_limbs_counts_as_the_person():
-    H, W = 64, 32
-    pose = torch.zeros(1, 25, 3)
-    pose[0, [2, 3]] = torch.tensor([[8.0, 10.0, 1.0], [8.0, 50.0, 1.0]])  # an upper arm
-    maps = augment.pose_maps(pose, H, W, 4)
-    image, other = some_images(H, W)[:1], some_images(H, W)[:1].flip(3)
-    beside, on = image.clone(), image.clone()
-    beside[..., 16:], on[..., 4:8] = other[..., 16:], other[..., 4:8]
-    whole, person = losses.similarity_losses(beside, image, maps)
-    assert whole.item() == pytest.approx(losses.similarity_loss(beside, image).item(), abs=1e-6)
-    assert person.item() == 0
-    near = maps[:, 25:].amax(1, keepdim=True) > losses.NEAR
-    near = near.repeat_interleave(4, 2).repeat_interleave(4, 3).float()
-    alone = losses.similarity_loss(*((one + 1) * near - 1 for one in (on, image))).item()
-    person = losses.similarity_losses(on, image, maps)[1].item()
-    assert person == pytest.approx(alone, abs=1e-6)
-    assert person > 0.01
-    nobody = augment.pose_maps(torch.zeros(1, 25, 3), H, W, 4)
-    assert losses.similarity_losses(other, image, nobody)[1].item() == 0
+def test_the_person_is_judged_alone_on_black():
+    image, other = some_images(64, 32), some_images(64, 32).flip(3)
+    person = torch.zeros(len(image), 1, 64, 32, dtype=torch.bool)
+    person[..., 4:12] = True
+    beside = image.where(person, other)
+    whole, alone = losses.similarity_losses(beside, image, person)
+    assert whole.item() == pytest.approx(losses.similarity_loss(beside, image).mean().item())
+    assert alone.item() == 0
+    alone = losses.similarity_losses(other, image, person)[1].item()
+    x, y = ((one + 1) * person - 1 for one in (other, image))
+    assert alone == pytest.approx(losses.similarity_loss(x, y).mean().item(), abs=1e-6)
+    assert alone > 0.01
+    assert losses.similarity_losses(other, image, ~person & person)[1].item() == 0
 
 
 def test_similarity_reads_no_value_back_and_builds_nothing_twice():
@@ -73,15 +67,17 @@ def test_fog_costs_its_missing_gradients_and_an_edge_may_lie_a_little_off():
     assert loss.item() == pytest.approx(0.225, abs=1e-6)
 
 
-def test_a_pale_picture_costs_its_missing_contrast_whatever_its_colours():
-    image = torch.tensor([-0.5, 0.5]).repeat(1, 3, 64, 24)  # a standard deviation of 0.5
-    pale = 0.4 * image + 0.2
-    assert losses.contrast_loss(pale, image).item() == pytest.approx(0.3, abs=1e-5)
-    assert losses.contrast_loss(image.roll(1, 3) - 0.1, image).item() == pytest.approx(0, abs=1e-5)
-    small = image[:, :, :16, :16]
-    assert losses.contrast_loss(0.4 * small, small).item() == pytest.approx(0.3, abs=1e-5)
+def test_a_pale_background_costs_its_missing_contrast_whatever_its_colours():
+    image = torch.tensor([-0.5, 0.5]).repeat(1, 3, 64, 16)  # a standard deviation of 0.5
+    nobody = torch.zeros(1, 1, 64, 32, dtype=torch.bool)
+    pale, darker = 0.4 * image + 0.2, image.roll(1, 3) - 0.1
+    assert losses.contrast_loss(pale, image, nobody).item() == pytest.approx(0.3, abs=1e-5)
+    assert losses.contrast_loss(darker, image, nobody).item() == pytest.approx(0, abs=1e-5)
+    assert losses.contrast_loss(pale, image, ~nobody).item() == 0
+    small = [x[:, :, :16, :16] for x in (pale, image, nobody)]
+    assert losses.contrast_loss(*small).item() == pytest.approx(0.3, abs=1e-5)
     flat = torch.zeros_like(image).requires_grad_()
-    losses.contrast_loss(flat, image).backward()
+    losses.contrast_loss(flat, image, nobody).backward()
     assert flat.grad.isfinite().all()
 
 
