@@ -181,7 +181,7 @@ def synthesise_image(generator: nn.Module, batch: dict) -> tuple[Tensor, None]:
 
 def synthesise_all(generator: models.FlowGenerator, batch: dict) -> tuple[Tensor, Synthesis]:
     """The image of a batch and its Synthesis; some source poses are withheld, as users may."""
-    told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE).view(-1, 1, 1, 1)
+    told = (batch["draws"][:, TOLD] >= UNTOLD_SHARE)[:, None, None, None]
     of_source, of_target = batch["maps"].chunk(2, dim=1)  # (B, POSE_MAPS, H/4, W/4)
     made = generator.synthesise_from(batch["source"], of_target, of_source * told)
     return made.image, made
@@ -219,7 +219,8 @@ def judge_patches(networks: Networks, batch: dict, image: Tensor, made: object) 
     fake, features = networks.discriminator(image, source, maps)
     of_discriminator, terms["adversarial"] = hinge([real], [fake])
     both = zip(features, wanted)
-    terms["matching"] = sum(F.l1_loss(a.float(), b.detach().float()) for a, b in both) / 4
+    matching = [F.l1_loss(a.float(), b.detach().float()) for a, b in both]
+    terms["matching"] = torch.stack(matching).mean()
     return of_discriminator, terms
 
 
