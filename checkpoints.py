@@ -116,7 +116,7 @@ def write_checkpoint(
                 torch.save(content, file)
                 file.flush()
                 os.fsync(file.fileno())
-            if previous and path.exists():
+            if previous and path.exists() and not path.is_symlink():
                 os.replace(path, previous)
     except RuntimeError as error:  # how torch.save reports a full disk
         problem = f"can't be written ({str(error).splitlines()[0]})"
@@ -233,12 +233,13 @@ def synthesise(
     device, count = next(generator.parameters()).device, len(target_pose)
     source, target_pose = pairs.normalise(source.to(device)), target_pose.to(device)
     source_pose = None if source_pose is None else source_pose.to(device)
-    if isinstance(generator, models.FlowGenerator):
-        made = generator.synthesise(source, target_pose, source_pose)
-    else:
-        source = source.expand(count, -1, -1, -1)
-        source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
-        made = models.painting(generator(source, target_pose, source_pose).float())
+    with augment.in_float32(source):
+        if isinstance(generator, models.FlowGenerator):
+            made = generator.synthesise(source, target_pose, source_pose)
+        else:
+            source = source.expand(count, -1, -1, -1)
+            source_pose = None if source_pose is None else source_pose.expand(count, -1, -1)
+            made = models.painting(generator(source, target_pose, source_pose))
     if not made.image.isfinite().all():
         remedy = "give an earlier checkpoint with --checkpoint, or train again with a lower "
         raise BadInput("the model outputs NaN", "training diverged", f"{remedy}--learning-rate")

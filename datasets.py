@@ -217,11 +217,13 @@ def _identities(place: Path, names: list[str], above: str) -> list[str]:
     alone = PurePosixPath(above).name or place.resolve().stem
     found = [one[0] if len(one) > 1 else alone for one in parts]
     people = sorted({*found})
-    if max(map(len, parts)) > 1 and {one.lower() for one in people} <= SPLITS:
+    deep = max(map(len, parts))  # folders in a split's are people: mask_train_v2/0001/1.jpg
+    words = [{one.lower(), *(re.split("[-_]", one.lower()) if deep > 2 else ())} for one in people]
+    if deep > 1 and all(map(SPLITS.intersection, words)):
         problem = f"{', '.join(people)}: folders of a split, not of people"
         remedy = f"give one of them, as {place / above / people[0]}"
         raise BadInput(place, problem, remedy if place.is_dir() else "unpack it; give one of them")
-    if above or max(map(len, parts)) > 2:
+    if above or deep > 2:
         shown = ", ".join(people[:3]) + ", ..." * (len(people) > 3)
         log.warning("%s: the people are its folders %s", place / above, shown)
     return found

@@ -237,6 +237,8 @@ def check_output(
         problem = "can't be written"
     if place.is_dir() and not folder:
         problem = "is a folder"
+    if path.is_relative_to("/dev") and place.is_file() and not place.is_relative_to("/dev"):
+        problem = f"leads to {place}"
     if problem:
         raise BadInput(path, problem, f"choose another place with {option}")
     if not overwrite and (place.is_file() or place.is_dir()):

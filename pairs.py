@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -377,7 +378,8 @@ def folder_batches(
     size = poses.image_size(paths["target"][0])
     for part in paths.values():
         check_sizes(part, size)
-    moved = _poses_of_targets(given, list(names), size) if given else None
+    files = [path.name for path in paths["target"]]
+    moved = _poses_of_targets(given, files, size) if given else None
     return _folder_batches(paths, moved), size
 
 
@@ -411,6 +413,9 @@ def _poses_of_targets(
     known: dict[str, poses.Pose] = {}
     for path in given:
         poses.merge(known, poses.read_poses(path), path)
+    ends = {name: name.rpartition("/")[2] for name in known}  # some formats name the folder too
+    often = Counter(ends.values())
+    known |= {end: known[name] for name, end in ends.items() if often[end] == 1}
     found = [pose_by_name(known, name) for name in names]
     lacking = [name for name, pose in zip(names, found) if pose is None]
     if len(lacking) == len(names):
@@ -446,10 +451,11 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def pose_by_name(known: dict[str, poses.Pose], name: str) -> poses.Pose | None:
-    """The pose of the image called `name`, without suffix, by the whole name or the part after its
+    """The pose of the image file `name`, by the whole name, with any suffix, or the part after its
     last `__` (SOURCE__TARGET, PATN's SOURCE___TARGET_vis); None if there is none.
     """
-    for call in (name, poses.stem(re.split("__+", name.removesuffix("_vis"))[-1])):
+    name, whole = poses.composed(name), poses.stem(name)
+    for call in (name, whole, poses.stem(re.split("__+", whole.removesuffix("_vis"))[-1])):
         for ending in ("", *poses.IMAGE_SUFFIXES, *map(str.upper, poses.IMAGE_SUFFIXES)):
             if call + ending in known:
                 return known[call + ending]

@@ -517,9 +517,10 @@ class Model:
             file = Path(photo) if isinstance(photo, str | Path) else None
             own, _ = own_pose(file, picture, source_pose, self.find, None, crop)
         targets = as_targets(pose, self.find)
-        shot, moved = shoot(picture, own, [targets], self.size, crop, fit)
-        made = []
-        for one in shot.pictures(self.generator, moved):
+        with torch.autocast("cpu", enabled=False):  # in which the caller may be
+            shot, moved = shoot(picture, own, [targets], self.size, crop, fit)
+            pictures, made = list(shot.pictures(self.generator, moved)), []
+        for one in pictures:
             one = shot.paste(one) if paste else one
             tensor = isinstance(photo, Tensor)
             made.append(torch.from_numpy(one).permute(2, 0, 1) if tensor else Image.fromarray(one))
@@ -589,7 +590,9 @@ def load(checkpoint: str | Path | None = None, device: str = "auto") -> Model:
     Raises ClickException if there is none, or for a device that this machine lacks.
     """
     path = checkpoints.default_checkpoint() if checkpoint is None else Path(checkpoint)
-    return Model(checkpoints.load_generator(path, checkpoints.pick_device(device)), Finder(device))
+    device = checkpoints.pick_device(device)
+    find = partial(features.find_poses, device=device)
+    return Model(checkpoints.load_generator(path, device), find)
 
 
 class Finder:
@@ -634,8 +637,10 @@ def score(
         if len({one.shape for one in pictures}) != 1:
             raise BadInput("pictures", "none, or of several sizes", "give some of one size")
         sides.append(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
-    with suppress(TypeError):  # else it has no shape, which is told
+    try:
         pose = None if pose is None else torch.as_tensor(pose)
+    except (TypeError, ValueError, RuntimeError):
+        raise BadInput("pose", "not joints (B, 25, 3)", "give the targets' poses") from None
     found = metrics.scores(*sides, pose, [names] if isinstance(names, str) else names)
     if not found:
         raise BadInput("names", "none can be computed", "give poses, or larger pictures")

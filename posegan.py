@@ -412,7 +412,10 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
 
     content = training.read_run(Path(settings["run"]))
     saved = content["config"]["train"]
-    if settings.get("start") and settings["start"] != saved.get("start"):
+    if not Path(saved["root"]).is_dir():  # the run has moved
+        saved["root"] = settings["root"]
+    starts = [Path(one.get("start") or "").absolute().parts[-2:] for one in (settings, saved)]
+    if settings.get("start") and starts[0] != starts[1]:
         remedy = "leave it out or start another run with --run"
         problem = "the run did not start from it"
         raise click.UsageError(f"--model {settings['start']}: {problem}; {remedy}")
@@ -420,7 +423,8 @@ def saved_settings(ctx: click.Context, settings: dict) -> dict:
     for name, value in settings.items():
         if ctx.get_parameter_source(name) != ParameterSource.COMMANDLINE:
             continue
-        if name not in free and value != saved[name]:
+        moved = name == "features" and not {value, saved[name]} & {*recipes.FEATURES}
+        if name not in free and not moved and value != saved[name]:
             both = value, saved[name]
             said, has = (",".join(x) or "none" if isinstance(x, tuple) else x for x in both)
             option = f"--{name.replace('_', '-')} {said}"

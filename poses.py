@@ -588,7 +588,7 @@ def _pictures(content: dict | list, name: str) -> Iterator[tuple[str, list[dict]
             if "keypoints" in person:  # else a box of something else
                 people.setdefault(person["image_id"], []).append(person)
         for number, found in people.items():
-            image = images.get(number, {})
+            image = images.get(number, found[0])  # where some detectors name it
             yield str(image.get("file_name", number)), found, _size(image, "")
     elif content and "instances" in content[0]:  # MMPose on a video
         for frame in content:
@@ -632,6 +632,7 @@ def _joints(person: dict, file: Path | str, order: list[int] | None) -> np.ndarr
         sure = points.get("visible") or np.ones(len(points["x"]))
         found = np.any([points["x"], points["y"]], 0)
         points = np.column_stack([points["x"], points["y"], sure * found])
+        points[points[:, 2] < SEEN] = 0
     elif points and np.shape(points[0]) == (2,):  # MMPose, ViTPose: guesses have a low score
         sure = _numbers(scores) if scores else np.ones(len(points))
         points = np.column_stack([points, sure * (sure >= SEEN)])

@@ -67,9 +67,10 @@ class Place(click.Path):
     """A path that is not empty: an empty one would mean the current folder."""
 
     def convert(self, value, param, ctx):
-        """Check a path as click does; an empty one fails."""
-        if not str(value):
+        """Check a path as click does, ~ being the home folder; an empty one fails."""
+        if not str(value).strip():
             self.fail("is empty; give a path", param, ctx)
+        value = value if os.path.lexists(value) else os.path.expanduser(value)
         return super().convert(value, param, ctx)
 
 
@@ -130,7 +131,7 @@ def one_line() -> Iterator[None]:
         said = (str(error) or "no reason given").splitlines()[0]
         remedy = "please report it with the traceback that POSEGAN_DEBUG=1 shows"
         message = f"{type(error).__name__}: {said}; {remedy}"
-        lack = ("allocate memory", "out of memory", "new thread")  # RuntimeErrors of torch's
+        lack = ("allocate memory", "out of memory", "new thread", "failed to map")  # torch's
         if isinstance(error, MemoryError) or any(word in said for word in lack):
             message = f"not enough memory ({said}); use smaller settings or fewer files"
         if isinstance(error, OSError):

@@ -416,11 +416,15 @@ def watched(config: TrainConfig, run: Path, rank: int) -> Iterator[None]:
         if rank == 0 and fcntl:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until it is closed
             for lost in run.glob(".*.pt.partial-*"):  # left by a killed process
-                shutil.rmtree(lost)
-    except OSError:
+                shutil.rmtree(lost, ignore_errors=True)
+    except BlockingIOError:
         os.close(folder)
         remedy = "wait for it, or choose another folder with --run"
         raise BadInput(run, "another process is training there", remedy) from None
+    except OSError as error:  # as of some network disks
+        log.warning(
+            "%s: can't be locked (%s); train there only once at a time", run, error.strerror
+        )
     try:
         yield
     except RuntimeError as error:

@@ -36,7 +36,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from posegan import checkpoints, datasets, files, pairs, posegan, poses, reid
+from posegan import checkpoints, datasets, files, pairs, photo, posegan, poses, reid, training
 from posegan.files import BadInput
 
 POINTS = body(50, 15, 4)[[*range(8), *range(9, 19)], :2]
@@ -957,3 +957,85 @@ def test_every_person_keeps_a_number_of_its_own(here):
         value.mul_(0.5)
     torch.save(content, "model.pt")
     refused(here, command.split(), "manifest.csv: lists other pictures")
+
+
+def test_a_disk_without_locks_and_leftovers_that_stay_stop_no_run(here, monkeypatch, caplog):
+    def unsupported(*given: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    write(here / "new" / ".latest.pt.partial-x", b"cannot be removed as a folder")
+    assert CliRunner().invoke(posegan.main, TRAIN.split()).exit_code == 0
+    monkeypatch.setattr(training.fcntl, "flock", unsupported)
+    result = CliRunner().invoke(posegan.main, TRAIN.replace("new", "other").split())
+    assert result.exit_code == 0, result.output
+    assert "can't be locked (Function not implemented)" in caplog.text
+
+
+def test_a_linked_checkpoint_stays_a_link_and_no_backup_is_lost(here):
+    (here / "store").mkdir()
+    (here / "run" / "latest.pt").rename(here / "store" / "latest.pt")
+    (here / "run" / "latest.pt").symlink_to(here / "store" / "latest.pt")
+    result = CliRunner().invoke(posegan.main, RESUME.split())
+    assert result.exit_code == 0, result.output
+    assert (here / "run" / "latest.pt").is_symlink()
+    assert not (here / "run" / "previous.pt").is_symlink()
+    assert checkpoints.read_checkpoint(here / "store" / "latest.pt")["state"]["step"] == 9
+
+
+def test_a_moved_run_goes_on_where_its_data_are_now(here):
+    run_harmed(here, lambda content: content["config"]["train"].update(root="/gone/data"))
+    command = RESUME.replace("--root data", "").split()
+    result = CliRunner().invoke(posegan.main, command, env={"POSEGAN_DATA": "data"})
+    assert result.exit_code == 0, result.output
+
+
+def test_a_tilde_is_the_home_folder(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "run"))
+    command = COMMANDS["generate"].replace("--out out.png", "--out=~/out.png")
+    result = CliRunner().invoke(posegan.main, command.split())
+    assert result.exit_code == 0, result.output
+    assert (here / "run" / "out.png").is_file() and not (here / "~").exists()
+
+
+def test_redirected_output_is_no_file_to_replace(here):
+    if not Path("/dev/fd").exists():
+        pytest.skip("there is no /dev/fd here")
+    with open("log.txt", "w+") as log:
+        log.write("precious")
+        log.flush()
+        command = f"{COMMANDS['folders']} --overwrite --json /dev/fd/{log.fileno()}"
+        refused(here, command.split(), "leads to")
+    assert Path("log.txt").read_text() == "precious"
+
+
+def test_folders_of_splits_are_no_people_whatever_they_are_called(here):
+    for split in ("mask_train_v2", "mask_test_v2"):
+        for shot in range(2):
+            write(here / "msmt" / split / "0001" / f"{shot}.png", encoded(picture(shot, (64, 32))))
+    command = OWN_DATA.replace("--source people", "--source msmt")
+    refused(here, command.split(), "mask_test_v2, mask_train_v2: folders of a split, not of people")
+
+
+def test_a_targets_pose_is_the_one_of_its_own_name_in_any_folder(here):
+    size, own, other = (64, 32), poses.Pose(body(50, 15, 4)), poses.Pose(body(40, 15, 9))
+    known = {"0.jpg": other, "0.png": own, "val/1.png": own}
+    assert pairs.pose_by_name(known, "0.png") is own
+    people = [{"image_id": i, "keypoints": [20, 20 + 9 * i, 2] * 16 + [22, 60, 2]} for i in (0, 1)]
+    images = [{"id": 0, "file_name": "val/0.png"}, {"id": 1, "file_name": "val/1.png"}]
+    write(here / "coco.json", json.dumps({"images": images, "annotations": people}).encode())
+    found = pairs._poses_of_targets(["coco.json"], ["1.png", "0.png"], size)
+    assert found[0, 0, 1] > found[1, 0, 1]
+
+
+def test_results_that_name_their_pictures_themselves_are_found(here):
+    people = [{"image_id": 1, "file_name": "0001.png", "keypoints": [9, 9, 2] * 16 + [20, 60, 2]}]
+    write(here / "predictions.json", json.dumps(people).encode())
+    assert [*poses.read_poses("predictions.json")] == ["0001.png"]
+
+
+def test_pictures_do_not_depend_on_the_callers_precision(here):
+    model = photo.load("model.pt", "cpu")
+    pose, source = body(50, 15, 4), body(50, 15, 4)
+    plain = np.asarray(model("photo.png", pose, source))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert np.array_equal(np.asarray(model("photo.png", pose, source)), plain)

@@ -414,6 +414,9 @@ def test_a_joint_that_ultralytics_did_not_find_is_missing(tmp_path):
     joints = poses.read_pose(path).joints
     assert joints[0].tolist() == [0, 0, 0]
     assert joints[16].tolist() == [5, 30, 1]
+    points = {"x": x, "y": y, "visible": [0.9, 0.02, *[0.9] * 15]}  # it has guessed the left eye
+    path = write(tmp_path / "a.json", json.dumps([{"keypoints": points}]))
+    assert poses.read_pose(path).joints[16].tolist() == [0, 0, 0]
 
 
 def test_one_of_several_people_is_chosen(tmp_path):
