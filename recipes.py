@@ -30,8 +30,8 @@ DEMO = RECIPE | {"features": "none", "steps": 200, "augment": ()}
 ADVERSARIAL_OF_FEATURES = {"adversarial": 0.3, "perceptual": 1.0}
 LOSS_WEIGHTS = {
     "paper": {"reconstruction": 1.0, "adversarial": 1e-3},
-    "flow": {"reconstruction": 10.0, "similarity": 8.0, "person": 6.0, "gradients": 40.0}
-    | {"contrast": 32.0, "coarse": 2.0, "photometric": 1.0, "smoothness": 0.2}
+    "flow": {"reconstruction": 10.0, "similarity": 9.5, "person": 5.0, "gradients": 40.0}
+    | {"contrast": 40.0, "coarse": 2.0, "photometric": 1.0, "smoothness": 0.2}
     | {"deformation": 0.1, "layout": 0.5, "matching": 4.0}
     | ADVERSARIAL_OF_FEATURES,
     "residual": {"reconstruction": 10.0, "similarity": 4.0} | ADVERSARIAL_OF_FEATURES,
