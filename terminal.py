@@ -68,9 +68,10 @@ class Place(click.Path):
 
     def convert(self, value, param, ctx):
         """Check a path as click does, ~ being the home folder; an empty one fails."""
-        if not str(value).strip():
-            self.fail("is empty; give a path", param, ctx)
-        value = value if os.path.lexists(value) else os.path.expanduser(value)
+        if not os.path.lexists(value):
+            if not str(value).strip():
+                self.fail("is empty; give a path", param, ctx)
+            value = os.path.expanduser(value)
         return super().convert(value, param, ctx)
 
 
