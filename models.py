@@ -370,7 +370,12 @@ def twice(maps: Tensor) -> Tensor:
 
 def joined(*maps: Tensor) -> Tensor:
     """Concatenate maps (B, C, H, W) in channels-last format, which sampled maps are not in."""
-    return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
+    if torch.is_grad_enabled():
+        return torch.cat([x.contiguous(memory_format=torch.channels_last) for x in maps], dim=1)
+    (B, _, H, W), count = maps[0].shape, sum(x.shape[1] for x in maps)
+    kind = {"dtype": maps[0].dtype, "device": maps[0].device}
+    out = torch.empty((B, count, H, W), memory_format=torch.channels_last, **kind)
+    return torch.cat(maps, dim=1, out=out)  # one copy instead of two
 
 
 class RefiningBlock(nn.Module):
